@@ -1,10 +1,10 @@
-//! How much of a link a streamed model uses: a mixture of experts of more than 1 GB, made here, served by the tests' hub over
-//! loopback at a limited rate. `make bench-hub`.
+//! Measures how much of a link a streamed model uses: a mixture of experts of more than 1 GB, which
+//! is made here and served by the tests' hub over loopback at a limited rate. `make bench-hub`.
 //!
-//! Link use is the bytes that were sent, divided by what the link could have carried while the analysis ran.
-//! Arguments: megabytes per second (200), sequences of 512 tokens (4).
+//! The link use is the number of bytes sent, divided by the number that the link could have carried
+//! during the analysis. Arguments: megabytes per second (200), sequences of 512 tokens (4).
 
-// What modules of a test show to each other is public to nobody else.
+// Items that modules of a test share are public to nobody else.
 #![allow(unreachable_pub)]
 #![allow(dead_code)]
 

@@ -1,4 +1,5 @@
-//! Times of single operations: `cargo bench --bench operations [NAME]`. Sizes are those of the models that the sweep reads.
+//! Measures the time of single operations: `cargo bench --bench operations [NAME]`. Sizes are those
+//! of the models that the sweep reads.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use outlier::host::{self, Context, Watch};
 use outlier::memory::Allocator;
 use outlier::progress::{Progress, Silent};
 
-// SAFETY: this is the one place that makes it, and it is the global allocator, as in the program.
+// SAFETY: this is the only place that makes the allocator, and it is the global one, as in the
+// program.
 #[global_allocator]
 static ALLOCATOR: Allocator = unsafe { Allocator::new() };
 
@@ -18,13 +20,13 @@ fn main() {
     divan::main();
 }
 
-/// Rows that an expert gets; OLMoE's expert, 2048 to 1024. Items are floating-point operations.
+/// The rows of one of OLMoE's experts, 2048 to 1024. Items are floating-point operations.
 #[divan::bench(args = [16, 64, 256, 1024])]
 fn expert(bencher: Bencher, rows: usize) {
     time_expert(bencher, rows, false);
 }
 
-/// The same in the compute dtype bf16.
+/// The same rows in the compute dtype bf16.
 #[divan::bench(args = [16, 64, 256, 1024])]
 fn expert_in_bf16(bencher: Bencher, rows: usize) {
     time_expert(bencher, rows, true);
@@ -36,13 +38,14 @@ fn time_expert(bencher: Bencher, rows: usize, rounded: bool) {
     bencher.counter(ItemsCount::new(2 * 3 * rows * hidden * inner)).bench_local(&mut work);
 }
 
-/// Positions of one sequence; Qwen3-30B's attention, 32 heads of 128 over 4 key heads. Items are floating-point operations.
+/// Attention over the positions of one sequence in Qwen3-30B, 32 heads of 128 over 4 key heads.
+/// Items are floating-point operations.
 #[divan::bench(args = [512, 2048])]
 fn attention(bencher: Bencher, positions: usize) {
     time_attention(bencher, positions, false);
 }
 
-/// The same in the compute dtype bf16.
+/// The same attention in the compute dtype bf16.
 #[divan::bench(args = [512, 2048])]
 fn attention_in_bf16(bencher: Bencher, positions: usize) {
     time_attention(bencher, positions, true);
@@ -53,21 +56,23 @@ fn time_attention(bencher: Bencher, positions: usize, rounded: bool) {
     bencher.counter(ItemsCount::new(2 * positions * positions * 32 * 128)).bench_local(&mut work);
 }
 
-/// gpt-oss's window of 128 over 64 heads of 64.
+/// Attention in gpt-oss, with a window of 128 and 64 heads of 64.
 #[divan::bench(args = [2048])]
 fn attention_in_a_window(bencher: Bencher, positions: usize) {
     let mut work = probe::attention(positions, 64, 8, 64, Some(128), false).unwrap();
     bencher.bench_local(&mut work);
 }
 
-/// Positions of one sequence; Qwen3-Next's Gated DeltaNet, 32 heads of 128. Items are positions.
+/// Gated DeltaNet over the positions of one sequence in Qwen3-Next, 32 heads of 128. Items are
+/// positions.
 #[divan::bench(args = [512, 2048])]
 fn delta_net(bencher: Bencher, positions: usize) {
     let mut work = probe::delta_rule(positions, 32, 128).unwrap();
     bencher.counter(ItemsCount::new(positions)).bench_local(&mut work);
 }
 
-/// Gate and up of one gpt-oss expert, 5760 x 2880, on one thread. Bytes are those of bf16.
+/// Dequantisation of gate and up of one gpt-oss expert, 5760 x 2880, on one thread. Bytes are those
+/// of bf16.
 #[divan::bench]
 fn mxfp4(bencher: Bencher) {
     let values = 5760 * 2880;
@@ -75,10 +80,11 @@ fn mxfp4(bencher: Bencher) {
     bencher.counter(BytesCount::new(2 * values)).bench_local(&mut work);
 }
 
-/// One norm output, 4 sequences of 2048 positions and 2048 features. Bytes are those of f32.
+/// The fold of one norm output of 4 sequences of 2048 positions and 2048 features. Bytes are those
+/// of f32.
 #[divan::bench]
-fn tap(bencher: Bencher) {
-    let mut work = probe::tap(4, 2048, 2048).unwrap();
+fn fold(bencher: Bencher) {
+    let mut work = probe::fold(4, 2048, 2048).unwrap();
     bencher.counter(BytesCount::new(4usize * 2048 * 2048 * 4)).bench_local(&mut work);
 }
 

@@ -1,5 +1,5 @@
-//! What the statistics cost on a record of real size, and whether the intervals cover what they should. Prints tables;
-//! docs/statistics.md has the numbers.
+//! Measures the cost of the statistics on a record of real size, and how often intervals hold the
+//! truth. It prints tables; docs/statistics.md has the numbers.
 //!
 //! cargo bench --bench statistics -- record       size of a record, seconds for other criteria and a sweep
 //! cargo bench --bench statistics -- coverage     simulated coverage of the intervals, 16 sequences
@@ -70,10 +70,11 @@ fn empty(layers: usize, hidden: usize, length: usize, ladder: &[f32]) -> Activat
     }
 }
 
-/// Sparse values beyond the lowest rung, of one cell: (position, value).
+/// The sparse values of one cell beyond the lowest rung: (position, value).
 type Tail = Vec<(usize, f32)>;
 
-/// The folds of cells whose values beyond the lowest rung are drawn by `tail(norm, sequence, feature)`.
+/// Fills the record with folds of cells. `tail(norm, sequence, feature)` draws the values of a cell
+/// beyond the lowest rung.
 fn fold(acts: &mut Activations, inner: f32, mut tail: impl FnMut(usize, usize, usize) -> Tail) {
     let (norms, hidden, length) = (acts.norms.len(), acts.hidden_size, acts.sequence_length);
     let ladder = acts.ladder.clone();
@@ -94,7 +95,7 @@ fn fold(acts: &mut Activations, inner: f32, mut tail: impl FnMut(usize, usize, u
         for d in 0..hidden {
             let mut union = vec![0usize; length];
             for n in 0..norms {
-                // One value at a position.
+                // The tail has one value per position.
                 let mut tail = tail(n, s, d);
                 tail.sort_by_key(|(t, _)| *t);
                 tail.dedup_by_key(|(t, _)| *t);
@@ -125,7 +126,8 @@ fn fold(acts: &mut Activations, inner: f32, mut tail: impl FnMut(usize, usize, u
     [acts.all, acts.without_first] = folds;
 }
 
-/// 48 layers, 4096 features, 16 x 2,048 tokens: normal values of one deviation in one share of the features.
+/// Measures a record of 48 layers, 4096 features and 16 x 2,048 tokens: normal values, with one
+/// deviation in a share of the features.
 fn record() {
     println!("{:<44} {:>9} {:>8} {:>8} {:>9} {:>10}", "record", "MB", "write s", "read s", "detect s", "interval s");
     for (name, share) in [("1 % of features reach 3.0 in every norm", 0.01), ("10 %", 0.1), ("all", 1.0)] {
@@ -231,7 +233,7 @@ fn coverage(repetitions: usize) {
     );
     let mut random = ChaCha8Rng::seed_from_u64(16);
     let args = |method| BootstrapArgs { n_resamples: 2000, method, ..BootstrapArgs::default() };
-    // A mean over sequences: position share of one feature, and loss.
+    // The quantities are means over sequences: the position share of one feature, and the loss.
     let shares: [(&str, Beta<f64>, f64); 3] = [
         ("position share, mean 0.40, even", Beta::new(8.0, 12.0).expect("positive"), 0.4),
         ("position share, mean 0.10, uneven", Beta::new(1.0, 9.0).expect("positive"), 0.1),
@@ -259,7 +261,7 @@ fn coverage(repetitions: usize) {
     records(repetitions);
 }
 
-/// What a bootstrap of records says of the number of features, and of unions.
+/// Simulates bootstrap intervals of the number of features, and of unions.
 fn records(repetitions: usize) {
     const FEATURES: usize = 24;
     const LENGTH: usize = 200;
@@ -273,7 +275,8 @@ fn records(repetitions: usize) {
             let mean = means[i % FEATURES];
             *rate = Beta::new(5.0 * mean, 5.0 * (1.0 - mean)).expect("positive").sample(random);
         }
-        // Norm n is hit by a feature in one of so many sequences: layer shares grow with the sequences.
+        // A feature hits norm n in one of so many sequences, so layer shares grow with the number
+        // of sequences.
         fold(&mut acts, 1.0, |n, s, d| {
             let hit = n < 3 || random.random::<f64>() < 0.05;
             let here = |t: usize, random: &mut ChaCha8Rng| {
@@ -285,7 +288,7 @@ fn records(repetitions: usize) {
     };
     let criterion = Criterion { min_layer_percentage: 0.0, ..Criterion::default() };
     let mut random = ChaCha8Rng::seed_from_u64(17);
-    // The expected union over 16 sequences: what another 16 would show.
+    // The expected union over 16 other sequences.
     let union: f64 = (0..repetitions)
         .map(|_| {
             let found = stats::detect(&draw(&mut random), &Criterion { min_seq_percentage: 0.0, ..criterion.clone() });

@@ -1,10 +1,12 @@
-//! How near a streamed run comes to the larger of its two floors, reading and computing; and what the tap costs.
+//! Measures how near a streamed run comes to the larger of its two floors, reading and computing,
+//! and the cost of the fold.
 //!
 //!   cargo bench --bench streaming -- --model DIR [--dtype bf16] [--sequences 4] [--length 512] [--runs 5]
 //!
-//! In one process, alternating: the same bytes with plain reads of 8 MiB, four in flight; the forward pass with all weights
-//! in memory; the same without the tap; and the streamed run. Once with the files in the page cache, once with them dropped
-//! from it before every read and run. Medians.
+//! It alternates in one process between plain reads of the same bytes (8 MiB each, four in flight),
+//! the forward pass with all weights in memory, the same without the fold, and the streamed run. It
+//! does this once with the files in the page cache, and once with them dropped from it before every
+//! read and run. It prints medians.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -21,11 +23,12 @@ use outlier::record::{ComputeDtype, ExtractArgs, LoadArgs, TokenSource, Tokens};
 use outlier::text::load_tokens;
 use outlier::weights::{OpenModel, open};
 
-// SAFETY: this is the one place that makes it, and it is the global allocator, as in the program.
+// SAFETY: this is the only place that makes the allocator, and it is the global one, as in the
+// program.
 #[global_allocator]
 static ALLOCATOR: Allocator = unsafe { Allocator::new() };
 
-/// Bytes per plain read, and reads in flight.
+/// Number of bytes per plain read.
 const READ: usize = 8 << 20;
 const IN_FLIGHT: usize = 4;
 
@@ -41,7 +44,7 @@ struct Args {
     length: usize,
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Given by cargo.
+    /// cargo gives this flag.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -67,7 +70,7 @@ fn main() {
     let tokens = load_tokens(&TokenSource::Ids { ids: ids.collect() }, &Silent).expect("tokens");
     println!("{}, {}, {} x {} tokens", args.model.display(), args.dtype, args.sequences, args.length);
     println!(
-        "| page cache | plain reads | in memory | without tap | streamed | streamed / floor | tap | waited for weights |"
+        "| page cache | plain reads | in memory | without fold | streamed | streamed / floor | fold | waited for weights |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for cold in [false, true] {
@@ -82,28 +85,28 @@ fn main() {
             let bytes = run(&model, &tokens, Probe::default()).2 as usize;
             before(cold);
             times[0].push(plain_reads(&files, bytes));
-            // In turn, since what ran before matters.
-            for tap in [i % 2 == 0, i % 2 == 1] {
-                let wall = run(&model, &tokens, Probe { preload: true, tap }).0;
-                times[if tap { 1 } else { 2 }].push(wall);
+            // The order alternates, because a run affects the next.
+            for fold in [i % 2 == 0, i % 2 == 1] {
+                let wall = run(&model, &tokens, Probe { preload: true, fold }).0;
+                times[if fold { 1 } else { 2 }].push(wall);
             }
             before(cold);
             let (wall, waited, _) = run(&model, &tokens, Probe::default());
             times[3].push(wall);
             times[4].push(waited / wall);
         }
-        let [read, memory, untapped, streamed, waited] = times.map(median);
+        let [read, memory, unfolded, streamed, waited] = times.map(median);
         println!(
-            "| {} | {read:.2} s | {memory:.2} s | {untapped:.2} s | {streamed:.2} s | {:.2} | {:.1} % | {:.0} % |",
+            "| {} | {read:.2} s | {memory:.2} s | {unfolded:.2} s | {streamed:.2} s | {:.2} | {:.1} % | {:.0} % |",
             if cold { "cold" } else { "warm" },
             streamed / read.max(memory),
-            100.0 * (memory / untapped - 1.0),
+            100.0 * (memory / unfolded - 1.0),
             100.0 * waited,
         );
     }
 }
 
-/// Wall seconds, seconds waited for weights, bytes read.
+/// Runs once and returns the wall seconds, the seconds of waiting for weights, and the bytes read.
 fn run(model: &OpenModel, tokens: &Tokens, probe: Probe) -> (f64, f64, u64) {
     let acts = extract_with(model, tokens, &ExtractArgs::default(), &Silent, probe).expect("a run");
     let m = acts.measurements;
@@ -121,14 +124,14 @@ fn shards(folder: &Path) -> Vec<File> {
 /// Drops a file from the page cache.
 fn forget(file: &File) {
     use std::os::fd::AsRawFd;
-    // SAFETY: it is advice on an open file, whose content stays.
+    // SAFETY: this is advice about an open file, whose content does not change.
     #[cfg(target_os = "linux")]
     unsafe {
         libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED);
     }
 }
 
-/// Seconds to read `bytes` of the files.
+/// Reads `bytes` of the files and returns the seconds.
 fn plain_reads(files: &[File], bytes: usize) -> f64 {
     let mut pieces = Vec::new();
     let mut left = bytes;

@@ -1,5 +1,6 @@
-//! Models that cannot be analysed: missing, damaged, of another shape, of an unknown kind, with broken numbers. Each is
-//! refused with a reason and with what to do, and leaves no result that looks whole.
+//! Tests of models that cannot be analysed: missing, damaged, of another shape, of an unknown kind,
+//! or with numbers that are not finite. Each is refused with a reason and advice, and leaves no
+//! result that looks complete.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ let acts = model.extract_layernorms(tokens, #{ keep: "full", out: "results/full"
 save_results("analysis", #{ activations: acts, found: acts.detect_outliers() });
 "#;
 
-/// Exit code of a failed model.
+/// The exit code of a failed model.
 const FAILED: i32 = 3;
 
 fn llama() -> Project {
@@ -278,7 +279,8 @@ fn nan_in_an_expert() {
     project.refuses(&script, FAILED, &format!("tensor `{name}`: element"), "the weights are damaged");
 }
 
-/// Finite weights whose products are not: the numbers are counted and named, and the statistics go on without them.
+/// Weights are finite, but their products are not. These are counted and named, and the statistics
+/// are computed without them.
 #[test]
 fn activations_that_overflow_are_reported() {
     let project = Project::new();
@@ -418,7 +420,8 @@ fn architectures_that_exist_and_are_not_computed_are_not_taken_for_misspellings(
     }
 }
 
-/// Each of these fixtures with each of its numbers, and each pair of neighbours, replaced by numbers that no model has.
+/// Each number of these fixtures, and each pair of neighbours, is replaced by numbers that no model
+/// has.
 #[test]
 fn sizes_that_no_model_has() {
     const NUMBERS: [u64; 8] = [0, 3, 1 << 20, 1 << 24, 1 << 31, 1 << 40, 1 << 63, u64::MAX];
@@ -490,7 +493,7 @@ pub fn a_size_that_no_model_has_is_named() {
     project.refuses(ANALYSIS, FAILED, "more experts than any model has", "config.json");
 }
 
-/// A file that says it holds more than fits a computer.
+/// The header of a file claims more than fits a computer.
 #[test]
 fn headers_that_overflow() {
     let huge = u64::MAX / 2;

@@ -1,4 +1,5 @@
-//! Options that a primitive does not have or cannot use: each is named, with what was probably meant.
+//! Tests of options that a primitive does not have or cannot use: the error names each, and what
+//! was probably meant.
 
 use crate::project::Project;
 

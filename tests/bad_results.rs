@@ -1,4 +1,5 @@
-//! Stored results that cannot be read back: missing, damaged, of another version, outside the project.
+//! Tests of stored results that cannot be read back: missing, damaged, of another version, or
+//! outside the project.
 
 use outlier::record::Criterion;
 use outlier::{results, stats};

@@ -1,5 +1,5 @@
-//! Token sequences that cannot be used: none, of unequal length, outside the vocabulary, from damaged files, from too
-//! short a text.
+//! Tests of token sequences that cannot be used: none, of unequal length, outside the vocabulary,
+//! from damaged files, or from a text that is too short.
 
 use safetensors::Dtype;
 

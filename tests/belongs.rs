@@ -1,5 +1,5 @@
-//! Findings, intervals and activations that do not belong together are not saved; what was changed in a stored analysis is not
-//! believed.
+//! Tests that findings, intervals and activations that do not belong together are not saved, and
+//! that a stored analysis that was changed is not used.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Safetensors files for tests: read, changed and written whole.
+//! Safetensors files for tests, read, changed and written as a whole.
 
 use std::collections::BTreeMap;
 use std::path::Path;

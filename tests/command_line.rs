@@ -1,4 +1,5 @@
-//! The command line: flags of scripts, help, exit codes, and what goes to which stream.
+//! Tests of the command line: flags of scripts, help, exit codes, and the stream that each output
+//! goes to.
 
 use crate::project::Project;
 

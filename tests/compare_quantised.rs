@@ -1,4 +1,5 @@
-//! `scripts/compare_quantised.rhai`: a model and its quantised form, which the test makes of a fixture in integers of eight bits.
+//! Tests of `scripts/compare_quantised.rhai`, on a fixture and its quantised form in integers of
+//! eight bits, which the test makes.
 
 use half::bf16;
 use safetensors::Dtype;

@@ -1,4 +1,5 @@
-//! Completions for shells, and manual pages: made from the command line, and read by those that they are for.
+//! Tests that completions for shells, and manual pages, are made from the command line and accepted
+//! by the shells and by `man`.
 
 use std::process::{Command, Stdio};
 

@@ -1,4 +1,5 @@
-//! Text that is many documents: JSON Lines, Parquet, and datasets on the hub, of which only what is needed is read.
+//! Tests of texts with many documents: JSON Lines, Parquet, and datasets on the hub, of which only
+//! the needed part is read.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use crate::project::Project;
 
 const ID: &str = "HuggingFaceFW/fineweb-edu";
 const SAMPLE: &str = "sample/10BT/013_00000.parquet";
-/// Exit code of a script that is wrong.
+/// The exit code of a script with a mistake.
 const SCRIPT: i32 = 1;
 
-/// Twelve documents of different length in four row groups.
+/// Twelve documents of different lengths in four row groups.
 fn corpus() -> Vec<Vec<String>> {
     let document = |i: usize| {
         let words = ["To be", "or not to be", "that is the question", "whether 'tis nobler", "in the mind to suffer"];
@@ -34,7 +35,7 @@ pub fn corpus_at(path: &Path) {
     parquet(path, &corpus(), Compression::UNCOMPRESSED);
 }
 
-/// Bytes that no compression makes small.
+/// Bytes that cannot be compressed.
 fn noise(seed: usize, length: usize) -> Vec<u8> {
     let mut state = seed as u32 + 1;
     let byte = || {
@@ -44,7 +45,8 @@ fn noise(seed: usize, length: usize) -> Vec<u8> {
     std::iter::repeat_with(byte).take(length).collect()
 }
 
-/// A table with a column of text, in which one row of each group has none, and a fat column of something else.
+/// A table with a column of text, in which one row of each group is empty, and a large column of
+/// something else.
 fn parquet(path: &Path, groups: &[Vec<String>], compression: Compression) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let schema =
@@ -113,7 +115,7 @@ fn ids_of(text: &str, options: &str) -> Value {
     project.script(&load(&format!("text: \"text.txt\", {options}"))).json()["ids"].take()
 }
 
-/// All documents as one text: each behind a space.
+/// All documents as one text, with a space before each.
 fn joined() -> String {
     corpus().concat().iter().map(|document| format!(" {document}")).collect()
 }
@@ -176,7 +178,8 @@ fn the_hash_of_the_tokens_goes_into_the_result() {
     assert_eq!(again["tokens"]["revision"], COMMIT);
 }
 
-/// A script of the sweep with model and text from the hub: neither is written to disk, and the record names both.
+/// A script of the sweep takes model and text from the hub. Neither is written to disk, and the
+/// record names both.
 #[test]
 fn a_model_and_a_dataset_straight_from_the_hub() {
     let (_origin, hub) = hub();

@@ -1,4 +1,5 @@
-//! Defaults are what is documented: an option that is left out does what it does when the documented default is given.
+//! Tests that defaults are as documented: an option that is left out has the same effect as its
+//! documented default.
 
 use std::collections::BTreeSet;
 

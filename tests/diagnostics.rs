@@ -1,4 +1,5 @@
-//! How errors look: file, line, caret and hint, in the file where they happened, with the calls that led there.
+//! Tests of the form of errors: file, line, caret and hint, in the file where the error occurred,
+//! with the calls that led there.
 
 use crate::project::Project;
 

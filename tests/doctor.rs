@@ -1,5 +1,6 @@
-//! `outlier doctor` and `device: "cuda"` on machines without a driver, with one that refuses, and with one that has GPUs: the
-//! driver is a library that a C compiler makes here, with the functions and numbers of NVIDIA's.
+//! Tests of `outlier doctor` and `device: "cuda"` on machines without a driver, with one that
+//! refuses, and with one that has GPUs. A C compiler makes the driver here, with the functions and
+//! numbers of NVIDIA's.
 
 use std::path::Path;
 use std::process::Command;

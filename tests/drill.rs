@@ -1,5 +1,7 @@
-//! The crash drill: clients are killed at random instants while they rent, work and give back, workers and their guardians are
-//! killed, stopped and starved inside of pods, and the service misbehaves; afterwards the same command is run again. No machine may be left, no result lost, no machine paid for twice.
+//! The crash drill. Clients are killed at random instants while they rent, work and give back;
+//! workers and their guardians are killed, stopped and starved inside of pods; and the service
+//! misbehaves. Then the same command is run again. No machine may be left, no result lost, and no
+//! machine paid for twice.
 //!
 //! `make drill SEED=7 RUNS=200`. Without these variables a short one, as part of `cargo test`.
 

@@ -1,4 +1,5 @@
-//! `estimate_vram` against what is measured: memory at several sizes, bytes read, and what a change of the settings does.
+//! Tests of `estimate_vram` against measurements: memory at several sizes, bytes read, and the
+//! effect of settings.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! Exit codes are those of docs/exit_codes.md: for every command, and every way in which it can fail.
+//! Tests that exit codes are those of docs/exit_codes.md, for every command and every way in which
+//! it can fail.
 
 use std::os::unix::fs::PermissionsExt;
 

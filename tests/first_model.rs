@@ -1,4 +1,5 @@
-//! The first model of a newcomer: from the hub, from a folder, and without a network; and what README shows of it.
+//! Tests of a newcomer's first model, from the hub, from a folder, and without a network, and of
+//! the output that README shows.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! What people do in their first hour and what they are told then: flags in the wrong place, files in the wrong place.
+//! Tests of common first mistakes, such as flags or files in the wrong place, and of the advice
+//! that the program gives.
 
 use std::os::unix::fs::PermissionsExt;
 

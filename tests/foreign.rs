@@ -1,5 +1,6 @@
-//! A file in a format of another program has one name, wherever it is given: as a text, as a model, in a model's folder, as
-//! `model.safetensors`, or as token ids. No such file is measured as plain text, and none is called damaged.
+//! Tests that a file in a format of another program has the same name wherever it is given: as a
+//! text, as a model, in a model's folder, as `model.safetensors`, or as token ids. No such file is
+//! measured as plain text, and none is called damaged.
 
 use crate::project::Project;
 

@@ -1,4 +1,5 @@
-//! Formats of text files: each is read as what it is, whatever its name leaves open, and nothing else is measured as plain text.
+//! Tests of the formats of text files: each is recognised even if its name does not tell, and
+//! nothing else is measured as plain text.
 //!
 //! What the documents of a file are was looked up with the Python packages datasets 4 and pandas: nulls in JSON, empty cells and
 //! NaN in CSV, line ends and quotes in cells.
@@ -19,7 +20,7 @@ use crate::fake_hub::{Hub, Model};
 use crate::project::Project;
 use crate::sshd::Sshd;
 
-/// Exit codes of a script that is wrong, and of a file that cannot be read.
+/// The exit codes of a script with a mistake, and of a file that cannot be read.
 const SCRIPT: i32 = 1;
 const FAILED: i32 = 3;
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -35,7 +36,7 @@ fn load(options: &str) -> String {
     format!("let model = load_model(\"model\"); print(load_tokens(#{{ model: model, {options} }}).ids.to_json());")
 }
 
-/// Documents with what formats have their difficulties with.
+/// Documents that are difficult for formats.
 fn documents() -> Vec<String> {
     [
         "To be, or not to be: that is the \"question\".",
@@ -47,7 +48,7 @@ fn documents() -> Vec<String> {
     .to_vec()
 }
 
-/// Ids of a stream of these documents: each stands behind a space.
+/// The ids of a stream of these documents, each after a space.
 fn ids_of(documents: &[String]) -> Value {
     let project = project();
     project.file("plain.txt", documents.iter().map(|document| format!(" {document}")).collect::<String>());
@@ -764,7 +765,7 @@ fn every_format_can_be_shuffled() {
     }
 }
 
-/// As the C4 of AllenAI: JSON Lines, packed, a folder for each config.
+/// The layout of AllenAI's C4: compressed JSON Lines, with a folder for each config.
 const C4: &str = "allenai/c4";
 
 fn hub() -> (Project, Hub) {

@@ -1,5 +1,6 @@
-//! The engine on a GPU: other tests again, on a device that a C++ compiler makes of this processor and the project's own kernels
-//! (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test oracle::` runs them on a real one.
+//! Tests of the engine on a GPU: other tests run again on a device that a C++ compiler makes of
+//! this CPU and the project's own kernels (`emulated_gpu`). `OUTLIER_TEST_DEVICE=cuda:0 cargo test
+//! oracle::` runs them on a real one.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,7 +14,8 @@ use crate::ssh::{analysis, project as project_with, provision, same};
 use crate::sshd::Sshd;
 use crate::streaming::Shape;
 
-/// This program's own tests named `tests`, on `device` of a machine with three emulated GPUs.
+/// Runs this program's own tests with `tests` in their names, on `device` of a machine with three
+/// emulated GPUs.
 fn again(device: &str, tests: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     emulate(folder.path());
@@ -70,7 +72,7 @@ fn several_gpus_go_on_where_they_were_cut_off() {
     pass("cuda:0,1", &["resume::every_layer_of_every_kind_can_be_the_last"]);
 }
 
-/// One layer at a time: what has been read ahead at the peak would be a matter of luck.
+/// One layer at a time is allowed, because how much is read ahead at the peak depends on timing.
 #[test]
 fn the_estimate_of_its_memory_holds() {
     let folder = tempfile::tempdir().unwrap();
@@ -204,7 +206,7 @@ const SCRIPT: &str = r#"
     print(model.device);
 "#;
 
-/// What SCRIPT answers on `device` where the loader finds libraries in `folder`.
+/// The answer of SCRIPT on `device`, if the loader finds libraries in `folder`.
 fn on(device: &str, folder: &Path, gpu_bytes: &str) -> Outcome {
     let project = Project::new();
     project.copy("tests/fixtures/olmoe", "model").file("run.rhai", SCRIPT.replace("DEVICE", &format!("{device:?}")));
@@ -269,7 +271,7 @@ fn the_program_is_linked_with_no_library_of_nvidia() {
     assert_eq!(linked.lines().find(theirs), None);
 }
 
-/// The program is sent to machines whose OpenSSL is another one, or none.
+/// The program is sent to machines that have another OpenSSL, or none.
 #[test]
 fn the_program_brings_its_own_openssl() {
     let output = Command::new("ldd").arg(program()).output().unwrap();
@@ -279,14 +281,14 @@ fn the_program_brings_its_own_openssl() {
     assert_eq!(linked.lines().find(needed), None, "`sh .ci/packages` before the build makes it link statically");
 }
 
-/// With pods whose sessions find libraries in `folder`.
+/// A project with pods whose sessions find libraries in `folder`.
 fn pods_with(folder: &Path) -> FakeRunPod {
     FakeRunPod::start().with_environment("LD_LIBRARY_PATH", folder.to_str().unwrap())
 }
 
 const RENT: &str = "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: \"A40\" });\n";
 
-/// The program is what every build is, and sends itself.
+/// The program is the same in every build, and sends itself.
 #[test]
 fn a_rented_machine_computes_on_its_gpus() {
     let folder = tempfile::tempdir().unwrap();
@@ -322,8 +324,8 @@ fn a_rented_machine_without_cublas_is_given_back_before_anything_is_done() {
     clean(&fake, &outcome);
 }
 
-/// A machine that costs nothing may be used without its GPU, and one without a driver has none; but nobody takes the one for the
-/// other.
+/// A machine that costs nothing may be used without its GPU, and a machine without a driver has
+/// none, but messages distinguish the two.
 #[test]
 fn whoever_uses_a_machine_is_told_that_no_gpu_computes_there() {
     let folder = tempfile::tempdir().unwrap();

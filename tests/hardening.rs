@@ -1,5 +1,6 @@
-//! Input that asks for too much or means nothing: JSON that grows in memory, losses and measurements that are no numbers, a
-//! system without threads, pipes in place of keys, and names without end.
+//! Tests of input that asks for too much or has no meaning: JSON that grows in memory, losses and
+//! measurements that are not numbers, a system without threads, pipes in place of keys, and endless
+//! names.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -15,9 +16,10 @@ use crate::interrupt::{ending, start};
 use crate::project::{FINAL, Outcome, Project, program};
 use crate::schema;
 
-/// Exit code of a script whose model, file or machine failed.
+/// The exit code of a script whose model, file or machine failed.
 const FAILED: i32 = 3;
-/// Kilobytes of memory to have: more than a program takes that reads what is there, less than a tree of it takes.
+/// Available memory in kilobytes: more than a program takes that reads the file, and less than a
+/// tree of it takes.
 const MEMORY: u32 = 1_500_000;
 const PROVISION: &str =
     "let gpu = provision_gpu(#{ provider: \"ssh\", host: \"localhost\", patience_minutes: 0.02 });\n";
@@ -28,7 +30,7 @@ fn project() -> Project {
     project
 }
 
-/// The same command where so much memory is to be had and not more.
+/// The same command with so much memory available and no more.
 fn limited(command: &Command, folder: &Project) -> Child {
     let mut limited = Command::new("sh");
     limited.args(["-c", &format!("ulimit -v {MEMORY}; exec \"$0\" \"$@\"")]).arg(command.get_program());
@@ -37,13 +39,13 @@ fn limited(command: &Command, folder: &Project) -> Child {
     limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// A script that may hang, or ask for more memory than there is.
+/// A script that may hang, or ask for more memory than available.
 fn small(project: &Project, script: &str) -> Outcome {
     project.file("script.rhai", script);
     ending(limited(&project.command(&["run", "script.rhai"]), project))
 }
 
-/// Objects in a list, so many megabytes of text.
+/// A list of objects with a text of so many megabytes.
 fn bomb(megabytes: usize) -> String {
     format!("[{}0]", "{\"a\":0},".repeat(megabytes << 17))
 }
@@ -153,7 +155,7 @@ fn with_worker(project: &Project, script: &str, lie: impl Fn(&mut Answer) -> boo
     ending(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
 }
 
-/// A float that JSON has stands in an answer for one that it has not.
+/// A float that JSON can hold replaces one that it cannot hold in an answer.
 const MARK: f64 = 123456789.25;
 
 #[test]
@@ -237,8 +239,8 @@ fn texts_deep_below_an_analysis_are_written_while_it_is_saved() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Starts a command where so many threads and processes of its user are to be had. The user of these tests may be allowed any
-/// number, as root is: then it is the user `other`.
+/// Starts a command with so many threads and processes available to its user. If the user of these
+/// tests may have any number, as root may, it runs as the user `other`.
 fn with_threads(mut command: Command, most: u64, other: libc::uid_t) -> Child {
     // SAFETY: system calls only, between fork and exec.
     unsafe {

@@ -1,4 +1,5 @@
-//! Models from the hub: shards, revisions, the cache, and every way in which the hub says no.
+//! Tests of models from the hub: shards, revisions, the cache, and every way in which the hub
+//! refuses.
 
 use std::path::PathBuf;
 

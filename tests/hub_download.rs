@@ -1,5 +1,5 @@
-//! Downloads into the Hugging Face cache: laid out as the Python package does, continued where they stopped, checked, and
-//! shared between processes.
+//! Tests of downloads into the Hugging Face cache: they have the layout of the Python package,
+//! continue where they stopped, are verified, and are shared between processes.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! `stream: true`: a model on the hub gives the same bytes as on disk, whatever the network does, and nothing else is
-//! written, fetched or fetched twice.
+//! Tests of `stream: true`: a model on the hub gives the same bytes as on disk, whatever the
+//! network does, and nothing else is written, fetched or fetched twice.
 
 use std::path::PathBuf;
 

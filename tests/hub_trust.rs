@@ -1,5 +1,5 @@
-//! Hubs and providers that mean ill: what they say becomes no file name, what they send is believed by its hash, what never
-//! ends is given up, and a secret goes where the user sends it and nowhere else.
+//! Tests of malicious hubs and providers: their text becomes no file name, their bytes are verified
+//! by hash, endless answers are abandoned, and a secret goes only where the user sends it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ const SHARD: &str = "model-00001-of-00002.safetensors";
 const DATASET: &str = "lab/texts";
 const TEXTS: &str =
     "load_tokens(#{ dataset: \"lab/texts\", model: load_model(\"model\"), num_sequences: 1, sequence_length: 8 });";
-/// Longer than a program takes that gives up by itself, on a machine with other things to do.
+/// The longest run of a program that gives up by itself, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 fn fixture() -> PathBuf {
@@ -37,13 +37,13 @@ fn ill(hub: &Hub, hostile: Vec<Hostile>) {
     hub.mood(Mood { hostile, ..Mood::default() });
 }
 
-/// Everything outside of the caches, with its content.
+/// All files outside of the caches, with their contents.
 fn outside(project: &Project) -> Vec<(String, Vec<u8>)> {
     let ours = |file: &String| !file.starts_with("hf/") && !file.starts_with("cache/") && file != "script.rhai";
     project.files("").into_iter().filter(ours).map(|file| (file.clone(), project.bytes(&file))).collect()
 }
 
-/// How a program ends that must come to an end by itself.
+/// The end of a program that must end by itself.
 #[track_caller]
 fn ends_by_itself(mut child: Child) -> Outcome {
     let begun = Instant::now();
@@ -165,7 +165,7 @@ pub fn what_was_downloaded_is_believed_by_its_hash() {
     }
 }
 
-/// Links and references in the cache count by where they lead.
+/// Links and references in the cache count as the places that they lead to.
 #[test]
 fn a_cache_that_leads_elsewhere_is_not_followed() {
     let (hub, project) = (hub(), Project::new());
@@ -187,7 +187,7 @@ fn a_cache_that_leads_elsewhere_is_not_followed() {
     assert_eq!(project.text(&format!("{CACHE}/refs/main")), COMMIT);
 }
 
-/// Sizes, lists and answers that have no end, or come so slowly that they have none.
+/// Sizes, lists and answers are endless, or so slow that they are.
 #[test]
 fn what_never_ends_is_given_up() {
     let size = |text: &str| vec![Hostile::Header(SHARD, "X-Linked-Size", Some(text.to_string()))];
@@ -221,7 +221,7 @@ fn what_never_ends_is_given_up() {
     });
 }
 
-/// A server that sends a little and breaks off, again and again.
+/// A server that sends a little and closes the connection, again and again.
 #[test]
 fn a_connection_that_always_breaks_is_given_up() {
     let (hub, project) = (hub(), Project::new());
@@ -267,8 +267,8 @@ pub fn a_server_that_asks_to_wait_for_ever() {
     }
 }
 
-/// A project below a folder with a `.env`; a listener that nobody here has named; and a command in the project that reaches
-/// nothing outside of this machine.
+/// A project below a folder with a `.env`, a listener that no user has named, and a command in the
+/// project that reaches nothing outside of this machine.
 fn below(env: &str, command: &[&str]) -> (Project, Hub, impl Fn() -> Command) {
     let (listener, project) = (hub(), Project::new());
     let env = env.replace("=URL", &format!("={}", listener.address));
@@ -356,7 +356,7 @@ fn a_dot_env_is_read_here_and_from_this_user_only() {
     assert!(!outcome.stdout.contains(TOKEN), "{}", outcome.stdout);
 }
 
-/// The listener is a proxy: what is meant for another computer passes it.
+/// The listener is a proxy, which requests to other computers pass.
 #[test]
 pub fn a_token_does_not_cross_a_network_in_clear() {
     let (hub, project) = (hub(), Project::new());
@@ -379,7 +379,7 @@ pub fn a_token_does_not_cross_a_network_in_clear() {
     assert!(requests.iter().all(|request| request.header("authorization").is_none()), "{requests:?}");
 }
 
-/// A provider whose answers are not what they should be.
+/// A provider whose answers are invalid.
 #[test]
 fn a_provider_that_means_ill() {
     let pod = |id: &str, name: &str| {
@@ -430,7 +430,7 @@ fn what_killed_downloads_leave_is_removed_in_the_end() {
     assert_eq!(left, ["blobs/b.incomplete"]);
 }
 
-/// An index that names thousands of files, a configuration larger than any.
+/// An index names thousands of files, and a config is larger than any release's.
 #[test]
 fn small_files_are_small() {
     let origin = Project::new();

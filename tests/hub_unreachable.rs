@@ -1,5 +1,5 @@
-//! A hub that does not answer: what is in the cache is used at once and one line says so, and what is missing is named. And
-//! models by the names that they had before they had owners.
+//! Tests of a hub that does not answer: the cache is used at once with one note, and missing files
+//! are named. Tests of models by their names from the time before owners.
 
 use std::io::Write;
 use std::net::TcpListener;

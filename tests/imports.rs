@@ -1,4 +1,4 @@
-//! Modules: which file an import takes, and what a person is told of it.
+//! Tests of modules: the file that an import takes, and the messages about it.
 
 use crate::project::Project;
 

@@ -1,4 +1,4 @@
-//! Ctrl-C: scripts stop, models stop at the next layer, what was finished stays.
+//! Tests of Ctrl-C: scripts stop, models stop at the next layer, and finished work is kept.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

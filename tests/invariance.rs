@@ -1,4 +1,5 @@
-//! How the work is cut must not show in the result: memory budget, layers in memory, threads.
+//! Tests that the division of the work does not change the result: memory budget, layers in memory,
+//! and threads.
 
 use std::path::Path;
 

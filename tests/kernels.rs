@@ -1,5 +1,5 @@
-//! The kernels of the GPU and the PTX that the program carries: it is committed, and is what NVIDIA's compiler makes of them. Where
-//! that compiler is not, hashes tell when one of the two has changed without the other.
+//! Tests that the PTX in the program is what NVIDIA's compiler makes of the kernels. Without that
+//! compiler, hashes tell when one of the two has changed without the other.
 
 use std::path::Path;
 use std::process::Command;

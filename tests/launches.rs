@@ -1,5 +1,5 @@
-//! What the library does not start on a GPU: kernels and copies whose arguments do not fit. On the emulated GPU, which ends the
-//! process where memory is touched that is nobody's.
+//! Tests that kernels and copies whose arguments do not fit are not launched. They run on the
+//! emulated GPU, which ends the process when memory outside of arrays is accessed.
 
 use outlier::cuda::table::{Add, Gather, SigmoidGate, WidenBf16};
 use outlier::cuda::{Array, Context, Element, HeadSizes, Heads, Indices, Operands};

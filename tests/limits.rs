@@ -1,4 +1,5 @@
-//! What a script cannot get round: the bounds of steps, memory and size, Ctrl-C, and where modules come from and files go.
+//! Tests of what a script cannot circumvent: the limits of steps, memory and size, Ctrl-C, and the
+//! places of modules and files.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! Machines whose users have other login shells than bash, or one that says and does what it likes when it starts.
+//! Tests of machines whose users have other login shells than bash, or one whose startup files
+//! print or do anything.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! Texts far longer than what is made of them: they cost the memory of a piece, give the ids of the whole, and end at the
-//! first signal.
+//! Tests of texts that are far longer than the sequences made of them: they take the memory of one
+//! piece, give the ids of the whole text, and end at the first signal.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ExitStatus, Stdio};

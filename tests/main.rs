@@ -1,10 +1,12 @@
-//! All integration tests: a table of contents. Fixtures and how they were made: `fixtures/README.md`.
+//! All integration tests: a table of contents. `fixtures/README.md` describes the fixtures and how
+//! they were made.
 
-// What modules of a test show to each other is public to nobody else.
+// Items that modules of a test share are public to nobody else.
 #![allow(unreachable_pub)]
 
-/// Tools: safetensors, PyTorch and GGUF files to damage, a GPU, a hub to fetch from, a RunPod to rent from, a machine to log in to, a worker
-/// that lies, and a project folder in which the program runs; JSON schemas.
+/// Tools: safetensors, PyTorch and GGUF files to damage, emulated GPUs, a simulated hub and RunPod, an SSH
+/// server, a worker that lies, a pseudo-terminal, and a project folder in which the program runs;
+/// JSON schemas.
 mod checkpoint;
 mod emulated_gpu;
 mod fake_hub;
@@ -20,18 +22,18 @@ mod schema;
 mod sshd;
 mod terminal;
 
-/// The rules of the house, read off the source; and what its pages say.
+/// Rules for the source, and the claims of the pages.
 mod pages;
 mod source_tree;
 mod tidy;
 
-/// The engine on emulated GPUs, here and on other machines; the kernels, which are committed as a compiler made them; and what of
-/// them is not started.
+/// The engine on emulated GPUs, here and on other machines; the kernels and their committed PTX; and
+/// launches that are refused.
 mod gpu;
 mod kernels;
 mod launches;
-/// Numbers against Hugging Face transformers: small fixtures of every architecture, and a trained model; and against
-/// candle-transformers.
+/// Numbers against Hugging Face transformers, on small fixtures of every architecture and a trained
+/// model, and against candle-transformers.
 mod observers;
 mod oracle;
 mod precision;
@@ -41,22 +43,22 @@ mod quantised_random;
 mod real_configs;
 mod second_opinion;
 mod shakespeare;
-/// Those that it has no place for.
+/// Weights that the architecture does not use.
 mod unused_weights;
-/// Which of the tensors of a folder are the model's.
+/// The choice of a model's tensors in a folder.
 mod which_weights;
 
-/// Models in PyTorch and GGUF files, and files that mean ill.
+/// Models in PyTorch and GGUF files, and malicious files.
 mod gguf;
 mod gguf_places;
 mod pytorch_files;
 
-/// Texts far longer than what is made of them.
+/// Texts that are far longer than the sequences made of them.
 mod long_text;
-/// Text to token ids, against the Python package tokenizers.
+/// From text to token ids, against the Python package tokenizers.
 mod text;
 
-/// What scripts can say, how they fail, how they run side by side.
+/// The language of scripts, their errors, and scripts that run in parallel.
 mod command_line;
 mod compare_quantised;
 mod completions;
@@ -74,13 +76,14 @@ mod parallel;
 mod script_host;
 mod words;
 
-/// What surrounds scripts: documentation, check, test, plan, the prompt; and what scripts cannot do.
+/// The tools around scripts: documentation, check, test, plan, the prompt; and the limits of scripts.
 mod plan;
 mod prompt;
 mod security;
 mod tools;
 
-/// Bad input: each a clear error with a hint, no crash, no partial result that looks whole.
+/// Invalid input gives a clear error with a hint, no crash, and no partial result that looks
+/// complete.
 mod bad_models;
 mod bad_options;
 mod bad_results;
@@ -91,42 +94,42 @@ mod other_formats;
 mod outside_files;
 mod padding;
 
-/// Result folders: written, replaced, read back, equal for equal runs; by several runs at once, killed, on a full disk; and
-/// where anything may be written at all.
+/// Result folders: written, replaced, read back, and equal for equal runs; by several runs at once,
+/// by killed runs, and on a full disk; and the places where scripts may write.
 mod belongs;
 mod replacing;
 mod results;
 mod saving;
 mod writing;
 
-/// Other questions to a stored record; tables, figures, reports and exports of all of them.
+/// Further questions to a stored record, and tables, figures, reports and exports.
 mod first_model;
 mod perplexity;
 mod reports;
 mod rethreshold;
 
-/// The result does not depend on how the work was cut.
+/// The result does not depend on how the work was divided.
 mod invariance;
 
 /// Ctrl-C.
 mod interrupt;
 
-/// Runs that are cut off inside a model or behind it, and the next one that goes on.
+/// Runs that are interrupted in a model or after it, and the next run, which continues.
 mod resume;
 mod unsaved;
 
-/// Memory that does not grow with the layers, and no byte read that is not needed.
+/// Memory does not grow with the layers, and only needed bytes are read.
 mod streaming;
 
-/// Announced and measured memory.
+/// Estimated and measured memory.
 mod estimate;
 
-/// Miniature models: what they compute, and end to end with scripts/sweep.rhai and one script per model.
+/// Miniature models, also end to end with scripts/sweep.rhai and the script of each model.
 mod miniatures;
 mod sweep;
 
-/// Models from the hub: the cache and what the hub refuses; downloads that go on where they stopped; models that are read
-/// without being downloaded; datasets; and hubs that mean ill.
+/// Models from the hub: the cache and refusals; downloads that continue; models that are read without
+/// a download; datasets; formats of files; and malicious hubs.
 mod dataset;
 mod foreign;
 mod formats;
@@ -145,14 +148,15 @@ mod runpod;
 mod slurm;
 mod slurm_cluster;
 mod ssh;
-/// Names of machines as people write them, and whose host keys are known.
+/// Names of machines as users write them, and their host keys.
 mod ssh_names;
 
-/// What hostile machines and scripts cannot do, and what those who share a home folder or a ledger do not do to each other.
+/// What malicious machines and scripts cannot do, and what users who share a home folder or a ledger
+/// do not do to each other.
 mod this_computer;
 mod trust;
 /// What a machine that lies can do to the run that uses it.
 mod wire;
-/// The end of a connection on such a machine: it looks after itself, whatever becomes of worker and client, and lets only its
-/// own user in.
+/// The other machine's side of a connection: it ends itself whatever happens to worker and client, and
+/// is closed to other users.
 mod worker;

@@ -1,5 +1,5 @@
-//! Markup, archives of pages, and tables under names of texts: none of them is measured as plain text unless the user says that it
-//! is what he wants.
+//! Tests of markup, archives of pages, and tables with names of texts: none of them is measured as
+//! plain text unless the user asks for it.
 
 use std::io::Write;
 

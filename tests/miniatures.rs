@@ -1,4 +1,5 @@
-//! Every miniature model: what was planted is found, and what the engine computes is what its description says.
+//! Tests of every miniature model: the planted features are found, and the engine agrees with the
+//! second implementation of the model's description.
 
 use outlier::engine::extract;
 use outlier::hub::{self, Access};

@@ -1,5 +1,6 @@
-//! Mistakes that people make, and what they are told: `mistakes/NAME.rhai` and, beside it, `NAME.stderr` with the exit code
-//! and all of stderr. `REWRITE=1 cargo test mistakes` writes what is said now; read the difference before you keep it.
+//! Tests of mistakes that users make, and of the messages about them. `mistakes/NAME.rhai` is the
+//! mistake, and `NAME.stderr` has the exit code and all of stderr. `REWRITE=1 cargo test mistakes`
+//! writes the present messages; read the difference before you keep it.
 
 use crate::project::{Project, repository};
 

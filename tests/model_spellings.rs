@@ -1,5 +1,5 @@
-//! Models that are good but are written or named in a way of their own: they are read as transformers reads them, or the message
-//! says what is different.
+//! Tests of valid models with unusual spellings or names: they are read as transformers reads them,
+//! or the message says what is different.
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
-//! At a terminal nothing is wider than its lines: tables leave out columns and name them, sentences, errors and help are broken
-//! between words, and bars leave out what has no room. A pipe gets everything.
+//! Tests that nothing is wider than the terminal: tables leave out columns and name them,
+//! sentences, errors and help are broken between words, and bars leave out parts. A pipe gets
+//! everything.
 
 use crate::fake_runpod::FakeRunPod;
 use crate::project::{Project, repository};

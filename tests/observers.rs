@@ -1,4 +1,4 @@
-//! An observer of this test's own, of a site that no analysis looks at, against Hugging Face transformers.
+//! Tests of an observer of a site that no analysis uses, against Hugging Face transformers.
 
 use std::io::{Read, Write};
 use std::ops::Range;

@@ -1,5 +1,6 @@
-//! Every norm output, the last logits and the loss against Hugging Face transformers, on the fixtures of each
-//! architecture; and exactly the outlier features that plain numpy finds in those activations.
+//! Tests of every norm output, the last logits and the loss against Hugging Face transformers, on
+//! the fixtures of each architecture. The outlier features are exactly those that plain numpy finds
+//! in these activations.
 //!
 //! `OUTLIER_FIXTURES=DIR` runs the same checks over other folders made by the same generator.
 

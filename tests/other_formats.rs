@@ -1,5 +1,6 @@
-//! Good files that hold something else than safetensors weights in floats: Git LFS pointers, adapters, other formats, quantised
-//! weights. Each is called by its name, never damaged, and told before anything is read, downloaded or rented.
+//! Tests of valid files that hold something other than safetensors weights in floats: Git LFS
+//! pointers, adapters, other formats, quantised weights. Each is named, never called damaged, and
+//! reported before anything is read, downloaded or rented.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ const SHARD: &str = "model/model-00001-of-00002.safetensors";
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
     oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 2147483648\n";
 
-/// All ways to ask for a model, none of which reads weights.
+/// All requests about a model, none of which reads weights.
 const QUESTIONS: [&str; 3] = [
     "load_model(\"model\");",
     "estimate_vram(\"model\", #{ logits: true });",
@@ -30,7 +31,8 @@ fn llama() -> Project {
     project
 }
 
-/// Every question about `model/` and its plan are answered by this error, here and on the hub, and nothing calls a file damaged.
+/// Checks that every request about `model/` and its plan gives this error, here and on the hub, and
+/// that no message calls a file damaged.
 #[track_caller]
 fn told(project: &Project, message: &str, hint: &str) {
     told_here(project, message, hint);
@@ -91,7 +93,7 @@ fn a_git_lfs_pointer_in_place_of_the_tokenizer() {
     is_told(&project.script(script).ends(FAILED), "tokenizer.json: a Git LFS pointer", "`git lfs pull`");
 }
 
-/// What begins like a pointer and is none is refused as what it is.
+/// A file that begins like a pointer and is not one is refused as what it is.
 #[test]
 fn a_file_that_only_begins_like_a_pointer() {
     let project = llama();
@@ -205,7 +207,7 @@ fn shards_without_their_index() {
     }
 }
 
-/// What a trainer leaves beside a config is no model in another format.
+/// The files that a trainer leaves beside a config are not a model in another format.
 #[test]
 fn a_folder_with_a_config_and_what_trainers_leave() {
     let project = Project::new();
@@ -229,7 +231,7 @@ fn another_format_under_the_name_of_safetensors() {
     }
 }
 
-/// A header of 35,615 bytes: the bytes of that number are those with which a gzip file begins.
+/// A header has 35,615 bytes, and the bytes of that number are those with which a gzip file begins.
 #[test]
 fn a_header_whose_length_looks_like_another_format() {
     const LENGTH: usize = 0x8b1f;
@@ -298,7 +300,8 @@ fn quantised_models_by_their_config() {
     }
 }
 
-/// A config that announces what the files do not have: weights are plain where their tensors are.
+/// The config announces quantised weights that the files do not have. Weights are plain if their
+/// tensors are.
 #[test]
 fn settings_of_quantised_weights_around_plain_ones_change_nothing() {
     for settings in
@@ -309,7 +312,7 @@ fn settings_of_quantised_weights_around_plain_ones_change_nothing() {
     }
 }
 
-/// Without a word in the config, what stands beside a weight says how it is quantised.
+/// The config says nothing, and neighbouring tensors show how a weight is quantised.
 #[test]
 fn quantised_models_by_their_tensors() {
     let stem = "model.layers.1.mlp.up_proj";
@@ -332,7 +335,8 @@ fn quantised_models_by_their_tensors() {
     }
 }
 
-/// A weight of a type that is not read, of another shape, or not there: found in the headers, whichever layer has it.
+/// A weight has a type that is not read or another shape, or is missing. The headers show it,
+/// whichever layer has it.
 #[test]
 fn a_weight_that_cannot_be_read_is_found_before_anything_is_read() {
     let weight = "model.layers.1.mlp.up_proj.weight";
@@ -382,7 +386,8 @@ fn no_machine_is_rented_for_a_model_that_cannot_be_read() {
     assert_eq!(fake.created(), 0);
 }
 
-/// Of a large model on the hub headers are read first: what they say ends the matter before it is downloaded.
+/// The headers of a large model on the hub are read first, so that it is refused before it is
+/// downloaded.
 #[test]
 fn a_large_model_that_cannot_be_read_is_not_downloaded() {
     let project = Project::new();

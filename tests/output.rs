@@ -1,4 +1,5 @@
-//! Output that cannot be written: readers that leave, disks that are full. What was measured is saved all the same.
+//! Tests of output that cannot be written, because the reader has left or the disk is full. The
+//! measurements are saved nevertheless.
 
 use std::fs::File;
 use std::process::{Command, Stdio};

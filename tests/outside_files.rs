@@ -1,4 +1,5 @@
-//! Files from outside: which a script may have read, what messages say of them, and what is no file or a damaged one.
+//! Tests of files from outside: which a script may read, what messages quote of them, and what is
+//! not a file or a damaged one.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;

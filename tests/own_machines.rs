@@ -1,5 +1,6 @@
-//! Machines that the user has, over SSH, and that are left at work: they are listed, taken up again and ended, whatever has
-//! become of the run that began there; and nothing stays of a run that has ended.
+//! Tests of machines of the user's own, over SSH, on which a worker is left running: they are
+//! listed, used again and ended, whatever has happened to the run that began there. A run that has
+//! ended leaves nothing.
 
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -1,4 +1,5 @@
-//! Token ids in safetensors: of every type of integers, and never with padding measured as if it were text.
+//! Tests of token ids in safetensors: integers of every type are read, and padding is never
+//! measured as text.
 
 use safetensors::Dtype;
 

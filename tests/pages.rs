@@ -1,5 +1,5 @@
-//! The pages that people read (README, docs/ and the others at the top): how long they are, that what they name is there, and
-//! that what they say the program prints is what it prints.
+//! Tests of the pages for readers (README, docs/ and the others at the top): their length, that the
+//! things they name exist, and that the output they show is what the program prints.
 //!
 //! A comment in a page tells these tests what the block below it is:
 //!
@@ -17,25 +17,25 @@ use crate::project::{Outcome, Project, repository};
 
 const WIDEST: usize = 120;
 const MOST_WORDS_OF_README: usize = 1100;
-/// This page is made by `outlier doc --markdown`, from texts that have a width of their own.
+/// The page that `outlier doc --markdown` makes, from texts that have a width of their own.
 const GENERATED: &str = "docs/reference.md";
 /// Pages whose lines may be longer: the generated one, and one of shell commands.
 const WIDE: [&str; 2] = [GENERATED, "tests/fixtures/README.md"];
 
 struct Page {
-    /// Relative to the repository.
+    /// The path, relative to the repository.
     path: String,
     text: String,
 }
 
-/// A fenced block with what stands in the comment above it.
+/// A fenced block with the content of the comment above it.
 #[derive(Debug)]
 struct Block {
     language: String,
     mark: Option<String>,
-    /// Lines of the block, without the fences, each with its end.
+    /// The lines of the block, without the fences, each with its end.
     text: String,
-    /// Byte range of `text` in the page.
+    /// The byte range of `text` in the page.
     range: std::ops::Range<usize>,
 }
 
@@ -115,7 +115,7 @@ fn lines_of_pages_are_not_too_long_for_a_screen() {
     none(wrong, "no line over 120 columns");
 }
 
-/// How a heading is called in links: lower case, words joined by `-`, everything else left out.
+/// The name of a heading in links: lower case, words joined by `-`, everything else left out.
 fn anchor(heading: &str) -> String {
     let kept = heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
     kept.replace(' ', "-")
@@ -160,7 +160,7 @@ fn links_lead_somewhere() {
     none(wrong, "links lead to files and headings");
 }
 
-/// Messages and comments name pages; so do scripts.
+/// Messages, comments and scripts name pages that exist.
 #[test]
 fn pages_that_are_named_are_there() {
     let mut named = BTreeSet::new();
@@ -189,7 +189,7 @@ fn pages_that_are_named_are_there() {
     none(missing.map(|(name, path)| format!("{}: {name}", path.display())).collect(), "a page that is named is there");
 }
 
-/// `docs/README.md` says which page is for whom: all of them.
+/// `docs/README.md` lists every page and its readers.
 #[test]
 fn every_page_is_in_the_list() {
     let list = page("docs/README.md").text;
@@ -260,7 +260,7 @@ fn commands_in_pages_are_commands() {
     none(unknown.map(|(word, page)| format!("{page}: make {word}")).collect(), "targets in pages are targets");
 }
 
-/// Runs what a page says, in order. The page as it should be.
+/// Runs the blocks of a page in order, and returns the page as it should be.
 fn as_printed(page: &Page, project: &Project) -> String {
     let (mut text, mut end) = (String::new(), 0);
     for block in blocks(&page.text) {
@@ -286,7 +286,7 @@ fn as_printed(page: &Page, project: &Project) -> String {
     text + &page.text[end..]
 }
 
-/// Nothing where there is no Python, or none with the packages that the script needs.
+/// The interpreter, or None if there is no Python with the packages that the script needs.
 fn python(project: &Project, words: &[&str]) -> Option<Outcome> {
     let output = Command::new("python3").args(words).current_dir(project.path("")).output().ok()?;
     let outcome = Outcome::of(output);
@@ -318,7 +318,8 @@ fn what_pages_show_is_what_is_printed() {
     none(wrong, "REWRITE=1 cargo test --test outlier pages writes what is printed now");
 }
 
-/// The texts of a figure: its title, labels and numbers. Colours may differ by a step where sums are rounded another way.
+/// The texts of a figure: title, labels and numbers. Colours may differ by a step where sums are
+/// rounded differently.
 fn texts(svg: &str) -> Vec<&str> {
     let texts = svg.split("<text ").skip(1).filter_map(|text| text.split_once('>')?.1.split_once("</text>"));
     texts.map(|(text, _)| text).collect()
@@ -341,7 +342,7 @@ fn the_picture_of_the_readme_is_what_the_program_draws() {
     assert_eq!(texts(&stored), texts(&drawn), "REWRITE=1 cargo test --test outlier pages draws it again");
 }
 
-/// The overview of primitives, and the reference of the program.
+/// The overview of primitives agrees with the reference of the program.
 #[test]
 fn the_overview_of_primitives_has_all_of_them() {
     let reference = Project::new().run(&["doc", "--markdown"]).ok();
@@ -355,7 +356,7 @@ fn the_overview_of_primitives_has_all_of_them() {
     none(missing.map(str::to_string).collect(), "docs/scripts.md names every primitive");
 }
 
-/// Exit codes of the page, and those that `outlier --help` names.
+/// The exit codes of the page are those that `outlier --help` names.
 #[test]
 fn the_page_of_exit_codes_has_all_of_them() {
     let help = Project::new().run(&["--help"]).ok();
@@ -429,7 +430,7 @@ fn the_page_of_models_lists_every_architecture() {
     assert_eq!(listed, known);
 }
 
-/// Versions of what outlives a program, as the source has them.
+/// The versions of file formats and protocols are those of the source.
 #[test]
 fn the_changelog_names_the_versions_of_the_formats() {
     let source = |path: &str| std::fs::read_to_string(repository().join("src").join(path)).unwrap();
@@ -453,7 +454,8 @@ fn the_changelog_names_the_versions_of_the_formats() {
     assert!(citation.contains(&format!("\nversion: {}\n", env!("CARGO_PKG_VERSION"))));
 }
 
-/// README says that system packages are installed as root; the commands that do it say which, before they do.
+/// README says that system packages are installed as root. The commands that do so name them before
+/// they begin.
 #[test]
 fn packages_are_named_before_they_are_installed() {
     use std::os::unix::fs::PermissionsExt;
@@ -482,7 +484,8 @@ fn packages_are_named_before_they_are_installed() {
     }
 }
 
-/// What cargo is told about OpenSSL: where it is, that it is linked statically; and nothing where somebody has said something else.
+/// The settings for OpenSSL in cargo's environment: its place and static linking, or nothing if the
+/// user has set something.
 #[test]
 fn cargo_is_told_where_a_static_openssl_is() {
     use std::os::unix::fs::PermissionsExt;
@@ -524,7 +527,7 @@ fn cargo_is_told_where_a_static_openssl_is() {
     }
 }
 
-/// Whoever waits for the first build has read somewhere how long it takes.
+/// The pages say how long the first build takes before they ask for it.
 #[test]
 fn the_time_of_the_first_build_is_the_same_everywhere() {
     let readme = page("README.md").text;

@@ -1,4 +1,4 @@
-//! `parallel`: order, isolation of failures, true concurrency, captured variables.
+//! Tests of `parallel`: order, isolation of failures, true concurrency, and captured variables.
 
 use crate::project::Project;
 

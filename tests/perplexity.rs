@@ -1,4 +1,5 @@
-//! Perplexity of a really trained model against Hugging Face transformers, alone and in the pass of the extraction.
+//! Tests of the perplexity of a trained model against Hugging Face transformers, alone and in the
+//! pass of the extraction.
 
 use serde_json::Value;
 

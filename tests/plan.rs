@@ -1,4 +1,5 @@
-//! `outlier plan`: what would be done, without doing it; and afterwards, what was planned beside what happened.
+//! Tests of `outlier plan`: it tells what would be done without doing it, and afterwards compares
+//! the plan with the run.
 
 use std::time::Instant;
 
@@ -148,7 +149,8 @@ fn released() -> Vec<(String, String)> {
     text.split("name: \"").skip(1).filter_map(entry).collect()
 }
 
-/// The sweep as a user would plan it: models on the hub, machines of RunPod, both on this machine. No weights are asked for.
+/// The sweep as a user would plan it: models on the hub and machines of RunPod, both simulated on
+/// this machine. No weights are requested.
 #[test]
 fn the_sweep_on_rented_machines() {
     let (fake, project) = (FakeRunPod::start(), project());
@@ -187,7 +189,7 @@ fn the_sweep_on_rented_machines() {
     assert!(asked.iter().all(|(method, file)| method == "HEAD" || !file.ends_with(".safetensors")), "{asked:?}");
 }
 
-/// The whole sweep from the configs alone: no weights.
+/// The whole sweep is planned from the configs alone, without weights.
 #[test]
 fn the_seven_models_from_their_configs() {
     let (project, hub) = (Project::new(), Hub::start());
@@ -274,7 +276,8 @@ fn models_that_cannot_be_loaded_are_in_the_plan() {
     assert_eq!(outcome.stdout.matches("Would fail").count(), 1, "{}", outcome.stdout);
 }
 
-/// A folder of configs may be for a machine that has the weights, but a repository has none for anybody.
+/// A folder of configs may be for a machine that has the weights, but a repository without weights
+/// has none for anybody.
 #[test]
 fn a_repository_without_weights_is_in_the_plan_as_what_would_fail() {
     let (project, hub) = (Project::new(), Hub::start());
@@ -327,7 +330,7 @@ fn checkpoints_that_would_not_load_are_not_planned() {
     assert!(project.run(&["plan", "script.rhai"]).ok().contains("Total: 1 pass"));
 }
 
-/// A tokenizer with as many entries as those of released models have.
+/// A tokenizer with as many entries as those of released models.
 fn large_tokenizer() -> String {
     let text = std::fs::read_to_string(repository().join("examples/shakespeare-olmoe/tokenizer.json")).unwrap();
     let mut tokenizer: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -353,7 +356,7 @@ fn large_tokenizer() -> String {
     tokenizer.to_string()
 }
 
-/// Pass by pass, planned and measured bytes.
+/// The planned and the measured bytes of each pass.
 fn memory(project: &Project, words: &[&str]) -> Vec<(f64, f64)> {
     let plan = || -> serde_json::Value {
         let files = project.files("results/.plans");
@@ -398,7 +401,31 @@ fn no_pass_takes_more_memory_than_planned() {
     }
 }
 
-/// A plan counts with what was measured, where that is more.
+/// A dry run took two norms per layer for granted. Layers of GPT-J and Falcon have one norm for both sublayers, those of
+/// Nemotron-H have one sublayer each, and a script that reads `norms` went another way in the plan than in the run.
+#[test]
+fn a_planned_record_has_the_norms_of_the_model() {
+    for name in ["gptj", "falcon", "nemotron_h", "llama"] {
+        let project = Project::new();
+        let fixture = repository().join("tests/fixtures").join(name);
+        let extract = format!(
+            "let tokens = load_tokens(#{{ ids: [[1, 2, 3]] }});
+             let norms = load_model(\"{}\").extract_layernorms(tokens).norms;",
+            fixture.display()
+        );
+        let measured =
+            project.file("run.rhai", format!("{extract} print(norms.len());")).run(&["run", "run.rhai"]).ok();
+        let measured: usize = measured.trim().parse().unwrap();
+        let config: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(fixture.join("config.json")).unwrap()).unwrap();
+        let layers = ["num_hidden_layers", "n_layer"].iter().find_map(|key| config[key].as_u64()).unwrap() as usize;
+        assert_eq!(measured, if name == "llama" { 2 * layers } else { layers }, "{name}");
+        let check = format!("{extract} if norms.len() != {measured} {{ throw `${{norms.len()}} norms are planned`; }}");
+        project.file("plan.rhai", check).run(&["plan", "plan.rhai"]).ok();
+    }
+}
+
+/// A plan uses measured values if they are larger.
 #[test]
 fn measured_memory_is_planned_with() {
     let project = Project::new();
@@ -414,7 +441,8 @@ fn measured_memory_is_planned_with() {
     assert!(text.contains("about 7.00 GB of memory"), "{text}");
 }
 
-/// What the models of the sweep need, in docs/models.md, is what scripts/models.rhai computes from their configs.
+/// The needs of the models of the sweep in docs/models.md are those that scripts/models.rhai
+/// computes from their configs.
 #[test]
 fn the_table_of_models_is_what_its_script_computes() {
     let page = std::fs::read_to_string(repository().join("docs/models.md")).unwrap();

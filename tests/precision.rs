@@ -1,4 +1,5 @@
-//! bf16 against the f32 reference: the same fixtures, the same outlier features but for those at the edge of a criterion.
+//! Tests of bf16 against the f32 reference: the same fixtures have the same outlier features,
+//! except for those at the edge of a criterion.
 //!
 //! A feature is at the edge when the reference itself changes its verdict if the threshold moves by `EDGE`.
 //! `OUTLIER_FIXTURES=DIR` runs the same checks over other folders.

@@ -1,4 +1,5 @@
-//! A project in a temporary folder: write scripts and models into it, run the program there, look at what came out.
+//! A project in a temporary folder: tests write scripts and models into it, run the program there,
+//! and examine the result.
 //!
 //! Programs started here see no token, no cache and no hub of the machine the tests run on.
 

@@ -1,4 +1,5 @@
-//! `outlier repl`: through a pipe, at a terminal of its own, and attached to a machine that keeps running.
+//! Tests of `outlier repl`: through a pipe, at a terminal, and attached to a machine that keeps
+//! running.
 
 use std::fs::File;
 use std::io::{Read, Write};

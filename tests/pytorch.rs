@@ -1,5 +1,5 @@
-//! PyTorch files for tests and fuzzers, laid out as `torch.save` lays them out: the archive with its padding and descriptors, and a
-//! pickle of protocol 2; and both put together by hand, with whatever in them.
+//! PyTorch files for tests and fuzzers, in the layout of `torch.save`: the archive with its padding
+//! and descriptors, and a pickle of protocol 2. Both can be assembled by hand, with any content.
 
 use std::path::Path;
 

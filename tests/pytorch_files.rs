@@ -1,5 +1,6 @@
-//! Models in PyTorch files (`pytorch_model.bin`): read as their safetensors form is, wherever they are; and files that mean ill,
-//! each refused in one sentence, with nothing run and nothing written.
+//! Tests of models in PyTorch files (`pytorch_model.bin`): they give the same result as their
+//! safetensors form, wherever they are. Malicious files are refused in one sentence, and nothing is
+//! run or written.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ const ID: &str = "lab/model";
 const FILE: &str = "model/pytorch_model.bin";
 const INDEX: &str = "model/pytorch_model.bin.index.json";
 
-/// The tensors of a fixture, whatever files they are in.
+/// The tensors of a fixture, from all of its files.
 fn arrays(fixture: &str) -> Arrays {
     let mut arrays = Arrays::new();
     for entry in std::fs::read_dir(repository().join("tests/fixtures").join(fixture)).unwrap() {
@@ -47,7 +48,7 @@ fn with(fixture: &str, file: impl AsRef<[u8]>) -> Project {
     project
 }
 
-/// The same in several files, with their index.
+/// The same fixture in several files, with their index.
 fn sharded(fixture: &str) -> Project {
     let (project, arrays) = (without_weights(fixture), arrays(fixture));
     let mut map = Value::Null;
@@ -70,14 +71,14 @@ fn script(id: &str, options: &str) -> String {
     )
 }
 
-/// What a run leaves of every norm output, the logits and the losses.
+/// Every norm output, the logits and the losses of a run.
 #[track_caller]
 fn full(project: &Project, outcome: Outcome) -> (Vec<u8>, String) {
     let stderr = outcome.ends(0).stderr;
     (project.bytes(&format!("full/{FULL}")), stderr)
 }
 
-/// The same of the fixture as it is.
+/// The same results for the unchanged fixture.
 fn expected(fixture: &str) -> Vec<u8> {
     let project = Project::new();
     project.copy(&format!("tests/fixtures/{fixture}"), "model");
@@ -118,7 +119,7 @@ fn shards_of_pytorch_files_give_what_safetensors_give() {
     }
 }
 
-/// Streamed, downloaded, from the cache, and from it without a network.
+/// The model is streamed, downloaded, read from the cache, and read from it without a network.
 #[test]
 fn pytorch_files_of_the_hub_give_what_safetensors_give() {
     for (fixture, project) in [("opt", with("opt", state(&arrays("opt")).file())), ("llama", sharded("llama"))] {
@@ -138,7 +139,8 @@ fn pytorch_files_of_the_hub_give_what_safetensors_give() {
     }
 }
 
-/// That there are no safetensors is asked once for a commit, and noted where the Python package notes it.
+/// The program asks once per commit whether there are safetensors, and notes the absence where the
+/// Python package notes it.
 #[test]
 fn what_a_commit_lacks_is_asked_once() {
     let project = with("opt", state(&arrays("opt")).file());
@@ -164,7 +166,7 @@ fn a_plan_reads_headers_of_pytorch_files_only() {
     assert_eq!(hub.run(&Project::new(), &needs(ID), None).ok(), expected);
 }
 
-/// Names without the base model's prefix, and the masks that releases of old keep, which are no weights.
+/// Names have no base model's prefix, and old releases contain masks, which are not weights.
 #[test]
 fn names_and_buffers_of_old_releases_are_known() {
     let mut old: Arrays = arrays("gpt2")
@@ -179,7 +181,7 @@ fn names_and_buffers_of_old_releases_are_known() {
     says_nothing_of_the_model(&stderr);
 }
 
-/// Views of one storage, at any place in it, and a head that is the embedding itself.
+/// Tensors are views of one storage, at any position in it, and the head is the embedding itself.
 #[test]
 fn tensors_that_share_a_storage() {
     let project = with("gpt2", state(&arrays("gpt2")).in_one_storage().file());
@@ -193,7 +195,7 @@ fn tensors_that_share_a_storage() {
     says_nothing_of_the_model(&stderr);
 }
 
-/// As transformers: safetensors first, and a single file before an index.
+/// As in transformers, safetensors are preferred, and a single file to an index.
 #[test]
 fn safetensors_count_before_pytorch_files() {
     let project = Project::new();
@@ -228,7 +230,7 @@ fn refuses(file: impl AsRef<[u8]>, message: &str, hint: &str) {
     assert_eq!(written, Vec::<String>::new());
 }
 
-/// A good file but for its pickle.
+/// A valid file except for its pickle.
 fn with_pickle(pickle: impl AsRef<[u8]>) -> Vec<u8> {
     let mut entries = state(&arrays("gpt2")).entries();
     entries[0].data = pickle.as_ref().to_vec();
@@ -237,7 +239,7 @@ fn with_pickle(pickle: impl AsRef<[u8]>) -> Vec<u8> {
 
 const TRUST: &str = "load no such file in Python unless you trust whoever made it";
 
-/// Pickles that have Python run a command, by every way that there is.
+/// The pickles make Python run a command, in every possible way.
 #[test]
 pub fn a_pickle_that_would_run_a_command_runs_nothing() {
     let command = b"X\x0a\0\0\0touch ran.\x85";
@@ -270,7 +272,7 @@ pub fn a_pickle_that_would_run_a_command_runs_nothing() {
     }
 }
 
-/// Depth, lengths and counts that would cost a reader its stack or its memory.
+/// Depth, lengths and counts would exhaust the stack or the memory of a reader.
 #[test]
 pub fn a_pickle_that_wants_too_much_is_refused() {
     const DEEP: usize = 100_000;
@@ -299,7 +301,7 @@ pub fn a_pickle_that_wants_too_much_is_refused() {
     }
 }
 
-/// A text of megabytes that stands in a pickle once, and is the name of all tensors.
+/// A text of megabytes occurs once in a pickle, and is the name of all tensors.
 #[test]
 fn a_long_name_that_is_used_often_costs_nothing() {
     let mut state = state(&arrays("gpt2"));
@@ -308,7 +310,7 @@ fn a_long_name_that_is_used_often_costs_nothing() {
     refuses(state.file(), "a tensor in it has a name of 1048576 bytes", "download it again");
 }
 
-/// One tensor of a good file, changed.
+/// A valid file with one changed tensor.
 fn with_view(change: impl FnOnce(&mut pytorch::View)) -> Vec<u8> {
     let mut state = state(&arrays("gpt2"));
     change(state.tensors.iter_mut().find(|view| view.name.ends_with("wte.weight")).unwrap());
@@ -340,7 +342,7 @@ fn tensors_that_do_not_fit_their_storage_are_refused() {
     refuses(pytorch::archive(&short), "is in no entry of it", "download it again");
 }
 
-/// A transposed tensor is good, and not read; of one that no part of the model uses nothing is said.
+/// A transposed tensor is valid and not read. If no part of the model uses it, there is no message.
 #[test]
 fn a_tensor_that_does_not_lie_together_is_refused_by_its_name() {
     let transposed = with_view(|view| view.strides = vec![1, view.shape[0]]);
@@ -417,7 +419,8 @@ fn other_formats_under_the_name_of_a_pytorch_file() {
     refuses("", "no archive ends at the end of its 0 bytes", "download it again");
 }
 
-/// What trainers keep beside a model does not matter; what is no model at all is told by its keys.
+/// Other things that trainers store beside a model do not matter. A file without a model is
+/// identified by its keys.
 #[test]
 fn dictionaries_around_a_model() {
     for wrapper in ["state_dict", "model", "module"] {
@@ -462,7 +465,7 @@ fn shards_of_both_kinds_are_refused() {
     );
 }
 
-/// Where a file is not read and the hub has converted it, the error says under which revision.
+/// If a file is not read and the hub has converted it, the error names the revision.
 #[test]
 fn a_conversion_on_the_hub_is_named() {
     let discussion = |number: u32, title: &str, author: &str| {

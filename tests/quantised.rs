@@ -1,5 +1,6 @@
-//! Quantised checkpoints: the weights that are read are those of the format to the bit, and what is computed with them agrees with
-//! transformers on the decoded weights; what contradicts itself is refused by name.
+//! Tests of quantised checkpoints: the weights are those of the format to the bit, and the results
+//! agree with transformers on the decoded weights. Checkpoints that contradict themselves are
+//! refused by name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures_quantised")
 }
 
-/// Those of the suite, or of a folder of more.
+/// The fixtures of the suite, or of a folder of more.
 fn folders() -> Vec<PathBuf> {
     let more = std::env::var_os("OUTLIER_QUANTISED").map(PathBuf::from);
     oracle::references(&more.unwrap_or_else(fixtures))
@@ -36,7 +37,7 @@ pub fn opened(folder: &Path) -> Result<OpenModel> {
     open(files, &load_args(folder, ComputeDtype::F32))
 }
 
-/// Every weight of the model, each part of a stack or of rows by itself.
+/// Every weight of the model, each part of a stack or of rows separately.
 fn parts(model: &OpenModel) -> Vec<Part> {
     let spec = &model.spec;
     let alone = |weight: &TensorSpec| Part { weight: weight.clone(), role: Role::ToResidual };
@@ -50,7 +51,8 @@ fn parts(model: &OpenModel) -> Vec<Part> {
     parts
 }
 
-/// The values of the quantised weights, under the names of whole tensors, stacks and rows put together.
+/// The values of the quantised weights under the names of whole tensors, with stacks and rows put
+/// together.
 pub fn decoded(model: &OpenModel) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let loader = Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let mut all = BTreeMap::new();
@@ -106,7 +108,7 @@ fn quantised_models_compute_what_their_description_says() {
     oracle::check_all(&fixtures(), None, oracle::check_second_opinion);
 }
 
-/// Rounded operands are allowed there, other weights are not.
+/// Rounded operands are allowed there, but other weights are not.
 #[test]
 fn quantised_models_in_bf16_stay_near_the_reference() {
     for folder in folders() {
@@ -120,7 +122,7 @@ fn quantised_models_in_bf16_stay_near_the_reference() {
 const Q: &str = "model.layers.0.self_attn.q_proj.weight";
 const DOWN: &str = "model.layers.0.mlp.down_proj.weight";
 
-/// A fixture in a folder of its own, with one thing changed.
+/// A fixture in a folder of its own, with one change.
 pub fn damaged(fixture: &str, tensors: impl Fn(&mut Arrays), config: impl Fn(&mut Value)) -> Project {
     let project = Project::new();
     project.copy(&format!("tests/fixtures_quantised/{fixture}"), "model");
@@ -152,7 +154,7 @@ pub fn refused(project: &Project, words: &[&str]) {
 pub fn unchanged(_: &mut Arrays) {}
 pub fn as_it_is(_: &mut Value) {}
 
-/// Changes the tensor of this name where it is.
+/// Changes the tensor of this name in place.
 pub fn at(name: &str, change: impl Fn(&mut Array)) -> impl Fn(&mut Arrays) {
     let name = name.to_string();
     move |arrays| {
@@ -255,7 +257,8 @@ fn a_scale_that_belongs_to_no_codes_is_told() {
     assert!(notes.iter().any(|note| note.contains(name)), "{notes:?}");
 }
 
-/// A projection takes in memory what it takes in the file, and what is read of the files is what is needed.
+/// A projection takes as much memory as in the file, and only the needed bytes of the files are
+/// read.
 #[test]
 fn codes_stay_in_memory_as_they_are_in_the_files() {
     for folder in folders() {
@@ -298,7 +301,7 @@ fn what_a_model_is_stored_as_is_said_by_kind() {
     assert_eq!(nvfp4, ["NVFP4, one scale for each 16 columns and one for each tensor", "BF16"]);
 }
 
-/// Scales of activations and of the cache are none of the model's.
+/// Scales of activations and of the cache are not weights of the model.
 #[test]
 fn scales_of_activations_are_passed_in_silence() {
     for name in ["fp8_tensor_modelopt_llama", "nvfp4_modelopt_llama", "fp8_tensor_stacked_mistral4"] {
@@ -307,7 +310,7 @@ fn scales_of_activations_are_passed_in_silence() {
     }
 }
 
-/// Every tensor of a project's model, and where each file is.
+/// Every tensor of a project's model, and the place of each file.
 fn all_arrays(project: &Project) -> (Vec<PathBuf>, Arrays) {
     let entries = std::fs::read_dir(project.path("model")).unwrap().map(|entry| entry.unwrap().path());
     let is_model = |path: &PathBuf| {
@@ -344,7 +347,7 @@ fn matrix(stack: &Array, e: usize, rows: std::ops::Range<usize>) -> Array {
     Array::new(stack.dtype, &[rows.len(), width], data.to_vec())
 }
 
-/// Of an architecture whose release stacks them.
+/// The architecture's release stacks its experts.
 #[test]
 fn experts_one_by_one_in_place_of_a_stack_give_the_same_results() {
     let fixture = "fp8_tensor_stacked_mistral4";
@@ -373,7 +376,7 @@ fn experts_one_by_one_in_place_of_a_stack_give_the_same_results() {
     runs_like(fixture, &apart);
 }
 
-/// Of an architecture whose release has them one by one.
+/// The architecture's release has separate experts.
 #[test]
 fn a_stack_in_place_of_experts_one_by_one_gives_the_same_results() {
     let fixture = "fp8_channel_ct_qwen3_moe";
@@ -396,7 +399,7 @@ fn a_stack_in_place_of_experts_one_by_one_gives_the_same_results() {
     runs_like(fixture, &together);
 }
 
-/// ModelOpt's spelling for families whose release stacks experts.
+/// This is ModelOpt's spelling for families whose release stacks experts.
 #[test]
 fn experts_numbered_behind_their_projections_give_the_same_results() {
     let fixture = "nvfp4_ct_qwen3_moe";

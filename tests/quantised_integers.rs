@@ -1,5 +1,6 @@
-//! Integers in checkpoints that contradict themselves, or that are packed in a way that is not read: refused by the name of the tensor
-//! or setting. How good ones are read, `quantised.rs` says.
+//! Tests of integers in checkpoints that contradict themselves, or that are packed in an
+//! unsupported way: each is refused by the name of the tensor or setting. `quantised.rs` tests the
+//! reading of valid ones.
 
 use outlier::record::{ComputeDtype, ExtractArgs};
 use safetensors::Dtype;

@@ -1,5 +1,6 @@
-//! Weights in random codes, shapes, blocks and spellings, against the definitions of the formats worked out here in f64: whole, and
-//! row by row as they are read where several weights lie in one tensor.
+//! Tests of weights in random codes, shapes, blocks and spellings, against the definitions of the
+//! formats in f64: as a whole, and row by row, as they are read if several weights are in one
+//! tensor.
 
 use std::collections::HashSet;
 
@@ -10,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-/// One weight as a release might have it.
+/// A weight as a release might have it.
 struct Variant {
     what: String,
     name: String,
@@ -148,7 +149,8 @@ fn in_stacked_blocks(rng: &mut ChaCha8Rng) -> Variant {
     fp8(rng, "stack", Some(experts), size, block, ("m.experts.gate_up_proj_scale_inv", Dtype::F32, grid), settings)
 }
 
-/// Of a tensor, a row, an expert, or half an expert: the shape alone tells.
+/// The scale belongs to a tensor, a row, an expert, or half of an expert. Only the shape tells
+/// which.
 fn without_blocks(rng: &mut ChaCha8Rng) -> Variant {
     let size @ [out, input] = [2 * rng.random_range(1..60usize), rng.random_range(2..60usize)];
     let dtype = pick(rng, &[Dtype::F32, Dtype::BF16, Dtype::F16]);
@@ -191,7 +193,7 @@ fn without_blocks(rng: &mut ChaCha8Rng) -> Variant {
     }
 }
 
-/// Four-bit floats in groups of `group` columns; `numbers` is what each group is multiplied with.
+/// Four-bit floats in groups of `group` columns. `numbers` are the factors of the groups.
 fn nibbles(codes: &[u8], input: usize, group: usize, numbers: &[f64]) -> Vec<f32> {
     let per_row = input / group;
     let value = |i: usize| {
@@ -272,7 +274,8 @@ fn settings(of: &Value) -> Settings {
     }
 }
 
-/// Rows of a matrix, as a loader reads them: the bytes of each piece that belong to the window around them.
+/// Reads rows of a matrix as a loader does: the bytes of each piece that belong to the window
+/// around them.
 fn rows(variant: &Variant, coding: &dyn Coding, slice: usize, own: std::ops::Range<usize>) -> Vec<f32> {
     let [.., out, input] = variant.shape[..] else { panic!("a matrix") };
     let experts = if variant.shape.len() == 3 { variant.shape[0] } else { 1 };

@@ -1,5 +1,6 @@
-//! Configs as people bring them, in whole runs: keys without effect change no number, notes say so once, and what would
-//! change the result is refused with what it asks for. What each key is: `docs/config_keys.md`.
+//! Tests of users' configs in whole runs: keys without effect change no number, notes are given
+//! once, and a key that would change the result is refused with what it asks for.
+//! `docs/config_keys.md` describes each key.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What scripts may replace in a project, and where they write when their user lets them.
+//! Tests of the files of a project that scripts may replace, and of the places where they write
+//! with the user's permission.
 
 use std::os::unix::fs::symlink;
 

@@ -1,4 +1,5 @@
-//! From stored results to tables, figures, a report and exports: the scripts `analyze`, `plots` and `report`.
+//! Tests of tables, figures, a report and exports from stored results: the scripts `analyze`,
+//! `plots` and `report`.
 
 use serde_json::Value;
 
@@ -205,7 +206,7 @@ fn the_newest_analysis_of_a_model_speaks_for_it() {
     }
 }
 
-/// What is synthetic is known by a field of the stored result, whatever it is called.
+/// Synthetic results are recognised by a field of the stored result, whatever their name is.
 #[test]
 fn a_renamed_synthetic_model_is_still_synthetic() {
     let project = project();
@@ -234,7 +235,8 @@ fn a_renamed_synthetic_model_is_still_synthetic() {
     assert!(project.text("results/figures/models_features.svg").contains("my_own_model *"));
 }
 
-/// Claims compare what can be compared: trained models that were analysed with the same settings.
+/// Claims compare only what is comparable: trained models that were analysed with the same
+/// settings.
 #[test]
 fn claims_are_about_trained_models_of_equal_settings() {
     let project = Project::new();
@@ -284,7 +286,7 @@ fn claims_are_about_trained_models_of_equal_settings() {
     assert!(text.contains("3 trained models in 1 setting."), "{text}");
 }
 
-/// Columns that nobody filled are no columns, and the report's first words answer.
+/// Columns without values are left out, and the report begins with the answer.
 #[test]
 fn a_report_answers_first_and_has_no_empty_columns() {
     let project = project();
@@ -312,14 +314,14 @@ fn a_report_answers_first_and_has_no_empty_columns() {
     }
 }
 
-/// A head does not promise columns that are left out.
+/// A heading does not announce columns that are left out.
 #[test]
 fn what_nobody_has_published_is_not_announced() {
     let text = project().run(&["run", "scripts/analyze.rhai"]).ok();
     assert!(text.contains("\nBy the original project's definition:\n") && !text.contains("published"), "{text}");
 }
 
-/// A figure of models has two of them at least.
+/// A figure of models has at least two models.
 #[test]
 fn a_number_that_one_model_has_is_not_compared() {
     let project = project();
@@ -336,7 +338,7 @@ fn a_number_that_one_model_has_is_not_compared() {
     assert!(!files.iter().any(|file| file.contains("perplexity")), "{files:?}");
 }
 
-/// What the first words of a report are about comes first below, too.
+/// The subject of the report's first sentences also comes first below.
 #[test]
 fn trained_models_stand_before_synthetic_ones() {
     let project = project();

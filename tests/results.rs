@@ -1,5 +1,5 @@
-//! Result folders: the original project's keys, what is replaced when saving again, what is read back, and that equal runs
-//! give equal bytes.
+//! Tests of result folders: the keys of the original project, what is replaced by saving again,
+//! what is read back, and that equal runs give equal bytes.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! A run that is cut off inside a model goes on where it was: same bytes at the end, finished layers not read again.
+//! Tests that a run that is interrupted inside a model continues there: it ends with the same bytes
+//! and does not read finished layers again.
 //!
 //! Real processes are killed and interrupted here; what needs every layer or every kind of damage runs in this process.
 
@@ -30,7 +31,8 @@ use crate::project::{FULL, Project};
 
 const CHECKPOINT: &str = "checkpoints/test";
 
-/// The header of a checkpoint: behind a mark of 24 bytes and its length. Nothing else is read, for those who wait ask often.
+/// The header of a checkpoint, which follows a mark of 24 bytes and its length. Nothing else is
+/// read, because the tests poll often.
 fn header(path: &Path) -> Option<Value> {
     let mut file = std::fs::File::open(path).ok()?;
     let mut before = [0; 32];
@@ -41,19 +43,19 @@ fn header(path: &Path) -> Option<Value> {
     serde_json::from_slice(&header).ok()
 }
 
-/// Layers whose work is in a checkpoint, 0 without one.
+/// Number of layers whose work is in a checkpoint, 0 without one.
 fn saved(project: &Project) -> u64 {
     header(&project.path(CHECKPOINT)).map_or(0, |header| header["layer"].as_u64().unwrap())
 }
 
-/// Whether what is there is the record of a finished pass.
+/// Whether the file is the record of a finished pass.
 fn is_finished(project: &Project) -> bool {
     header(&project.path(CHECKPOINT)).is_some_and(|header| header["finished"].is_object())
 }
 
 // ------------------------------------------------------------------------------------------------------------ killed
 
-/// Every architecture of the sweep, and layers it has.
+/// Every architecture of the sweep, with its number of layers.
 const MINIATURES: &[(&str, u64)] = &[
     ("olmoe", 10),
     ("gpt_oss", 10),
@@ -64,7 +66,7 @@ const MINIATURES: &[(&str, u64)] = &[
     ("gpt_oss_large", 14),
 ];
 const KILLS_PER_MODEL: usize = 3;
-/// A kill comes so many milliseconds after the layer it waits for, or less.
+/// The largest number of milliseconds between the awaited layer and a kill.
 const LATEST_MS: u64 = 60;
 
 /// Analyses a miniature, saves the record as `results/<name>` and prints the measurements.
@@ -82,7 +84,8 @@ fn some_tokens(project: &Project) {
     project.file("ids.json", serde_json::to_string(&ids).unwrap());
 }
 
-/// Starts a script and kills it some time after `layer` layers are in its checkpoint; false if it was quicker.
+/// Starts a script and kills it some time after `layer` layers are in its checkpoint. Returns false
+/// if it ended before.
 fn killed(project: &Project, script: &str, layer: u64, delay: u64) -> bool {
     project.file("script.rhai", script);
     let mut child = project.command(&["run", "script.rhai"]);
@@ -231,7 +234,7 @@ fn a_killed_script_of_the_sweep_goes_on_inside_its_model() {
 
 // --------------------------------------------------------------------------------------------------- in this process
 
-/// Remembers what is told and asks to stop once `stop_after` layers are done.
+/// Collects notes, and asks to stop when `stop_after` layers are done.
 #[derive(Default)]
 struct Watch {
     events: Mutex<Vec<Event>>,
@@ -249,7 +252,7 @@ impl Progress for Watch {
     }
 }
 
-/// One piece of work and a folder to do it in.
+/// A piece of work and its folder.
 struct Work {
     folder: TempDir,
     model: PathBuf,
@@ -259,7 +262,7 @@ struct Work {
 }
 
 struct Outcome {
-    /// Without measurements.
+    /// The record without measurements.
     acts: Activations,
     measured: Measurements,
     events: Vec<Event>,
@@ -325,7 +328,8 @@ impl Work {
         events
     }
 
-    /// Runs from the first layer on although there is a file, and says why; the outcome is right.
+    /// Checks that the work begins at the first layer although there is a file, says why, and gives
+    /// the right outcome.
     #[track_caller]
     fn begins_again(&self, why: &str, whole: &Outcome) {
         let again = self.run();
@@ -337,7 +341,8 @@ impl Work {
     }
 }
 
-/// Bytes that every run reads before its first layer: what tokens have for each layer is made anew, and not in checkpoints.
+/// Number of bytes that every run reads before its first layer. The embeddings for each layer are
+/// made anew and are not in checkpoints.
 fn layer_embeddings(work: &Work) -> u64 {
     let files = hub::open(&work.model.display().to_string(), None, Access::Download, &Silent).unwrap();
     let spec = open(files, &work.load).unwrap().spec;

@@ -1,5 +1,5 @@
-//! Another criterion on a stored record: as a fresh run would have answered, exactly or within bounds, from a script and
-//! from the command line.
+//! Tests of another criterion on a stored record: it gives the answer of a fresh run, exactly or
+//! within bounds, from a script and from the command line.
 
 use std::collections::BTreeSet;
 

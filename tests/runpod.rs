@@ -1,5 +1,5 @@
-//! Rented machines, with a RunPod on this machine whose pods are real sshds: nothing leaks, nothing is lost, whatever the
-//! service does.
+//! Tests of rented machines, with a simulated RunPod on this machine whose pods are real SSH
+//! servers: no machine is left and no result is lost, whatever the service does.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use crate::fake_runpod::{Blow, FAULTS, FakeRunPod, Fault, KEY};
 use crate::project::{FINAL, Outcome, Project, stripped};
 use crate::ssh::{same, steps};
 
-/// The program, with an account at `fake`.
+/// The program with an account at `fake`.
 pub fn command(project: &Project, fake: &FakeRunPod, words: &[&str]) -> Command {
     let mut command = project.command(words);
     command.env("OUTLIER_RUNPOD_URL", &fake.url).env("RUNPOD_API_KEY", KEY).env("OUTLIER_POLL_SECONDS", "0.1");
@@ -18,7 +18,7 @@ pub fn command(project: &Project, fake: &FakeRunPod, words: &[&str]) -> Command 
     command
 }
 
-/// The pods are on this computer, and so their commands are.
+/// The pods are on this computer, so commands must be allowed.
 fn script(project: &Project, fake: &FakeRunPod, text: &str) -> Outcome {
     project.file("script.rhai", text);
     Outcome::of(command(project, fake, &["run", "--allow-commands", "script.rhai"]).output().unwrap())
@@ -37,8 +37,9 @@ pub fn clean(fake: &FakeRunPod, outcome: &Outcome) {
 
 const PROVISION: &str = "let gpu = provision_gpu(#{ provider: \"runpod\", gpu: [\"A40\", \"L40S\", \"A100\"] });\n";
 
-/// A sweep over sequences of `length` tokens on pods of `fake` ends with what the same sweep here ends with, where `here_too` is put
-/// into the environment; gives the device that computed each model there.
+/// Checks that a sweep over sequences of `length` tokens on pods of `fake` ends with the same
+/// results as one here, whose environment has `here_too`. Returns the device that computed each
+/// model there.
 fn sweep_on_pods(fake: &FakeRunPod, models: &[&str], length: &'static str, here_too: &[(&str, &str)]) -> Vec<String> {
     let (there, here) = (Project::new(), Project::new());
     there.copy("scripts", "scripts");
@@ -84,7 +85,7 @@ fn seven_models_on_seven_pods() {
     assert_eq!(sweep_on_pods(&FakeRunPod::start(), &[], "128", &[]), ["cpu"; 7]);
 }
 
-/// The same on the GPUs of pods, which the program that was sent there finds.
+/// The same sweep uses the GPUs of pods, which the program finds there.
 fn on_pods_with_gpus(models: &[&str]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     emulate(folder.path());
@@ -103,7 +104,7 @@ fn seven_models_on_seven_pods_with_gpus() {
     assert_eq!(on_pods_with_gpus(&[]), ["cuda:0"; 7]);
 }
 
-/// Every fault, one after the other: another machine is taken, and nothing stays behind.
+/// After every fault another machine is taken, and nothing is left.
 #[test]
 fn whatever_the_service_does() {
     for fault in FAULTS {
@@ -192,7 +193,7 @@ fn keys_are_asked_for() {
     clean(&fake, &run(Some(KEY)).ends(0));
 }
 
-/// Before a machine is paid for, it is known that the model can be had and that it fits.
+/// A machine is paid for only if the model is available and fits.
 #[test]
 fn a_model_is_looked_at_first() {
     let fake = FakeRunPod::start();
@@ -341,7 +342,8 @@ fn what_a_killed_run_leaves_is_taken_over_or_given_back() {
     assert_eq!(fake.alive(), [""; 0]);
 }
 
-/// The machine is gone in the midst of a model; the next one goes on at the layer that the first had reached.
+/// The machine disappears in the middle of a model. The next one continues at the layer that the
+/// first had reached.
 #[test]
 fn a_lost_machine_costs_few_layers() {
     let fake = FakeRunPod::start();
@@ -401,7 +403,7 @@ fn a_machine_ends_itself_when_nobody_wants_it() {
     clean(&fake, &outcome);
 }
 
-/// Its client has gone, and then this happens to what is left there.
+/// The client has gone, and then this happens to the machine that is left.
 #[track_caller]
 fn a_deserted_pod_ends_itself_after(fake: FakeRunPod, blow: Blow) {
     let project = Project::new();
@@ -521,7 +523,7 @@ fn a_run_that_got_no_machine_has_cost_nothing() {
     assert!(outcome.stderr.contains("; cost $0.00\n"), "{}", outcome.stderr);
 }
 
-/// What cannot be given back may be alive, and the exit code says so.
+/// A machine that cannot be given back may be alive, and the exit code says so.
 #[test]
 fn what_cannot_be_reaped_may_be_alive() {
     let (fake, project) = (FakeRunPod::start(), Project::new());

@@ -1,4 +1,5 @@
-//! Saving: runs that save one name, runs that are killed or find the disk full, what else lies in the folder, what is left over.
+//! Tests of saving: runs that save under the same name, runs that are killed or find the disk full,
+//! other files in the folder, and leftovers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;

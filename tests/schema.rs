@@ -1,5 +1,6 @@
-//! The JSON schemas in docs/schema/, and as much of JSON Schema as they use: type, properties, required, items, enum,
-//! minimum, maximum, additionalProperties and $ref within a file. A keyword it does not know is an error.
+//! Tests of the JSON schemas in docs/schema/. The checker here knows the keywords that they use:
+//! type, properties, required, items, enum, minimum, maximum, additionalProperties, and $ref within
+//! a file. Any other keyword is an error.
 
 use serde_json::Value;
 

@@ -1,5 +1,5 @@
-//! What a script can say: primitives as functions and methods, records as readable values, modules, names, errors as
-//! values, tables.
+//! Tests of the language of scripts: primitives as functions and methods, records as readable
+//! values, modules, names, errors as values, and tables.
 
 use serde_json::{Value, json};
 

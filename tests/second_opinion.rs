@@ -1,4 +1,5 @@
-//! A second opinion: candle-transformers' own models on the same fixtures must give the same last logits.
+//! Tests against candle-transformers: its own models give the same last logits on the same
+//! fixtures.
 //!
 //! It shares the tensor library with the engine and nothing else, and it was written by other people than the reference.
 

@@ -1,4 +1,5 @@
-//! docs/security.md, line by line: each test carries the number of what it tries to break.
+//! Tests of docs/security.md, line by line: each test has the number of the line that it tries to
+//! break.
 
 use crate::project::{Project, repository};
 
@@ -10,7 +11,8 @@ fn project() -> Project {
 
 const ACTS: &str = "let acts = load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));\n";
 
-/// Runs a script that must fail with this message, and gives what it left behind outside of the model.
+/// Runs a script that must fail with this message, and returns the files that it left outside of
+/// the model.
 #[track_caller]
 fn refused(project: &Project, script: &str, message: &str) {
     let outcome = project.script(script);
@@ -19,10 +21,10 @@ fn refused(project: &Project, script: &str, message: &str) {
     assert!(outcome.stderr.contains("\n  hint: "), "{}", outcome.stderr);
 }
 
-/// The number of a line and its tests.
+/// The number of a line, and its tests.
 type Tested = (u32, &'static [fn()]);
 
-/// Lines whose tests stand with those of their area: they run there.
+/// Lines whose tests are among those of their area, where they run.
 const ELSEWHERE: &[Tested] = &[
     // links, pipes and what was written are no modules
     (
@@ -267,7 +269,7 @@ fn line_2_logs_stay_below_logs() {
     assert_eq!(project.files("logs"), [""; 0]);
 }
 
-/// A machine that is this one: paths on both sides are paths here.
+/// The machine is this computer, and paths on both sides are paths here.
 fn at_home(project: &Project, script: &str) -> crate::project::Outcome {
     project.file(
         "script.rhai",
@@ -277,7 +279,7 @@ fn at_home(project: &Project, script: &str) -> crate::project::Outcome {
     crate::project::Outcome::of(command.env("HOME", project.path("home")).output().unwrap())
 }
 
-/// Every call must be refused; what was said, a line each.
+/// Checks that every call is refused, and returns the messages, one per line.
 #[track_caller]
 fn all_refused(project: &Project, calls: &[&str]) -> Vec<String> {
     let tries =

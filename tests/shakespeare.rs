@@ -1,5 +1,6 @@
-//! The trained model that comes with the project, against what Hugging Face transformers computed on it: every norm
-//! output, the loss, the features at every threshold, and the first threshold experiment, scripts/quickstart.rhai.
+//! Tests of the trained model that comes with the project against Hugging Face transformers: every
+//! norm output, the loss, the features at every threshold, and the first threshold experiment,
+//! scripts/quickstart.rhai.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;

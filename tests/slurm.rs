@@ -1,4 +1,5 @@
-//! Work in jobs of a Slurm cluster: a real one of one node, with the user's home folder on its nodes.
+//! Tests of work in jobs of a Slurm cluster: a real one of one node, which has the user's home
+//! folder.
 
 use std::collections::HashSet;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +13,7 @@ use crate::sshd::Sshd;
 
 const GPU: &str = "let gpu = provision_gpu(#{ provider: \"slurm\", gres: \"gpu:1\", max_hours: 1 });\n";
 const ALIVE: &str = "slurm: 0 machines of this run alive, by its own listing";
-/// Whatever is waited for takes seconds, sending the program among it.
+/// The longest wait. What the tests wait for takes seconds, including the transfer of the program.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// An analysis on `gpu`, saved as `x`.
@@ -28,7 +29,7 @@ fn analysis(miniature: &str) -> String {
     )
 }
 
-/// An extraction long enough to be disturbed, with a log of its layers in `logs/work.log`.
+/// An extraction long enough to be interrupted, with a log of its layers in `logs/work.log`.
 const LONG: &str = r#"
     let made = gpu.miniature_model("qwen3_next");
     let model = gpu.load_model(made.path);
@@ -100,7 +101,7 @@ fn ledger(project: &Project) -> Vec<(String, String, String)> {
     rows.map(Result::unwrap).collect()
 }
 
-/// No job of the project is in the queue, none runs, and the ledger knows.
+/// Checks that no job of the project is in the queue or runs, and that the ledger says so.
 #[track_caller]
 fn nothing_is_left(cluster: &Cluster, project: &Project, jobs: usize) {
     let rows = ledger(project);
@@ -126,7 +127,7 @@ fn refuses(cluster: &Cluster, options: &str, code: i32, message: &str, hint: &st
     nothing_is_left(cluster, &project, 1);
 }
 
-/// Header less what says where the model was, and the data.
+/// The header without the place of the model, and the data.
 fn stats(project: &Project) -> (Value, Vec<u8>) {
     let bytes = project.bytes("results/x/activations.stats");
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -194,7 +195,8 @@ fn a_job_gives_the_same_results_as_this_machine() {
     assert!(!folder.exists(), "{} is removed", folder.display());
 }
 
-/// The whole miniature sweep, a job for each model, and on this machine: the same results, and no job is left.
+/// The whole miniature sweep in a job for each model gives the same results as on this machine, and
+/// leaves no job.
 #[test]
 fn the_sweep() {
     let cluster = Cluster::shared();
@@ -256,7 +258,8 @@ fn a_job_that_waits_is_cancelled_with_ctrl_c() {
     nothing_is_left(&cluster, &project, 1);
 }
 
-/// All connections are killed, and every job step with all that it started, as a cluster does at the end of a step.
+/// Kills all connections, and every job step with everything that it started, as a cluster does at
+/// the end of a step.
 #[test]
 fn a_cut_connection_does_not_cost_a_layer() {
     let cluster = Cluster::shared();
@@ -308,7 +311,7 @@ fn a_job_that_somebody_cancels_is_lost() {
     nothing_is_left(&cluster, &project, 1);
 }
 
-/// As by the kernel when memory is short: nothing in the job has time to say goodbye.
+/// Kills as the kernel does when memory is short: no process in the job can do anything more.
 #[test]
 fn a_job_that_dies_is_lost() {
     let cluster = Cluster::shared();
@@ -454,7 +457,7 @@ fn from_elsewhere_over_a_login_node() {
     nothing_is_left(&cluster, &there, 1);
 }
 
-/// A script's machine in a job, by way of a login node.
+/// A script's machine in a job, through a login node.
 fn far(login: &Sshd, options: &str) -> String {
     let (host, key) = (login.target(), login.key_file());
     format!(
@@ -469,7 +472,7 @@ fn far_command(project: &Project, words: &[&str]) -> Outcome {
     Outcome::of(command.output().unwrap())
 }
 
-/// Nothing of what a login shell says, and nothing that it reads in its own way, gets between the program and the cluster.
+/// The output and the syntax of a login shell do not come between the program and the cluster.
 #[test]
 fn a_job_is_handed_in_over_every_login_shell() {
     let cluster = Cluster::shared();

@@ -1,5 +1,5 @@
-//! A real Slurm of one node on loopback: munged, slurmctld and slurmd with a folder, a key and ports of their own. Its GPUs
-//! are copies of /dev/null.
+//! A real Slurm of one node on loopback: munged, slurmctld and slurmd with a folder, a key and
+//! ports of their own. Its GPUs are copies of /dev/null.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The source as a graph: which file of a room imports which other, read off the text.
+//! The source as a graph: the files of a room and their imports of each other, as the text has
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

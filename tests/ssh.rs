@@ -1,4 +1,5 @@
-//! Work on a machine over SSH: a real OpenSSH server on loopback, its own home folder, the program sent there.
+//! Tests of work on a machine over SSH: a real OpenSSH server on loopback with a home folder of its
+//! own, to which the program is sent.
 
 use std::time::{Duration, Instant};
 

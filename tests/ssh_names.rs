@@ -1,5 +1,6 @@
-//! Names of machines as people write them, keys as they have them, and host keys as their known_hosts tell them: real OpenSSH
-//! servers, and home folders of users that only the program under test sees.
+//! Tests of the names of machines as users write them, the keys that they have, and the host keys
+//! in their known_hosts, with real OpenSSH servers and home folders that only the program under
+//! test sees.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use crate::project::{Outcome, Project, stripped};
 use crate::sshd::Sshd;
 
-/// What a user has in `~/.ssh`.
+/// The contents of a user's `~/.ssh`.
 struct User {
     home: TempDir,
     project: Project,
@@ -45,13 +46,14 @@ impl User {
         command
     }
 
-    /// How it ends to provision a machine with these options.
+    /// The outcome of `provision_gpu` with these options.
     fn provisions(&self, options: &str) -> Outcome {
         self.provisions_with(options, &[])
     }
 
-    /// The same, with options of `outlier run`. The program that is sent says that it is another version: what is told of it
-    /// comes from the machine, after the login, and nothing large has to travel.
+    /// The same, with options of `outlier run`. The program that is sent claims to be another
+    /// version, so the message about it comes from the machine, after the login, and nothing large
+    /// is transferred.
     fn provisions_with(&self, options: &str, words: &[&str]) -> Outcome {
         let other = "#!/bin/sh\necho outlier 0.0.1 in $OUTLIER_TEST_NAME\n";
         self.project.file("other", other);
@@ -390,7 +392,7 @@ fn the_users_config_is_read_as_ssh_reads_it() {
     }
 }
 
-/// A name in the user's config is no way for a script to have commands run here.
+/// A name in the user's config does not let a script run commands on this computer.
 #[test]
 pub fn this_computer_is_this_computer_behind_an_alias_and_on_a_way_through_itself() {
     let mut sshd = server("here");

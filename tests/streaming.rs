@@ -1,5 +1,5 @@
-//! Streaming is real: memory does not grow with the number of layers, and what is read is what is needed, counted here
-//! from the shapes of the tensors.
+//! Tests that weights are streamed: memory does not grow with the number of layers, and only the
+//! needed bytes are read, which are counted here from the shapes of the tensors.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The sweep over miniature models, and each model's own script.
+//! Tests of the sweep over miniature models, and of each model's own script.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! A pseudo-terminal of so many columns as stdout of the program, and what its screen shows.
+//! A pseudo-terminal of a given width as stdout of the program, and the contents of its screen.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,4 +1,5 @@
-//! From text to token ids: the model's own tokenizer.json, windows with and without overlap, special tokens, documents.
+//! Tests of the way from text to token ids: the model's own tokenizer.json, windows with and
+//! without overlap, special tokens, and documents.
 //!
 //! The ids were made with the Python package tokenizers 0.23.3:
 //! ```python

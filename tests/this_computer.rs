@@ -1,5 +1,5 @@
-//! A machine that is this computer under another name: what scripts name there stays in the project's folder there, however a
-//! path is written and wherever links lead.
+//! Tests of a machine that is this computer under another name: the paths of a script stay in the
+//! project's folder, however they are written and wherever links lead.
 
 use std::fs;
 use std::os::unix::fs::symlink;

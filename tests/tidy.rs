@@ -1,4 +1,5 @@
-//! Rules that hold the source together, read off its text: who may import whom, and what every file must have.
+//! Tests of rules for the source, which are read from its text: which part may import which, and
+//! what every file must have.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,8 +7,8 @@ use std::process::Command;
 use crate::project::repository;
 use crate::source_tree::Tree;
 
-/// Every room of `src/` (a folder or a single file) and the floor it is on. A file imports from floors below its own and
-/// from its own room; rooms on one floor do not know each other.
+/// Every room of `src/` (a folder or a single file) and its floor. A file imports from lower floors
+/// and from its own room; rooms on one floor do not import each other.
 const FLOORS: &[(&str, u32)] = &[
     ("cli", 8),
     ("host", 7),
@@ -46,15 +47,15 @@ const FLOORS: &[(&str, u32)] = &[
     ("words", 0),
 ];
 
-/// Lines after which a file has a second noun in it.
+/// The largest number of lines of a file. A longer one has more than one subject.
 const MAX_LINES: usize = 450;
 
-/// The greatest number of columns of a line of comments, and the room whose comments are help texts.
+/// The largest number of columns of a line of comments, and the room whose comments are help texts.
 const COMMENT_COLUMNS: usize = 100;
 const WIDER_ROOMS: [&str; 1] = ["cli"];
 
 struct Source {
-    /// Relative to the repository.
+    /// The path, relative to the repository.
     path: String,
     text: String,
     /// The text without comments.
@@ -94,7 +95,7 @@ fn source(path: &Path) -> Source {
     Source { path: path.strip_prefix(repository()).unwrap().display().to_string(), text, code }
 }
 
-/// The rooms that a text names behind `crate::`, singly or in a group.
+/// The rooms that a text names after `crate::`, singly or in a group.
 fn rooms_named(code: &str) -> Vec<String> {
     let word = |text: &str| text.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_string();
     let mut rooms = Vec::new();
@@ -182,7 +183,7 @@ fn the_floors_are_those_of_the_source() {
     );
 }
 
-/// Who chooses the allocator of a whole program.
+/// Only the program chooses an allocator, not the library.
 const ALLOCATING: [&str; 3] = ["benches/operations.rs", "benches/streaming.rs", "src/main.rs"];
 
 #[test]
@@ -223,7 +224,7 @@ fn libraries_stay_in_their_rooms() {
     none(wrong, "only the engine knows tensors, only cuda/ the GPU's libraries, only the host the script language");
 }
 
-/// Whether a text takes requests apart: `Op::Name … =>`, or the same behind `let`.
+/// Whether a text matches on requests: `Op::Name … =>`, or the same after `let`.
 fn matches_on_op(code: &str) -> bool {
     code.match_indices("Op::").any(|(at, _)| {
         let before = code[..at].trim_end();
@@ -317,7 +318,7 @@ fn each_rule_is_broken_by_a_planted_violation() {
     }
 }
 
-/// Records reach scripts as maps, which do not know what they might have held.
+/// Records reach scripts as maps, which do not know their possible fields.
 #[test]
 fn every_field_of_a_record_can_be_suggested() {
     let known = files("src/host", "rs").into_iter().find(|file| file.path.ends_with("fields.rs")).unwrap();

@@ -1,4 +1,5 @@
-//! What surrounds scripts: their documentation, `check`, `test`, `new`; and the examples.
+//! Tests of the tools around scripts: their documentation, `check`, `test`, `new`, and the
+//! examples.
 
 use crate::project::{FINAL, Outcome, Project, repository};
 use outlier::host::reference;

@@ -1,4 +1,5 @@
-//! Machines that lie, scripts that choose whom to trust, and neighbours who share a home folder or a ledger.
+//! Tests of machines that lie, scripts that choose whom to trust, and other users who share a home
+//! folder or a ledger.
 
 use std::fs;
 use std::io::Read;
@@ -16,7 +17,8 @@ use crate::sshd::Sshd;
 
 const LOCALHOST: &str = "let gpu = provision_gpu(#{ provider: \"ssh\", host: \"localhost\" });\n";
 
-/// A machine with commands of its own: this computer with another home folder, and with programs that go before others.
+/// A machine with commands of its own: this computer with another home folder, and with programs
+/// that come first on the path.
 struct Machine {
     folder: TempDir,
 }
@@ -68,7 +70,7 @@ fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// `find` there lists these names, and what they hold is there.
+/// Makes `find` list these names there, with the given contents.
 fn listing(machine: &Machine, names: &[&str]) {
     let lines: String = names.iter().map(|name| format!("echo '{name}'\n")).collect();
     machine.program("find", &lines);
@@ -214,7 +216,7 @@ fn more_than_was_announced_is_not_taken() {
     assert!(outcome.stderr.contains("a command wrote more than 64 MiB and was ended"), "{}", outcome.stderr);
 }
 
-/// A script that takes the fingerprint out of the refusal, or writes down the key itself, and logs in with it.
+/// A script takes the fingerprint from the refusal, or writes the key itself, and logs in with it.
 fn vouching(sshd: &Sshd) -> String {
     let (host, key) = (sshd.target(), sshd.key_file());
     let public = fs::read_to_string(sshd.path("host.pub")).unwrap();
@@ -300,7 +302,7 @@ pub fn this_computer_is_this_computer_under_every_name() {
     let _ = fs::remove_file("/tmp/outlier_trust_test_2");
 }
 
-/// Two that send the program at the same time to one home folder.
+/// Two clients send the program to one home folder at the same time.
 #[test]
 fn two_who_send_the_program_do_not_meet() {
     let machine = Machine::new();
@@ -324,7 +326,8 @@ fn two_who_send_the_program_do_not_meet() {
     assert_eq!(left, ["outlier"], "nothing unfinished is left");
 }
 
-/// The connection breaks in the midst of the program; then the run does; then it arrives, and nothing is sent twice.
+/// The connection breaks while the program is sent, then the run does. Then the program arrives,
+/// and nothing is sent twice.
 #[test]
 fn a_broken_upload_goes_on() {
     let machine = Machine::new();
@@ -358,7 +361,7 @@ fn a_broken_upload_goes_on() {
     assert!(rest <= whole - 1_000_000, "{rest} of {whole} bytes came after the break");
 }
 
-/// Two runs in one project that fetch the same file at the same time.
+/// Two runs in one project fetch the same file at the same time.
 #[test]
 fn two_who_fetch_a_file_do_not_meet() {
     let (machine, project) = (Machine::new(), Project::new());
@@ -379,7 +382,7 @@ fn two_who_fetch_a_file_do_not_meet() {
     assert!(!project.has("x.part") && !project.has("x.1.part"));
 }
 
-/// A run in a container that shares the project: from here its process cannot be seen.
+/// A run in a container shares the project. Its process cannot be seen from here.
 #[test]
 pub fn a_run_in_another_container_keeps_its_machine() {
     let fake = FakeRunPod::start();

@@ -1,4 +1,5 @@
-//! A pass with a checkpoint that is complete is not lost when what follows fails, and a checkpoint of other work is left alone.
+//! Tests that a complete pass with a checkpoint is not lost when something fails afterwards, and
+//! that a checkpoint of other work is left alone.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Weights in a model's files that its architecture does not use: told once, when the model is loaded or planned; and those that are
-//! known to change nothing.
+//! Tests of weights in a model's files that its architecture does not use: the user is told once,
+//! when the model is loaded or planned, except for weights that have no effect.
 
 use safetensors::Dtype;
 use serde_json::Value;

@@ -1,5 +1,6 @@
-//! What is in the user's own cache, and what the hub says of the user's token: files there that cannot be used are not said to be
-//! missing, what huggingface_hub uses is used, and the hub's own words reach the user.
+//! Tests of the user's own cache, and of the hub's statements about the user's token: files that
+//! cannot be used are not called missing, files that huggingface_hub uses are used, and the hub's
+//! own words reach the user.
 
 use std::fs;
 use std::path::PathBuf;

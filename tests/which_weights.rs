@@ -1,6 +1,7 @@
-//! Which tensors of a folder or repository are the model's: as Hugging Face transformers 5.23 chooses them, for every
-//! architecture, with one word where two answers were possible. Models are the fixtures, rewritten; what comes out must be what the
-//! fixtures' reference says, or what transformers gave for the rewritten model.
+//! Tests of the choice of a model's tensors in a folder or repository: it is that of Hugging Face
+//! transformers 5.23, for every architecture, with a note if there were two possible answers. The
+//! models are rewritten fixtures. The result must be the fixture's reference, or what transformers
+//! gave for the rewritten model.
 
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -14,13 +15,13 @@ const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 const HEAD: &str = "lm_head.weight";
 const ID: &str = "lab/model";
-/// ‖a − b‖ / ‖b‖ of a tensor, and the difference of two losses, up to which they are equal.
+/// The largest ‖a − b‖ / ‖b‖ of two tensors, and difference of two losses, that count as equal.
 const TOLERANCE: f64 = 1e-4;
 /// One fixture of each architecture.
 const ALL: [&str; 10] =
     ["glm4_moe", "gpt2", "gpt_oss_bf16", "llama", "mixtral", "olmoe", "opt", "qwen3", "qwen3_moe", "qwen3_next"];
 
-/// A fixture's tensors, and where they are changed and written to.
+/// The tensors of a fixture, which tests change and write.
 struct Fixture {
     name: &'static str,
     project: Project,
@@ -61,7 +62,8 @@ impl Fixture {
         self.write_config();
     }
 
-    /// The experts of every layer in two tensors, and Mixtral's mixture called as all others: what transformers 5 has in memory.
+    /// Stores the experts of every layer in two tensors, and Mixtral's mixture under the general
+    /// name, as transformers 5 has them in memory.
     fn fuse(&mut self) {
         self.renamed(|stored| {
             let stored = stored.replace("block_sparse_moe.", "mlp.");
@@ -96,7 +98,7 @@ impl Fixture {
         self.arrays.keys().find(is).unwrap().clone()
     }
 
-    /// The fixture with a head of its own: where it has none, a copy of the embedding.
+    /// The fixture with a head of its own. A fixture without one gets a copy of the embedding.
     fn with_head(name: &'static str) -> Self {
         let mut fixture = Self::new(name);
         if !fixture.arrays.contains_key(HEAD) {
@@ -119,7 +121,7 @@ impl Fixture {
         self.project.file(&format!("model/{INDEX}"), json!({ "metadata": {}, "weight_map": map }).to_string());
     }
 
-    /// All names through `rename`.
+    /// Applies `rename` to all names.
     fn renamed(&mut self, rename: impl Fn(&str) -> String) {
         self.arrays = std::mem::take(&mut self.arrays).into_iter().map(|(name, a)| (rename(&name), a)).collect();
     }
@@ -136,7 +138,8 @@ impl Fixture {
         oracle::tensors(&self.project.path(&format!("full/{FULL}")))
     }
 
-    /// Every norm output, the logits and the loss are those of the reference; returns what was said on stderr.
+    /// Checks that every norm output, the logits and the loss are those of the reference, and
+    /// returns stderr.
     #[track_caller]
     fn agrees(&self) -> String {
         self.agrees_as("model", "#{}", |script| self.project.script(script))
@@ -150,7 +153,7 @@ impl Fixture {
         stderr
     }
 
-    /// The mean losses are these.
+    /// Checks the mean losses.
     #[track_caller]
     fn gives(&self, expected: [f32; 3]) {
         self.project.script(&self.script("model", "#{}", true)).ends(0);
@@ -160,7 +163,7 @@ impl Fixture {
     }
 }
 
-/// The values of a float tensor, halved: a tensor of the same shape that gives other numbers.
+/// Halves the values of a float tensor: a tensor of the same shape that gives other numbers.
 fn halved(array: &Array) -> Array {
     let mut array = array.clone();
     match array.dtype {
@@ -214,8 +217,8 @@ fn a_tied_config_does_not_hide_a_head_of_its_own() {
     }
 }
 
-/// The architectures that tie by default, or whose fixture has no head: its head is the embedding with the rows one further on, and
-/// so are its logits.
+/// For architectures that tie by default or whose fixture has no head, the head here is the
+/// embedding with its rows moved by one, and so are the logits.
 #[test]
 fn a_head_beside_an_embedding_that_is_tied_by_default() {
     for name in ["gpt2", "opt", "qwen3"] {
@@ -271,7 +274,7 @@ fn a_head_serves_as_the_embedding_it_is_tied_to() {
     }
 }
 
-/// With the prefix of the base model, without it, some with and some without; also the head's.
+/// The prefix of the base model is on all names, on none, or on some; also on the head's.
 #[test]
 fn names_with_and_without_the_prefix_of_the_base_model() {
     for name in ALL {
@@ -295,7 +298,7 @@ fn names_with_and_without_the_prefix_of_the_base_model() {
     }
 }
 
-/// As `save_pretrained(…, save_original_format=False)` of transformers 5 writes them.
+/// The names are those of `save_pretrained(…, save_original_format=False)` in transformers 5.
 #[test]
 fn experts_that_are_stored_fused_are_read_one_by_one() {
     for name in ["glm4_moe", "mixtral", "olmoe", "qwen3_moe", "qwen3_next"] {
@@ -322,8 +325,8 @@ fn fused_experts_of_another_shape_are_told() {
     assert!(outcome.stderr.contains(fused) && outcome.stderr.contains("has shape"), "{}", outcome.stderr);
 }
 
-/// Of two names for one tensor the first in the alphabet counts: `embed_tokens` and `layers` before `model`, but `model.norm` before
-/// `norm`.
+/// If one tensor has two names, the first in alphabetical order is used: `embed_tokens` and
+/// `layers` before `model`, but `model.norm` before `norm`.
 #[test]
 fn one_tensor_under_two_names() {
     for name in ALL {
@@ -360,8 +363,8 @@ fn of_tensors_in_several_files_the_last_counts() {
     }
 }
 
-/// A fixture as a single file, beside an index that names files with other weights, and beside indices that name files that are not
-/// there or no files at all.
+/// A fixture as a single file is used beside an index that names files with other weights, and
+/// beside indices that name missing files or none.
 fn beside_a_single_file(case: usize) -> Fixture {
     let fixture = Fixture::new("llama");
     fixture.write(SINGLE);
@@ -392,7 +395,8 @@ fn a_single_file_counts_and_not_an_index_beside_it() {
     says_nothing(&fixture.agrees());
 }
 
-/// The same on the hub: downloaded, from the cache, without a network, and streamed; nothing of the other files is fetched.
+/// The same holds on the hub: downloaded, from the cache, without a network, and streamed. Nothing
+/// of the other files is fetched.
 #[test]
 fn a_single_file_on_the_hub_counts_and_not_an_index_beside_it() {
     for case in [0, 1] {
@@ -414,7 +418,8 @@ fn a_single_file_on_the_hub_counts_and_not_an_index_beside_it() {
     }
 }
 
-/// Shards in the cache, from before the repository had a single file: the commit says which counts.
+/// The cache has shards from before the repository had a single file. The commit decides which are
+/// used.
 #[test]
 fn shards_in_the_cache_do_not_hide_a_single_file() {
     let fixture = Fixture::new("llama");
@@ -429,7 +434,7 @@ fn shards_in_the_cache_do_not_hide_a_single_file() {
     fixture.agrees_as(ID, "#{}", |script| hub.run(&fixture.project, script, None));
 }
 
-/// A base model, as AutoModel saves it: no head, and names without the prefix.
+/// A base model as AutoModel saves it has no head, and names without the prefix.
 fn base_model(name: &'static str) -> Fixture {
     let mut fixture = Fixture::new(name);
     fixture.set("tie_word_embeddings", false);
@@ -480,7 +485,7 @@ fn a_base_model_on_the_hub() {
     }
 }
 
-/// Sizes are those of what is there.
+/// Sizes are those of the stored weights.
 #[test]
 fn a_base_model_has_no_parameters_of_a_head() {
     let (whole, base) = (Fixture::new("llama"), base_model("llama"));
@@ -499,7 +504,8 @@ fn a_base_model_has_no_parameters_of_a_head() {
     }
 }
 
-/// Only what was asked for is needed: without logits neither the FFN of the last layer nor the last norm.
+/// Only requested weights are needed: without logits neither the FFN of the last layer nor the last
+/// norm.
 #[test]
 fn weights_that_only_logits_need() {
     for missing in ["model.norm.weight", "model.layers.3.mlp.down_proj.weight", HEAD] {
@@ -514,7 +520,8 @@ fn weights_that_only_logits_need() {
     }
 }
 
-/// −∞ where only its exponential enters, or where the largest are chosen. Losses by transformers.
+/// −∞ is valid if only its exponential enters, or if the largest are chosen. The losses are those
+/// of transformers.
 #[test]
 fn minus_infinity_where_it_means_nothing_at_all() {
     for (name, tensor, index, losses) in [
@@ -543,7 +550,7 @@ fn minus_infinity_where_it_means_nothing_at_all() {
     }
 }
 
-/// The other weights of these tests are really others.
+/// The other weights of these tests really differ.
 #[test]
 fn halves_are_halves() {
     let values = [1.0f32, -3.5, 0.0, 1e-30];

@@ -1,5 +1,5 @@
-//! What a machine can do to the run that uses it: write, print, hold, and make believe. A worker that lies says what it must
-//! not get through with, and the run must go on or end with an error.
+//! Tests of what a machine can do to the run that uses it: write, print, delay, and pretend. A
+//! lying worker sends what must not be accepted, and the run must continue or end with an error.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -35,20 +35,20 @@ fn run(
     Outcome::of(command(&worker, project, script).output().unwrap())
 }
 
-/// What this side writes itself: the script, and its list of machines.
+/// The files that this side writes itself: the script, and its list of machines.
 const OURS: [&str; 2] = ["work/script.rhai", "work/results/gpus.sqlite"];
 
-/// Everything in the project but what the machine has, and the script.
+/// Everything in the project but the machine's files and the script.
 fn written(project: &Project) -> Vec<String> {
     let files = project.files("").into_iter();
     files.filter(|file| !OURS.contains(&file.as_str()) && !file.starts_with("home/")).collect()
 }
 
-/// Files of the machine that it would like to have here.
+/// Files that the machine tries to write here.
 const BAIT: &str = "mkdir -p .git checkpoints ../elsewhere out; echo evil | tee ../authorized_keys .git/config .env checkpoints/x \
                     ../elsewhere/activations.safetensors out/activations.safetensors >/dev/null";
 
-/// Sends the run after files, and gives it time to fetch them.
+/// Makes the run fetch files, and gives it time to do so.
 fn names_files(answer: &mut Answer) -> bool {
     for path in ["../authorized_keys", ".git/config", ".env", "/tmp/outlier_wire_test", "results/x"] {
         answer.event(json!({ "Checkpoint": { "path": path, "layer": 1 } }));
@@ -142,7 +142,7 @@ pub fn the_reply_does_not_say_where_all_values_are_put() {
     assert_eq!(written(&project), ["work/out/activations.safetensors"]);
 }
 
-/// A script with calls of every kind, each caught; what was caught is printed, a line each.
+/// A script with calls of every kind, each caught. It prints what was caught, one line each.
 fn every_call() -> String {
     let calls = [
         "gpu.estimate_vram(\"m\", #{})",
@@ -338,7 +338,8 @@ fn absurd_progress_is_shown_without_a_panic() {
     run(&Project::new(), "", "with_log(\"work\", || gpu.load_model(\"m\"));", lie).ends(0);
 }
 
-/// What a machine has told while nobody listened comes all at once: rates are those of its clock, or none.
+/// Events that a machine reports while nobody listens arrive together. Rates are those of its
+/// clock, or none.
 #[test]
 fn rates_are_those_of_the_clock_of_the_machine() {
     let shown = |seconds: Option<f64>| {
@@ -424,7 +425,7 @@ fn what_a_machine_says_of_its_driver_is_a_part_of_one_line() {
     assert!(lines.iter().all(|line| line.len() < 1200 && !line.starts_with('x')), "{lines:?}");
 }
 
-/// What is printed is data where it goes to a file, and shown where it goes to a terminal.
+/// Printed text is data in a file, and is made visible on a terminal.
 #[test]
 fn what_is_printed_does_not_order_the_terminal_about() {
     let project = Project::new();
@@ -451,7 +452,8 @@ fn what_is_printed_does_not_order_the_terminal_about() {
     assert!(shown.contains(r"a\u{1b}[31mb") && shown.contains(r"error: \u{1b}[2J"), "{shown}");
 }
 
-/// Starts a run, waits until the worker stands still, presses Ctrl-C once, and gives how the run ended.
+/// Starts a run, waits until the worker is frozen, presses Ctrl-C once, and returns how the run
+/// ended.
 fn interrupted(
     project: &Project,
     script: &str,
@@ -487,7 +489,7 @@ pub fn one_interrupt_ends_the_wait_for_a_worker_that_stands_still() {
     });
 }
 
-/// A request larger than what the system holds for a reader that does not read.
+/// A request that is larger than the system's buffer for a reader that does not read.
 #[test]
 fn one_interrupt_ends_sending_to_a_worker_that_does_not_read() {
     let project = Project::new();

@@ -1,5 +1,5 @@
-//! What the program says where nothing is wrong, or something else than it says: plurals, signs of nothing, hints that lead
-//! somewhere, and the right mistake first.
+//! Tests of messages: plurals, signs for missing values, hints that lead somewhere, and the right
+//! mistake first.
 
 use std::process::Command;
 

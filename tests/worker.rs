@@ -1,5 +1,5 @@
-//! The end of a connection on another machine, from within: `outlier worker`, its guardian and its socket, with clients that
-//! are honest, broken or hostile, and neighbours.
+//! Tests of `outlier worker`, its guardian and its socket from the other machine's side, with
+//! clients that are honest, broken or malicious, and with other users.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::project::{self, Outcome, Project, repository};
 
-/// Whatever is waited for takes seconds.
+/// The longest wait. What the tests wait for takes seconds.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 #[track_caller]
@@ -31,7 +31,7 @@ fn signal(name: &str, pid: u32) {
     assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 
-/// Its connections break before it is gone.
+/// Waits until the process has ended. Its connections break before that.
 #[track_caller]
 fn goes(pid: u32) {
     let begin = Instant::now();
@@ -73,7 +73,7 @@ impl Serving {
         self.project.path("w/worker.sock")
     }
 
-    /// A connection, not greeted.
+    /// A connection without a greeting.
     #[track_caller]
     fn connect(&self) -> UnixStream {
         let mut stream = None;
@@ -86,7 +86,8 @@ impl Serving {
         stream
     }
 
-    /// A connection that has been greeted. One that a dying worker had taken breaks: another is made, as clients do.
+    /// A connection with a greeting. If it was accepted by a dying worker, it breaks, and another
+    /// is made, as clients do.
     #[track_caller]
     fn client(&self) -> Client {
         let mut client = None;
@@ -108,7 +109,7 @@ impl Serving {
         self.client().ask(&json!("Status")).expect("it answers")["Status"].clone()
     }
 
-    /// Process id of the worker itself.
+    /// The process id of the worker.
     #[track_caller]
     fn worker(&self) -> u32 {
         self.status()["pid"].as_u64().unwrap() as u32
@@ -122,7 +123,7 @@ impl Serving {
         self.project.text("log")
     }
 
-    /// The machine is given back once, and nothing runs any more.
+    /// Checks that the machine is given back once, and that nothing runs any more.
     #[track_caller]
     fn ends(&mut self) {
         wait_for("the machine to be given back", || self.given_back() > 0);
@@ -163,7 +164,7 @@ impl Client {
         self.0.write_all(&[&length[..], &bytes].concat()).ok()
     }
 
-    /// None when the connection has been closed.
+    /// The next answer, or None if the connection has been closed.
     fn receive(&mut self) -> Option<Value> {
         let mut length = [0; 8];
         self.0.read_exact(&mut length).ok()?;
@@ -177,7 +178,7 @@ impl Client {
         self.receive()
     }
 
-    /// Events as warnings, and the outcome, of a call.
+    /// The events, as warnings, and the outcome of a call.
     fn call(&mut self, id: &str, op: &Value, fresh: bool) -> Option<(Vec<String>, Value)> {
         self.send(&call(id, op, fresh))?;
         let mut events = Vec::new();
@@ -200,12 +201,12 @@ fn quick() -> Value {
     json!({ "Tokens": { "Ids": { "ids": [[1, 2], [3, 4]] } } })
 }
 
-/// A request that never ends, given a hub that never answers.
+/// A request that never ends, because its hub never answers.
 fn endless() -> Value {
     json!({ "Load": { "id": "no/model", "revision": null, "dtype": "f32", "device": "cpu", "chunk_layers": 2, "stream": true } })
 }
 
-/// A worker whose hub takes connections and says nothing.
+/// A worker whose hub accepts connections and says nothing.
 fn with_silent_hub(words: &[&str]) -> (Serving, TcpListener) {
     let hub = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", hub.local_addr().unwrap());
@@ -246,7 +247,7 @@ fn the_machine_is_given_back_though_the_worker_runs_out_of_memory() {
     assert!(serving.log().contains("signal 6"), "{}", serving.log());
 }
 
-/// Whatever holds up a worker (here all of its threads), its lease and its lifetime go on.
+/// The lease and the lifetime of a worker continue, whatever delays it (here all of its threads).
 #[test]
 fn a_worker_that_stands_still_keeps_no_machine() {
     for words in [["--lease", "2"], ["--lifetime", "2"]] {
@@ -279,7 +280,7 @@ fn a_signal_to_either_ends_both() {
     }
 }
 
-/// Old connections end with a worker that dies; whoever comes again finds another one, and is told.
+/// Old connections end with a worker that dies. The next client finds another worker, and is told.
 #[test]
 fn a_call_begins_again_after_a_death_but_not_for_ever() {
     let (serving, _hub) = with_silent_hub(&["--lease", "600", "--lifetime", "600"]);
@@ -306,7 +307,8 @@ fn a_call_begins_again_after_a_death_but_not_for_ever() {
     assert_eq!(serving.given_back(), 0);
 }
 
-/// Requests and limits are looked at side by side, as often as can be: neither holds up the other for ever.
+/// Requests and the checks of limits run side by side, as often as possible, and neither delays the
+/// other for ever.
 #[test]
 fn however_it_is_hammered_it_ends_when_it_should() {
     for _ in 0..2 {
@@ -401,7 +403,7 @@ fn mode(path: PathBuf) -> u32 {
     std::fs::symlink_metadata(path).unwrap().mode() & 0o777
 }
 
-/// The folder lets nobody else in before there is a socket in it, whatever it was before.
+/// The folder is closed to others before it has a socket, whatever it was before.
 #[test]
 fn a_neighbour_cannot_reach_the_socket() {
     let project = Project::new();
@@ -478,7 +480,7 @@ fn a_folder_that_others_have_prepared_is_refused() {
     }
 }
 
-/// What was left there leads nowhere: neither the lock nor the log writes to what a link names.
+/// Links in the folder lead nowhere: neither the lock nor the log writes to the target of a link.
 #[test]
 fn links_in_the_folder_lead_nowhere() {
     for name in ["worker.lock", "worker.log"] {
@@ -547,7 +549,7 @@ fn what_clients_make_a_worker_hold_is_bounded() {
     assert!(!serving.log().contains("panicked"), "{}", serving.log());
 }
 
-/// A machine that is being given back is not begun on once more.
+/// A machine that is being given back does not begin again.
 #[test]
 fn while_the_machine_is_given_back_nobody_attaches() {
     let project = Project::new();
@@ -563,7 +565,7 @@ fn while_the_machine_is_given_back_nobody_attaches() {
     wait_for("the end", || serving.try_wait().unwrap().is_some());
 }
 
-/// Workers and machines that tests start do not outlive them, even when the tests are killed.
+/// Workers and machines that tests start do not outlive them, even if the tests are killed.
 #[test]
 fn nothing_outlives_the_tests() {
     let mark = format!("other-{}", std::process::id());
@@ -580,7 +582,7 @@ fn nothing_outlives_the_tests() {
     assert!(carries(serving.worker()) && carries(serving.process.id()));
 }
 
-/// For `security::line_19_…` and those that follow.
+/// These helpers are for `security::line_19_…` and the following tests.
 pub fn neighbours() {
     a_neighbour_cannot_reach_the_socket();
     links_in_the_folder_lead_nowhere();

@@ -1,4 +1,5 @@
-//! Where scripts may write: every primitive that takes a name of a place, and links that lead elsewhere.
+//! Tests of the places where scripts may write: every primitive that takes the name of a place, and
+//! links that lead elsewhere.
 
 use std::os::unix::fs::symlink;
 

@@ -68,13 +68,14 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     let phases = Phases { spec: &spec, plan: &plan, args, size: &size, chunk_layers, queue, gpu: None };
     let peak = phases.peak();
     // One GPU with its shard of the sequences.
-    let share = args.num_sequences.div_ceil(args.gpus.clamp(1, args.num_sequences.max(1)));
-    let shared = EstimateArgs { num_sequences: share, ..args.clone() };
-    let gpu_plan = BatchPlan { sequences: plan.sequences.min(share.div_ceil(ROUNDS)), ..plan.clone() };
-    let on_gpu = Phases { plan: &gpu_plan, args: &shared, size: &size_there, gpu: Some(model.dtype), ..phases }.peak();
+    let shard = args.num_sequences.div_ceil(args.gpus.clamp(1, args.num_sequences.max(1)));
+    let shard_args = EstimateArgs { num_sequences: shard, ..args.clone() };
+    let gpu_plan = BatchPlan { sequences: plan.sequences.min(shard.div_ceil(ROUNDS)), ..plan.clone() };
+    let on_gpu =
+        Phases { plan: &gpu_plan, args: &shard_args, size: &size_there, gpu: Some(model.dtype), ..phases }.peak();
     // Weights that have arrived from the hub but are not read yet.
     let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
-    let norms = 2 * spec.layers.len() as u64;
+    let norms = spec.norm_sites().len() as u64;
     // Levels of every position, and extremes with and without position 0.
     let hidden = spec.hidden_size as u64;
     let tap_bytes = tokens * hidden + norms * args.num_sequences as u64 * hidden * 16;
@@ -95,7 +96,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         tap_bytes,
         workspace_bytes: peak.workspace,
         total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight,
-        vram_bytes: on_gpu.total() + tap_vram(&spec, &shared),
+        vram_bytes: on_gpu.total() + tap_vram(&spec, &shard_args),
         flops: 2.0 * tokens as f64 * inventory::active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })
 }
@@ -125,9 +126,10 @@ fn check_size(spec: &Model, args: &EstimateArgs) -> Result<()> {
 fn tap_vram(spec: &Model, args: &EstimateArgs) -> u64 {
     let (sequences, hidden) = (args.num_sequences, spec.hidden_size);
     let record = observe::record_bytes(sequences, hidden, DEFAULT_LADDER.len());
-    // The records of half the norms at most, because memory can peak in any layer.
-    let queued_experts = (spec.layers.len() * record).min(observe::PENDING_BYTES + record.div_ceil(ROUNDS));
-    (sequences * args.sequence_length * hidden + queued_experts) as u64
+    // Half of the records at most are pending, because memory can peak in any layer.
+    let pending = spec.norm_sites().len().div_ceil(2) * record;
+    let pending = pending.min(observe::PENDING_BYTES + record.div_ceil(ROUNDS));
+    (sequences * args.sequence_length * hidden + pending) as u64
 }
 
 /// Loaded size of one whole layer.

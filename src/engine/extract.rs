@@ -42,12 +42,12 @@ pub fn pass_over<'a>(
         embed::check_tokens(model, tokens)?;
         let already_read = model.checkpoint.bytes_read();
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
-        let cut = BatchPlan::new(&model.spec, sequences, positions, args.memory_budget)?;
-        let shares = model.shares(sequences);
-        let work = Work { model, cut, logits: args.logits, observers };
+        let plan = BatchPlan::new(&model.spec, sequences, positions, args.memory_budget)?;
+        let shard_plans = model.shard_plans(sequences);
+        let work = Work { model, plan, logits: args.logits, observers };
         let (start, _) = start_of(None);
-        let stream = WeightStream::start(model, &shares, tokens, (args.logits, 0), ReadAhead::Bounded)?;
-        Pass::new(work, shares, tokens, start, stream, (already_read, progress))?.run(&mut NoCheckpoints).map(drop)
+        let stream = WeightStream::start(model, &shard_plans, tokens, (args.logits, 0), ReadAhead::Bounded)?;
+        Pass::new(work, shard_plans, tokens, start, stream, (already_read, progress))?.run(&mut NoCheckpoints).map(drop)
     })
 }
 
@@ -107,13 +107,13 @@ impl Extraction<'_> {
         if args.logits {
             headers::check(&model.checkpoint, &model.spec, true)?;
         }
-        let cut = BatchPlan::new(&model.spec, sequences, positions, args.memory_budget)?;
+        let plan = BatchPlan::new(&model.spec, sequences, positions, args.memory_budget)?;
         let norms = model.spec.norm_sites();
         let mut fold = LadderFold::new(&self.ladder, &norms, sequences, positions, model.spec.hidden_size);
-        let shares = model.shares(sequences);
+        let shard_plans = model.shard_plans(sequences);
         let (restored, mut full) = resume::restore_or_create(
             &mut self.resume,
-            (model, &shares),
+            (model, &shard_plans),
             tokens,
             &mut [&mut fold],
             args,
@@ -122,9 +122,9 @@ impl Extraction<'_> {
         let (start, read_before) = start_of(restored);
         let first = start.layer;
         let observers = observers(mode.fold.then_some(&mut fold), full.as_mut());
-        let work = Work { model, cut, logits: args.logits, observers };
-        let stream = WeightStream::start(model, &shares, tokens, (args.logits, first), mode.ahead)?;
-        let mut pass = Pass::new(work, shares, tokens, start, stream, (already_read, self.progress))?;
+        let work = Work { model, plan, logits: args.logits, observers };
+        let stream = WeightStream::start(model, &shard_plans, tokens, (args.logits, first), mode.ahead)?;
+        let mut pass = Pass::new(work, shard_plans, tokens, start, stream, (already_read, self.progress))?;
         if mode.ahead == ReadAhead::Everything {
             pass.preload()?;
             self.start = Instant::now();
@@ -185,8 +185,8 @@ impl Extraction<'_> {
         let bytes_read = model.checkpoint.bytes_read() - already_read;
         // The share of the work that this run has done.
         let layers = model.spec.layers.len();
-        let share = (layers - first) as f64 / layers as f64;
-        let count = share * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
+        let computed = (layers - first) as f64 / layers as f64;
+        let count = computed * (tokens.info.num_sequences * tokens.info.sequence_length) as f64;
         let acts = Activations {
             model: model.info.clone(),
             tokens: tokens.info.clone(),

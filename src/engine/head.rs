@@ -58,15 +58,15 @@ pub(super) fn head(
         }
         let count = block.min(vocab - first);
         let parts = loader.rows(&model.head, first, count, None)?;
-        for (share, first_row, taken) in pieces(&normed, rows) {
+        for (shard, first_row, taken) in pieces(&normed, rows) {
             let logits = || -> Result<Vec<f32>> {
-                let x = normed[share].rows(first_row, taken)?;
-                let projection = Projection { weight: &parts[share], order: Order::OutIn, bias: None };
+                let x = normed[shard].rows(first_row, taken)?;
+                let projection = Projection { weight: &parts[shard], order: Order::OutIn, bias: None };
                 ops::project(&x, &[projection], rounded)?.remove(0).values()
             };
             let mut logits = logits()?;
             shape(model, bias.as_ref().map(|bias| &bias[first..first + count]), &mut logits);
-            let start = first_row + normed[..share].iter().map(|x| x.dims()[0]).sum::<usize>();
+            let start = first_row + normed[..shard].iter().map(|x| x.dims()[0]).sum::<usize>();
             running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(
                 |(i, (running, logits))| {
                     let (s, t) = ((start + i) / positions, (start + i) % positions);
@@ -117,12 +117,12 @@ fn read(before: &BeforeHead<Tensor>, hidden: &Tensor, rounded: bool) -> Result<T
 }
 
 /// Pieces of at most `rows` rows: the shard, its first row, and the number of rows.
-fn pieces(shares: &[Tensor], rows: usize) -> Vec<(usize, usize, usize)> {
-    let of = |(share, x): (usize, &Tensor)| {
+fn pieces(shards: &[Tensor], rows: usize) -> Vec<(usize, usize, usize)> {
+    let of = |(shard, x): (usize, &Tensor)| {
         let all = x.dims()[0];
-        (0..all).step_by(rows).map(move |first| (share, first, rows.min(all - first)))
+        (0..all).step_by(rows).map(move |first| (shard, first, rows.min(all - first)))
     };
-    shares.iter().enumerate().flat_map(of).collect()
+    shards.iter().enumerate().flat_map(of).collect()
 }
 
 #[derive(Clone)]

@@ -21,12 +21,12 @@ pub struct Probe {
     /// True if all weights are loaded before the clock starts.
     pub preload: bool,
     /// True if statistics of the norm outputs are computed.
-    pub tap: bool,
+    pub fold: bool,
 }
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { preload: false, tap: true }
+        Self { preload: false, fold: true }
     }
 }
 
@@ -39,7 +39,7 @@ pub fn extract_with(
     probe: Probe,
 ) -> Result<Activations> {
     let ahead = if probe.preload { ReadAhead::Everything } else { ReadAhead::Bounded };
-    extract_as(model, tokens, args, progress, Mode { ahead, fold: probe.tap })
+    extract_as(model, tokens, args, progress, Mode { ahead, fold: probe.fold })
 }
 
 /// An operation to time.
@@ -73,14 +73,14 @@ pub fn expert(rows: usize, hidden: usize, inner: usize, rounded: bool) -> Result
     let (x, residual) = (tensor(&[4 * rows, hidden])?, tensor(&[4 * rows, hidden])?);
     let (gate, up, down) = (weight(inner, hidden)?, weight(inner, hidden)?, weight(hidden, inner)?);
     let chosen: Vec<u32> = (0..rows as u32).map(|row| 4 * row).collect();
-    let (shares, room) = (vec![0.125; rows], ops::ExpertScratch::default());
+    let (weights, scratch) = (vec![0.125; rows], ops::ExpertScratch::default());
     Ok(Box::new(move || {
         fn projection(weight: &Tensor) -> Projection<'_> {
             Projection { weight, order: Order::OutIn, bias: None }
         }
         let (gate, up, down) = (Some(projection(&gate)), projection(&up), projection(&down));
         let network = FeedForward { gate, up, down, activation: Activation::Silu, on_input: false, rounded };
-        ops::add_expert(&residual, &x, &network, &chosen, &shares, &room).expect("sizes fit");
+        ops::add_expert(&residual, &x, &network, &chosen, &weights, &scratch).expect("sizes fit");
     }))
 }
 
@@ -134,7 +134,7 @@ pub fn mxfp4(blocks: usize) -> Work {
 }
 
 /// The ladder fold of one norm output of some sequences.
-pub fn tap(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
+pub fn fold(sequences: usize, positions: usize, hidden: usize) -> Result<Work> {
     // The values are nearly normal with standard deviation 1, like norm outputs: most rows have a
     // value on the ladder.
     let mut uniform = uniform();

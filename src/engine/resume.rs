@@ -20,14 +20,14 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::observe::{FullWriter, Observer, State};
-use super::pass::Lent;
+use super::pass::LentKv;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, SiteId, Tokens, TokensInfo};
 use crate::results::{FullActivations, sealed};
 use crate::spec::Model;
 use crate::tensor::Tensor;
-use crate::weights::{OpenModel, Share};
+use crate::weights::{OpenModel, ShardPlan};
 use crate::words::hex;
 
 /// The time between two checkpoints, and so the work that an interruption may lose.
@@ -80,7 +80,7 @@ pub(super) struct Restored {
     /// The residual stream of each shard.
     pub hidden: Vec<Tensor>,
     /// What later layers use of those that are done, of each share.
-    pub lent: Vec<Lent>,
+    pub lent: Vec<LentKv>,
     pub coverage: Vec<ExpertCoverage>,
     pub bytes_read: u64,
 }
@@ -177,13 +177,13 @@ impl Resume {
     fn restore(
         &mut self,
         model: &OpenModel,
-        shares: &[Share],
+        plans: &[ShardPlan],
         tokens: &Tokens,
         observers: &mut [&mut dyn Observer],
         progress: &dyn Progress,
     ) -> Option<Restored> {
         let (header, reader) = self.existing.take()?;
-        match read(&header, reader, model, (shares, tokens), observers) {
+        match read(&header, reader, model, (plans, tokens), observers) {
             Ok(found) => {
                 self.saved = found.layer;
                 Some(found)
@@ -247,14 +247,14 @@ impl Resume {
 /// kept.
 pub(super) fn restore_or_create(
     resume: &mut Option<Resume>,
-    (model, shares): (&OpenModel, &[Share]),
+    (model, plans): (&OpenModel, &[ShardPlan]),
     tokens: &Tokens,
     observers: &mut [&mut dyn Observer],
     args: &ExtractArgs,
     progress: &dyn Progress,
 ) -> Result<(Option<Restored>, Option<FullWriter>)> {
     let found = match resume {
-        Some(resume) => resume.restore(model, shares, tokens, observers, progress),
+        Some(resume) => resume.restore(model, plans, tokens, observers, progress),
         None => None,
     };
     let folder = match (args.keep, &args.out) {
@@ -410,7 +410,7 @@ fn read(
     header: &Value,
     mut reader: sealed::Reader,
     model: &OpenModel,
-    (shares, tokens): (&[Share], &Tokens),
+    (plans, tokens): (&[ShardPlan], &Tokens),
     observers: &mut [&mut dyn Observer],
 ) -> Result<Restored> {
     let reading = |e: std::io::Error| Error::corrupt(format!("reading it: {e}"));
@@ -420,25 +420,25 @@ fn read(
         return Err(Error::corrupt("its parts do not fit"));
     }
     let width = model.spec.hidden_size;
-    let mut values_of = |share: &Share, width: usize| {
-        let rows = share.sequences.len() * tokens.info.sequence_length;
-        let all = Tensor::zeros((rows, width), &share.device)?;
+    let mut values_of = |plan: &ShardPlan, width: usize| {
+        let rows = plan.sequences.len() * tokens.info.sequence_length;
+        let all = Tensor::zeros((rows, width), &plan.device)?;
         for (first, count) in pieces(&all)? {
             let mut piece = vec![0f32; count * width];
             reader.read_exact(bytemuck::cast_slice_mut(&mut piece)).map_err(reading)?;
-            all.set_rows(&Tensor::from_vec(piece, (count, width), &share.device)?, first)?;
+            all.set_rows(&Tensor::from_vec(piece, (count, width), &plan.device)?, first)?;
         }
         Ok::<Tensor, Error>(all)
     };
-    let hidden = shares.iter().map(|share| values_of(share, width)).collect::<Result<Vec<_>>>()?;
-    let mut lent: Vec<Lent> = Vec::new();
-    for share in shares {
-        let mut of_share = Lent::new();
+    let hidden = plans.iter().map(|plan| values_of(plan, width)).collect::<Result<Vec<_>>>()?;
+    let mut lent: Vec<LentKv> = Vec::new();
+    for plan in plans {
+        let mut of_shard = LentKv::new();
         let lenders = model.spec.lenders(layer).into_iter();
         for (from, [keys, values]) in lenders.filter_map(|from| Some((from, model.spec.kv_widths(from)?))) {
-            of_share.insert(from, [values_of(share, keys)?, values_of(share, values)?]);
+            of_shard.insert(from, [values_of(plan, keys)?, values_of(plan, values)?]);
         }
-        lent.push(of_share);
+        lent.push(of_shard);
     }
     for observer in observers.iter_mut() {
         observer.resume(layer, &mut reader)?;

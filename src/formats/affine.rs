@@ -1,8 +1,9 @@
-//! Integers that stand for weights: value = (code − zero) · scale, with one zero and one scale for
-//! each group of columns.
+//! Integer codes: value = (code − zero) · scale, with one zero and one scale for each group of
+//! columns.
 //!
-//! Codes of at most eight bits less a zero have nine significant bits: the difference is exact in
-//! f32, and so is the product with a scale in bf16 or f16. With a scale in f32 it is rounded once.
+//! A code of at most eight bits minus a zero has nine significant bits. The difference is exact in
+//! f32, and so is its product with a scale in bf16 or f16. With a scale in f32 the product is
+//! rounded once.
 
 use safetensors::Dtype;
 
@@ -12,18 +13,18 @@ use super::look::{Header, Look};
 use super::piece::{Along, Piece};
 use crate::error::Result;
 
-/// Bits of a word in which codes are packed.
+/// Number of bits of a word of packed codes.
 pub(super) const WORD_BITS: usize = 32;
 
-/// Words of so many codes.
+/// Number of words that `codes` codes fill.
 pub(super) fn words(codes: usize, bits: usize) -> usize {
     (codes * bits).div_ceil(WORD_BITS)
 }
 
-/// Checks that the groups of columns that piece `piece` names are `count` at most.
+/// Checks that the groups of columns that piece `piece` names are below `count`.
 ///
 /// # Errors
-/// Names the first that does not exist.
+/// Names the first group that does not exist.
 pub(super) fn check_named(piece: usize, bytes: &[u8], count: usize) -> std::result::Result<(), Wrong> {
     let groups = bytes.as_chunks().0;
     match groups.iter().position(|group| u32::from_le_bytes(*group) as usize >= count) {
@@ -38,34 +39,35 @@ pub(super) fn check_named(piece: usize, bytes: &[u8], count: usize) -> std::resu
     }
 }
 
-/// A matrix of integers as it stays in memory, whatever its file has: `CODES` row by row, from the
-/// low end of bytes, `SCALES` and `ZEROS` for each row and group, and `NAMED`, the group of each
-/// column where these are in no order. Codes are not negative.
+/// A matrix of integers in memory, in one layout for all formats: `CODES` row by row, from the low
+/// end of bytes, `SCALES` and `ZEROS` for each row and group, and `NAMED`, the group of each column
+/// if groups are not contiguous. Codes are not negative.
 #[derive(Debug)]
 pub(super) struct Integers {
     /// [out, in].
     pub sizes: [usize; 2],
-    /// Of a code: 2, 4 or 8.
+    /// Number of bits of a code: 2, 4 or 8.
     pub bits: usize,
-    /// From one row of codes to the next.
+    /// Number of bytes from one row of codes to the next.
     pub row_bytes: usize,
-    /// Groups of a row.
+    /// Number of groups of a row.
     pub groups: usize,
-    /// Columns that share a group, where groups are not named; the last group may have fewer.
+    /// Number of columns that share a group, if groups are not named. The last group may have
+    /// fewer.
     pub columns: usize,
-    /// Of the scales.
+    /// The type of the scales.
     pub scale: Dtype,
 }
 
 pub(super) const CODES: usize = 0;
 pub(super) const SCALES: usize = 1;
-/// A byte each; where there are none, half of the codes are negative.
+/// Index of the zeros, one byte each. Without them, half of the codes are negative.
 pub(super) const ZEROS: usize = 2;
-/// 32 bits each; where there are none, groups lie side by side.
+/// Index of the groups of columns, 32 bits each. Without them, groups are contiguous.
 pub(super) const NAMED: usize = 3;
 
 impl Integers {
-    /// The values of row `row` from column `from` on, as many as `to` has room for.
+    /// Decodes row `row` from column `from` on until `to` is full.
     pub(super) fn decode(&self, kept: &[Vec<u8>], row: usize, mut from: usize, mut to: &mut [f32]) {
         let codes = &kept[CODES][row * self.row_bytes..][..self.row_bytes];
         self.codes(codes, from, to);
@@ -90,7 +92,7 @@ impl Integers {
         }
     }
 
-    /// The codes of a row from column `from` on.
+    /// Unpacks the codes of a row from column `from` on.
     fn codes(&self, row: &[u8], from: usize, to: &mut [f32]) {
         match self.bits {
             8 => to.iter_mut().zip(&row[from..]).for_each(|(value, code)| *value = f32::from(*code)),
@@ -112,7 +114,7 @@ impl Integers {
     }
 }
 
-/// Element [row][column] of a matrix of words that is [rows, columns], as row `column` of another.
+/// Transposes a matrix [rows, columns] of words of `width` bytes.
 pub(super) fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize) -> Vec<u8> {
     let mut to = vec![0; bytes.len()];
     for first in (0..columns).step_by(TILE) {
@@ -126,30 +128,30 @@ pub(super) fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize
     to
 }
 
-/// Columns of a matrix that are turned together, so that what is written stays in a cache.
+/// Number of columns that are transposed together, so that the written rows stay in a cache.
 const TILE: usize = 64;
 
-/// Codes of one little-endian stream of bits, a byte each: code i has bits [i · bits, (i + 1) ·
-/// bits) of it.
+/// Unpacks a little-endian stream of bits to one byte per code: code i has bits [i · bits, (i + 1)
+/// · bits).
 pub(super) fn unpack(bytes: &[u8], bits: usize, count: usize) -> Vec<u8> {
     let code = |bit: usize| bytes[bit / 8] >> (bit % 8) & (((1u16 << bits) - 1) as u8);
     (0..count).map(|index| code(index * bits)).collect()
 }
 
-/// Refuses scales of piece `piece` that are no numbers, or too large for codes of eight bits.
+/// Refuses scales of piece `piece` that are not numbers, or too large for codes of eight bits.
 pub(super) fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8]) -> std::result::Result<(), Wrong> {
     float::check_scales(piece, dtype, bytes, MOST)
 }
 
-/// The largest code less the smallest zero.
+/// The largest difference of a code and a zero.
 const MOST: f32 = 255.0;
 
-/// How many columns share a group where there are `count` groups of `columns` columns: as the
-/// settings say, in as far as they say it; those of other modules count as well, since lists of
+/// The number of columns that share a group, if `columns` columns have `count` groups. The settings
+/// decide as far as they have a size. Sizes for other modules count too, because lists of
 /// exceptions have many spellings.
 ///
 /// # Errors
-/// None of the settings makes so many groups: with how many there should be.
+/// The number of groups that there should be, if no setting gives `count`.
 pub(super) fn group_size(look: &Look, columns: usize, count: usize) -> std::result::Result<usize, usize> {
     let all = columns.max(1);
     let size = |size: i64| usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(all);
@@ -161,7 +163,7 @@ pub(super) fn group_size(look: &Look, columns: usize, count: usize) -> std::resu
     match (said.iter().find(|size| columns.div_ceil(**size) == count), said.first()) {
         (Some(size), _) => Ok(*size),
         (None, Some(size)) => Err(columns.div_ceil(*size)),
-        // Nothing is said: all groups are of one size.
+        // Without a setting, all groups are of one size.
         (None, None) if count > 0 && columns.is_multiple_of(count) => Ok((columns / count).max(1)),
         (None, None) => Err(1),
     }
@@ -172,20 +174,20 @@ pub(super) fn is_float(dtype: Dtype) -> bool {
     FLOATS.contains(&dtype)
 }
 
-/// A piece of one of some types, which belongs to all rows together.
+/// A piece of one of some types, all of which belongs to every row.
 ///
 /// # Errors
-/// Where it is missing, or of another type or shape.
+/// An error if it is missing, or has another type or shape.
 pub(super) fn all_rows(look: &Look, name: &str, method: &str, types: &[Dtype], shape: &[usize]) -> Result<Piece> {
     let header = look.header(name).ok_or_else(|| look.missing(name, method))?;
     typed(look, name, header, types)?;
     look.piece(name, header, shape, look.sizes().1)
 }
 
-/// A small piece that says something of the whole weight.
+/// A small piece that describes the whole weight.
 ///
 /// # Errors
-/// Where it is of another type or shape.
+/// An error if it has another type or shape.
 pub(super) fn aside(look: &Look, name: &str, header: Header, types: &[Dtype], shape: &[usize]) -> Result<Piece> {
     typed(look, name, header, types)?;
     Ok(Piece { along: EVERY_ROW, ..look.piece(name, header, shape, 1)? })
@@ -194,7 +196,7 @@ pub(super) fn aside(look: &Look, name: &str, header: Header, types: &[Dtype], sh
 /// Checks the type of a tensor.
 ///
 /// # Errors
-/// Where it is none of `types`.
+/// An error if the type is none of `types`.
 pub(super) fn typed(look: &Look, name: &str, header: Header, types: &[Dtype]) -> Result<()> {
     if types.contains(&header.dtype) {
         return Ok(());
@@ -203,12 +205,12 @@ pub(super) fn typed(look: &Look, name: &str, header: Header, types: &[Dtype]) ->
     Err(look.mistyped(name, header.dtype, &names.join(" or ")))
 }
 
-/// How a tensor lies that belongs to every row.
+/// The division of a tensor that belongs to every row.
 pub(super) const EVERY_ROW: Along = Along { stacked: false, rows: Some(Along::EVERY) };
 
 /// The types of scales in a file.
 pub(super) const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
-/// Those of words.
+/// The types of words in a file.
 pub(super) const WORD: &[Dtype] = &[Dtype::I32, Dtype::U32];
 
 /// "for each 32 columns", or "for each row" where all columns of a row share a group.

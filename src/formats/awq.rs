@@ -1,7 +1,7 @@
-//! AWQ as `gemm`: integers of 4 bits, transposed and packed along the outputs of the matrix, eight
-//! a word in an order of their own.
+//! AWQ's `gemm` layout: integers of 4 bits, transposed and packed along the outputs of the matrix,
+//! eight per word in an order of its own.
 //!
-//! `qweight` is [in, out / 8], `qzeros` [groups, out / 8] and `scales` [groups, out]. Facts:
+//! `qweight` is [in, out / 8], `qzeros` [groups, out / 8] and `scales` [groups, out]. Sources:
 //! autoawq `utils/packing_utils.py` and `modules/linear/gemm.py`.
 
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use crate::error::Result;
 
 pub(super) static AWQ: Format = Format { name: "AWQ", detect, announced };
 
-/// Bits of a code.
+/// Number of bits of a code.
 const BITS: usize = 4;
-/// Codes of a word.
+/// Number of codes in a word.
 const PER_WORD: usize = 8;
-/// Which of the eight outputs of a word its codes belong to, from the low end.
+/// The output, of the eight of a word, that each code belongs to, from the low end.
 const OUTPUTS: [usize; PER_WORD] = [0, 2, 4, 6, 1, 3, 5, 7];
-/// Bytes of a word.
+/// Number of bytes of a word.
 const WORD_BYTES: usize = 4;
 
 #[derive(Debug)]
 struct Awq {
-    /// Codes, zeros, scales.
+    /// The codes, zeros and scales, in this order.
     pieces: Vec<Piece>,
     integers: Integers,
 }
@@ -114,7 +114,7 @@ impl Rows for Awq {
     }
 }
 
-/// The codes of words that lie side by side, with the output that each belongs to.
+/// The codes of contiguous words, each with the output that it belongs to.
 fn ordered(words: &[u8]) -> impl Iterator<Item = (usize, u8)> {
     words.chunks(WORD_BYTES).enumerate().flat_map(|(word, bytes)| {
         let both = bytes.iter().flat_map(|byte| [byte & 15, byte >> 4]);

@@ -1,11 +1,11 @@
-//! bitsandbytes in four bits (NF4, FP4): codes that name values of a table, each block of them with
-//! a scale.
+//! bitsandbytes in four bits (NF4, FP4): each code is an index into a table of values, and each
+//! block of codes has a scale.
 //!
-//! The codes of a matrix lie one behind the other, the high half of a byte first, and blocks of
-//! them go on across the ends of rows. `weight.quant_map` is the table, `weight.absmax` the scales,
-//! or, where these are quantised again, codes of eight bits that name values of
+//! The codes of a matrix are contiguous, with the high half of a byte first, and blocks of them
+//! continue across the ends of rows. `weight.quant_map` is the table. `weight.absmax` has the
+//! scales. If these are quantised again, it has codes of eight bits that are indices into
 //! `weight.nested_quant_map`, in blocks with a scale each in `weight.nested_absmax`, around a mean.
-//! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) holds the sizes as JSON. Facts: bitsandbytes
+//! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) has the sizes as JSON. Sources: bitsandbytes
 //! `functional.py`, `backends/default/ops.py`.
 
 use std::sync::Arc;
@@ -22,21 +22,21 @@ use crate::error::Result;
 
 pub(super) static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
 
-/// Names of the two tables, and what the tensor with the sizes is called for each.
+/// The names of the two tables, and the name of the tensor with the sizes for each.
 const KINDS: [(&str, &str); 2] = [("NF4", ".quant_state.bitsandbytes__nf4"), ("FP4", ".quant_state.bitsandbytes__fp4")];
 const TABLE: &str = ".quant_map";
 const SCALES: &str = ".absmax";
 const NESTED_TABLE: &str = ".nested_quant_map";
 const NESTED_SCALES: &str = ".nested_absmax";
-/// Values of a table, and of that for scales.
+/// Number of values of the table, and of the table for scales.
 const CODES: usize = 16;
 const SCALE_CODES: usize = 256;
-/// Sizes of blocks that are released, for plans.
+/// Sizes of blocks in releases, for plans.
 const BLOCK: usize = 64;
 const NESTED_BLOCK: usize = 256;
-/// Bytes of the sizes as JSON, for plans.
+/// Number of bytes of the sizes as JSON, for plans.
 pub(super) const STATE_BYTES: usize = 168;
-/// The pieces, in their order; the last two where scales are quantised.
+/// Indices of the pieces. The last two exist if the scales are quantised.
 const CODES_AT: usize = 0;
 const TABLE_AT: usize = 1;
 const SCALES_AT: usize = 2;
@@ -52,7 +52,7 @@ struct FourBits {
     sizes: [usize; 2],
 }
 
-/// The sizes that a file has.
+/// The sizes that a file states.
 #[derive(Deserialize)]
 struct State {
     blocksize: usize,
@@ -123,7 +123,7 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 }
 
 impl FourBits {
-    /// The sizes, checked against the weight and its pieces.
+    /// Reads the sizes and checks them against the weight and its pieces.
     fn state(&self, pieces: &[Vec<u8>]) -> std::result::Result<State, Wrong> {
         let wrong = |what: String| Wrong::new(STATE_AT, what);
         let state: State = serde_json::from_slice(&pieces[STATE_AT])
@@ -152,7 +152,7 @@ impl FourBits {
         Ok(state)
     }
 
-    /// The scale of block `block`, from pieces.
+    /// The scale of block `block`.
     fn scale(&self, kept: &[Vec<u8>], sizes: &Sizes, block: usize) -> f32 {
         let f32_at = |piece: usize, index: usize| float::scale(Dtype::F32, &kept[piece], index);
         if self.pieces.len() <= NESTED_SCALES_AT {
@@ -163,7 +163,7 @@ impl FourBits {
     }
 }
 
-/// The numbers of a `State` that are kept in its place.
+/// The numbers of a `State` that are kept in memory.
 struct Sizes {
     block: usize,
     nested: usize,
@@ -225,7 +225,7 @@ impl Rows for FourBits {
             let (now, rest) = to.split_at_mut(count);
             let scale = self.scale(kept, &sizes, at / sizes.block);
             for (index, value) in (at..).zip(now) {
-                // The high half comes first.
+                // The high half of a byte comes first.
                 let code = kept[CODES_AT][index / 2] >> (4 * (1 - index % 2)) & 15;
                 *value = table[usize::from(code)] * scale;
             }

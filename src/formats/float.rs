@@ -23,7 +23,7 @@ const fn e4m3() -> [f32; 256] {
         } else if exponent == 15 && mantissa == 7 {
             f32::NAN
         } else {
-            // Exponent bias 7; that of f32 is 127.
+            // The exponent bias is 7, and that of f32 is 127.
             f32::from_bits((exponent + 120) << 23 | mantissa << 20)
         };
         table[code] = if sign == 1 { -magnitude } else { magnitude };
@@ -36,7 +36,7 @@ const fn e4m3() -> [f32; 256] {
 pub(super) fn e8m0(code: u8) -> f32 {
     match code {
         255 => f32::NAN,
-        // Below the smallest normal number.
+        // 2^-127 is below the smallest normal number.
         0 => f32::from_bits(1 << 22),
         code => f32::from_bits((code as u32) << 23),
     }
@@ -52,15 +52,16 @@ pub(super) fn is_scale(dtype: Dtype) -> bool {
     is_number(dtype) || is_exponent(dtype)
 }
 
-/// Whether scales of this type are powers of two, each a byte.
+/// Whether scales of this type are powers of two, one byte each.
 pub(super) fn is_exponent(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F8_E8M0 | Dtype::U8)
 }
 
-/// The types of scales, for messages.
+/// The names of the types of scales, for messages.
 pub(super) const SCALES: &str = "F32, BF16, F16, F8_E8M0 or U8";
 
-/// Refuses scales of piece `piece` that are NaN or infinite, or make the largest code, `most`, so.
+/// Refuses scales of piece `piece` that are NaN or infinite, or whose product with the largest
+/// code, `most`, is infinite.
 pub(super) fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8], most: f32) -> Result<(), Wrong> {
     let count = bytes.len() * 8 / dtype.bitsize();
     let all = (0..count).map(|index| (index, scale(dtype, bytes, index)));
@@ -74,11 +75,11 @@ pub(super) fn check_scales(piece: usize, dtype: Dtype, bytes: &[u8], most: f32) 
     }
 }
 
-/// The largest codes.
+/// The largest values of codes.
 pub(super) const MOST_E4M3: f32 = 448.0;
 pub(super) const MOST_E2M1: f32 = 6.0;
 
-/// The scale at an index, widened; bytes are exponents.
+/// The scale at an index, converted to f32. A byte is an exponent.
 #[inline]
 pub(super) fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
     let two = |index: usize| [bytes[2 * index], bytes[2 * index + 1]];
@@ -91,8 +92,8 @@ pub(super) fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
     }
 }
 
-/// The numbers of codes E2M1, two in a byte and the low nibble first, from number `from` of the
-/// bytes on; each `group` has a scale.
+/// Decodes E2M1 codes, two in a byte with the low nibble first, from code `from` on until `to` is
+/// full. Each `group` codes share a scale.
 #[inline]
 pub(super) fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, mut from: usize, mut to: &mut [f32]) {
     while !to.is_empty() {
@@ -112,7 +113,7 @@ pub(super) fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, 
     }
 }
 
-/// Both values of a byte, the low nibble first.
+/// Both values of a byte, the low nibble's first.
 static PAIRS: [[f32; 2]; 256] = {
     let mut pairs = [[0.0; 2]; 256];
     let mut code = 0;

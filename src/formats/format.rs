@@ -1,4 +1,5 @@
-//! What a way of storing weights is: which tensors, and how their bytes become values.
+//! The interface of a storage format: which tensors hold a weight, and how their bytes become
+//! values.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,70 +10,71 @@ use super::look::Look;
 use super::piece::{Announced, Piece};
 use crate::error::Result;
 
-/// A way of storing the weight [out, in] of a projection, or a stack [experts, out, in] of such, in
-/// tensors of codes and scales.
+/// A format that stores the weight [out, in] of a projection, or a stack [experts, out, in] of such
+/// weights, in tensors of codes and scales.
 pub struct Format {
-    /// As people call it.
+    /// The name that people use.
     pub name: &'static str,
-    /// How the weight is stored, if it is stored so: decided by names, types and shapes of the
-    /// tensors at hand, with settings for what these cannot tell.
+    /// How the weight is stored, or None if it is not stored in this format. The names, types and
+    /// shapes of the tensors decide, with the settings for what these cannot tell.
     ///
     /// # Errors
-    /// Where the weight is stored so, and a tensor is missing or has another shape than the weight,
-    /// or a setting says otherwise.
+    /// An error if the weight is stored in this format, and a tensor is missing or has a shape that
+    /// does not fit the weight, or a setting contradicts the tensors.
     pub detect: fn(&Look) -> Detected,
-    /// The tensors that a release with these settings has for a weight that it quantises; none
-    /// where the settings are not of this format. For plans that are made from a config alone.
+    /// The tensors that a release with these settings has for a quantised weight, or None if the
+    /// settings are of another format. Plans that are made from a config alone use it.
     pub announced: fn(&Look) -> Option<Vec<Announced>>,
 }
 
-/// How a weight is stored, if it is stored in a format.
+/// The coding of a weight, or None if the weight is not stored in the format.
 pub(super) type Detected = Result<Option<Arc<dyn Coding>>>;
 
 /// How one weight is stored.
 pub trait Coding: Debug + Send + Sync {
-    /// In words, for the record: "FP8 E4M3, one scale for each 128 × 128".
+    /// A description for the record: "FP8 E4M3, one scale for each 128 × 128".
     fn words(&self) -> String;
 
-    /// The tensors that hold it, the codes first.
+    /// The tensors that hold the weight, the codes first.
     fn pieces(&self) -> &[Piece];
 
-    /// Whether every value is exact in bf16; else values are f32.
+    /// Whether every value is exact in bf16. Otherwise values are f32.
     fn exact_in_bf16(&self) -> bool {
         false
     }
 
-    /// What unpacks it on a GPU; without one it is unpacked here, and goes there as numbers.
+    /// The kernel that unpacks the weight on a GPU. Without one the CPU unpacks it, and the GPU
+    /// receives numbers.
     fn kernel(&self) -> Option<Kernel> {
         None
     }
 
-    /// What makes numbers of a few codes at a time, where they can stay as they are in the memory
-    /// of the CPU.
+    /// The decoder of a few codes at a time, if the weight can stay in codes in the memory of the
+    /// CPU.
     fn rows(&self) -> Option<&dyn Rows> {
         None
     }
 
-    /// The values of rows of one matrix, [rows, in], from the bytes of its pieces, in their order.
-    /// Pieces that are cut by rows hold those of these rows and of no others, beginning where a row
-    /// of every piece begins; pieces that are not are there whole, and so are all rows then.
+    /// Decodes rows of one matrix, [rows, in], from the bytes of its pieces, in their order. A
+    /// piece that is divided by rows holds exactly these rows, which begin where a row of every
+    /// piece begins. Any other piece is complete, and then `rows` is the whole matrix.
     ///
     /// # Errors
-    /// What no value can be made of: codes and scales that are NaN, indices out of range.
+    /// An error if no value can be made: codes or scales are NaN, or indices are out of range.
     fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong>;
 }
 
-/// A weight that stays in codes, and of which products make numbers where they need them.
+/// The decoder of a weight that stays in codes, for products that decode where they need numbers.
 pub trait Rows: Sync {
-    /// What is kept of the pieces of `rows` rows, which are as for `Coding::decode`: as many bytes,
-    /// in an order in which a row is quickly read.
+    /// Rearranges the pieces of `rows` rows, given as for `Coding::decode`, so that a row is
+    /// quickly read. The result has as many bytes.
     ///
     /// # Errors
     /// As `Coding::decode`.
     fn kept(&self, pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong>;
 
-    /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room
-    /// for: those of `Coding::decode`.
+    /// Decodes row `row` of what `kept` returned, from column `from` on, until `to` is full. The
+    /// numbers are those of `Coding::decode`.
     fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
 }
 
@@ -91,19 +93,19 @@ pub(super) fn decode_rows(
     Ok(Decoded::F32(values))
 }
 
-/// Values in the narrower of the types that hold all of them exactly.
+/// Decoded values, in the narrower of the two types that hold all of them exactly.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decoded {
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
 }
 
-/// What is wrong with the numbers of a piece.
+/// A fault in the numbers of a piece.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// Its place among the pieces.
+    /// Index of the piece.
     pub piece: usize,
-    /// A sentence's end, behind the name of the tensor: "element 3 is NaN".
+    /// The end of a sentence that begins with the name of the tensor: "element 3 is NaN".
     pub what: String,
 }
 
@@ -113,7 +115,7 @@ impl Wrong {
     }
 }
 
-/// Kernels that unpack.
+/// Kernels that unpack weights on a GPU.
 #[derive(Clone, Copy)]
 pub enum Kernel {
     Mxfp4,

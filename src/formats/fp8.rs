@@ -1,11 +1,12 @@
-//! FP8: codes E4M3 with a scale for each block, row or tensor. A value is code times scale,
-//! whatever the name of the scale says.
+//! FP8: E4M3 codes with a scale for each block, row or tensor. A value is code times scale, also
+//! where the scale's name says that it is an inverse.
 //!
-//! Who writes what: DeepSeek-V3 and many after it `weight_scale_inv` for blocks of 128 × 128, the
-//! last of which are ragged; compressed-tensors, fbgemm, AutoFP8 and ModelOpt `weight_scale`;
-//! Mistral `weight_scale_inv` or `qscale_weight` for a tensor, and stacks of experts; DeepSeek-V4
-//! `scale`. MXFP8 has a power of two for each 32 columns. The block comes from the settings, since
-//! the ratio of shapes is wrong where blocks are ragged.
+//! Names of the scales: DeepSeek-V3 and many later models have `weight_scale_inv` for blocks of 128
+//! × 128, the last of which are smaller; compressed-tensors, fbgemm, AutoFP8 and ModelOpt have
+//! `weight_scale`; Mistral has `weight_scale_inv` or `qscale_weight` for a tensor and for stacks of
+//! experts; DeepSeek-V4 has `scale`. MXFP8 has a power of two for each 32 columns. The block size
+//! comes from the settings, because the ratio of the shapes is wrong if blocks do not divide the
+//! weight.
 
 use std::sync::Arc;
 
@@ -20,9 +21,9 @@ use crate::vector::vectorised;
 
 pub(super) static FP8: Format = Format { name: "FP8", detect, announced };
 
-/// Rows and columns of a block where the settings have none.
+/// Rows and columns of a block if the settings have none.
 const USUAL: [usize; 2] = [128, 128];
-/// That of MXFP8.
+/// Rows and columns of a block of MXFP8.
 const MX: [usize; 2] = [1, 32];
 
 /// Codes [out, in] and scales, one for each block of rows and columns.
@@ -67,16 +68,17 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     Ok(Some(Arc::new(Fp8 { pieces: vec![codes, scales], input, block, words })))
 }
 
-/// How many rows and columns share a scale, and how the scales lie along the weight.
+/// The numbers of rows and columns that share a scale, and how the scales are divided along the
+/// weight.
 ///
 /// # Errors
-/// Where the scales are not as many as the weight needs.
+/// An error if the number of scales does not fit the weight.
 fn block(look: &Look, name: &str, scale: Header) -> Result<([usize; 2], Along)> {
     let (experts, out, input) = look.sizes();
     let said = setting(look)?;
     let grid = |[rows, columns]: [usize; 2]| [out.div_ceil(rows), input.div_ceil(columns)];
     let stacked = experts.is_some();
-    // One value for all, and one for each matrix of a stack, in as many dimensions as they like.
+    // One value for all, or one for each matrix of a stack, in any number of dimensions.
     let own = match (experts, scale.shape) {
         (Some(experts), [first, rest @ ..]) if *first == experts => Some(rest),
         (Some(_), _) => None,
@@ -100,7 +102,7 @@ fn block(look: &Look, name: &str, scale: Header) -> Result<([usize; 2], Along)> 
     if own == grid(due) && !(said.is_none() && grid(MX) == own && is_exponent(scale.dtype)) {
         return Ok(rows(due));
     }
-    // DeepSeek-V4 and others mix kinds: of powers of two the shape tells which.
+    // DeepSeek-V4 and others mix kinds of scales. For powers of two the shape tells the kind.
     if is_exponent(scale.dtype) && own == grid(MX) {
         return Ok(rows(MX));
     }
@@ -108,7 +110,7 @@ fn block(look: &Look, name: &str, scale: Header) -> Result<([usize; 2], Along)> 
         match own {
             own if one(own) => return Ok((whole, Along::rows(stacked, Along::EVERY))),
             [channels] | [channels, 1] if *channels == out => return Ok(rows([1, input.max(1)])),
-            // Of gate and up, one above the other.
+            // The scales belong to gate and up, which are stored one below the other.
             [2, 1] if stacked && out.is_multiple_of(2) => return Ok(rows([out / 2, input.max(1)])),
             _ => (),
         }
@@ -117,7 +119,7 @@ fn block(look: &Look, name: &str, scale: Header) -> Result<([usize; 2], Along)> 
     Err(error.context(format!("scales for blocks of {} × {}", due[0], due[1])))
 }
 
-/// The block that the settings have for a weight; none where they have none.
+/// The block size in the settings of a weight, or None if they have none.
 fn setting(look: &Look) -> Result<Option<[usize; 2]>> {
     let settings = look.settings;
     let two = |key: &str, numbers: Option<Vec<usize>>| match numbers.as_deref() {
@@ -181,7 +183,7 @@ impl Coding for Fp8 {
         &self.pieces
     }
 
-    /// Powers of two leave the four bits of a code as they are.
+    /// A power of two keeps the four significant bits of a code.
     fn exact_in_bf16(&self) -> bool {
         is_exponent(self.pieces[1].dtype)
     }

@@ -2,10 +2,11 @@
 //!
 //! `qweight` [⌈in · bits / 32⌉, out] holds the codes, `scales` [groups, out], `qzeros` [groups,
 //! ⌈out · bits / 32⌉] the zeros, packed along the outputs, and `g_idx` [in] the group of each
-//! input, in no order where inputs were quantised by their activations (`desc_act`). What is stored
-//! as a zero is one less than it in the first version of the format, and itself in the second.
-//! AutoRound writes the same, mostly without `g_idx`. A bias of zeros may stand beside a projection
-//! that has none. Facts: gptqmodel `utils/model_dequant.py`, auto-gptq `nn_modules/qlinear`.
+//! input. Groups are not contiguous if inputs were quantised by their activations (`desc_act`). The
+//! first version of the format stores each zero minus one, the second stores the zero itself.
+//! AutoRound writes the same tensors, mostly without `g_idx`. A projection without a bias may have
+//! a stored bias of zeros. Sources: gptqmodel `utils/model_dequant.py`, auto-gptq
+//! `nn_modules/qlinear`.
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use crate::error::Result;
 
 pub(super) static GPTQ: Format = Format { name: "GPTQ", detect, announced };
 
-/// The first pieces, in their order; `g_idx` and a bias, if there are any, come behind them.
+/// Indices of the first pieces. `g_idx` and a bias, if there are any, follow.
 const CODES_AT: usize = 0;
 const ZEROS_AT: usize = 1;
 const SCALES_AT: usize = 2;
@@ -30,10 +31,10 @@ const SCALES_AT: usize = 2;
 struct Gptq {
     pieces: Vec<Piece>,
     named: Option<usize>,
-    /// A bias that the model has not.
+    /// Index of a stored bias that the model does not have.
     bias: Option<usize>,
     integers: Integers,
-    /// What is added to a stored zero.
+    /// The number that is added to a stored zero.
     offset: u8,
 }
 
@@ -72,16 +73,16 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     Ok(Some(Arc::new(Gptq { pieces, named, bias, integers, offset })))
 }
 
-/// AWQ has other words under the same names.
+/// Whether the codes are packed along the inputs. AWQ has other words under the same names.
 fn is_packed_along_inputs(codes: Header, out: usize, input: usize) -> bool {
     let fits = |bits: usize| codes.shape == [affine::words(input, bits), out];
     (2..=8).any(fits)
 }
 
-/// The bits of a code, which fill so many words.
+/// The number of bits of a code, from the number of words.
 ///
 /// # Errors
-/// Where they are not read, or the settings have others.
+/// An error if this width is not read, or the settings have another.
 fn bits(look: &Look, name: &str, codes: Header) -> Result<usize> {
     let (_, out, input) = look.sizes();
     let fits = |bits: &usize| codes.shape == [affine::words(input, *bits), out];
@@ -111,7 +112,7 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 }
 
 impl Gptq {
-    /// Zeros [out, groups].
+    /// The zeros, [out, groups].
     fn zeros(&self, bytes: &[u8]) -> std::result::Result<Vec<u8>, Wrong> {
         let Integers { sizes: [out, _], bits, groups, .. } = self.integers;
         let last = ((1u16 << bits) - 1) as u8;

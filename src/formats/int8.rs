@@ -2,9 +2,9 @@
 //! compressed-tensors, and bitsandbytes.
 //!
 //! compressed-tensors: `weight` [out, in] holds the integers, `weight_scale` has one scale for each
-//! row, group or tensor, and `weight_zero_point` of the same shape is there where weights are not
-//! symmetric. bitsandbytes: `SCB` [out] holds the largest magnitude of each row, which 127 stands
-//! for; its values are the products with SCB and with 1 / 127 in f32, in this order. Facts:
+//! row, group or tensor, and `weight_zero_point` of the same shape exists if weights are not
+//! symmetric. bitsandbytes: `SCB` [out] holds the largest magnitude of each row, which the code 127
+//! stands for; a value is code · SCB · (1 / 127) in f32, multiplied in this order. Sources:
 //! compressed-tensors `compressors/`, bitsandbytes `_ops.py`.
 
 use std::sync::Arc;
@@ -24,15 +24,15 @@ pub(super) static INT8: Format = Format { name: "INT8", detect, announced };
 const SCALE: &str = "_scale";
 const ZERO_POINT: &str = "_zero_point";
 const G_IDX: &str = "_g_idx";
-/// Names of the magnitudes of bitsandbytes, and of the way in which integers lie.
+/// The name of the magnitudes of bitsandbytes, and the name of the layout of the integers.
 const SCB: &str = "SCB";
 const LAYOUT: &str = "_format";
-/// 1 / 127, by which the library multiplies.
+/// The factor 1 / 127 as the library has it.
 const SCALE_OF_SCB: f32 = 7.874_016e-3;
 
 #[derive(Debug)]
 struct Int8 {
-    /// Integers and scales, and then those that follow.
+    /// The integers and scales, and then the optional pieces.
     pieces: Vec<Piece>,
     zero_points: Option<usize>,
     named: Option<usize>,
@@ -41,7 +41,7 @@ struct Int8 {
 
 #[derive(Debug)]
 struct Int8OfRows {
-    /// Integers, magnitudes, and the layout, if it is named.
+    /// The integers, the magnitudes, and the layout, if it is named.
     pieces: Vec<Piece>,
     integers: Integers,
 }
@@ -97,7 +97,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     Ok(Some(Arc::new(this)))
 }
 
-/// A byte for each, rows one behind the other.
+/// A matrix with one byte per code and contiguous rows.
 fn integers(look: &Look, groups: usize, scale: Dtype) -> Integers {
     let (_, out, input) = look.sizes();
     Integers { sizes: [out, input], bits: 8, row_bytes: input, groups, columns: input.max(1), scale }
@@ -201,7 +201,7 @@ impl Rows for Int8OfRows {
     }
 }
 
-/// Integers of eight bits as codes from 0 on: the lowest integer is 0.
+/// Shifts integers of eight bits to codes, so that the lowest integer becomes 0.
 fn from_the_lowest(mut integers: Vec<u8>) -> Vec<u8> {
     vectorised(|| integers.iter_mut().for_each(|integer| *integer ^= 0x80));
     integers

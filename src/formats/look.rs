@@ -1,4 +1,4 @@
-//! What a format sees of a weight when it is asked whether that is stored so.
+//! The view of a weight from which a format decides whether the weight is stored in it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,14 +8,14 @@ use super::piece::{Along, Announced, Piece};
 use super::settings::{HINT, Settings};
 use crate::error::{Error, Result};
 
-/// What the header of a file says of a tensor.
+/// The type and shape of a tensor in the header of a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {
     pub dtype: Dtype,
     pub shape: &'a [usize],
 }
 
-/// The tensors at hand, under their names in the whole model.
+/// The tensors of a checkpoint, under their names in the whole model.
 pub trait Headers {
     fn header(&self, name: &str) -> Option<Header<'_>>;
 }
@@ -34,10 +34,10 @@ impl Headers for Vec<Announced> {
     }
 }
 
-/// A weight of the model, and what the checkpoint has around its name.
+/// A weight of the model, and the tensors around its name in the checkpoint.
 #[derive(Clone, Copy)]
 pub struct Look<'a> {
-    /// `P.weight`; of stacks of experts without that ending.
+    /// `P.weight`, or a name without that ending for stacks of experts.
     pub name: &'a str,
     /// [out, in], or [experts, out, in] of a stack.
     pub shape: &'a [usize],
@@ -45,7 +45,7 @@ pub struct Look<'a> {
     pub settings: &'a Settings,
     /// The names of all weights of the model, as if none were quantised.
     pub model: &'a HashSet<String>,
-    /// Of the files, for messages.
+    /// The place of the files, for messages.
     pub place: &'a str,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Look<'a> {
         format!("{}.{name}", self.module())
     }
 
-    /// The name with something behind it: `P.weight_scale`.
+    /// The name with an ending: `P.weight_scale`.
     pub fn with(&self, ending: &str) -> String {
         format!("{}{ending}", self.name)
     }
@@ -69,12 +69,12 @@ impl<'a> Look<'a> {
         self.headers.header(name)
     }
 
-    /// The tensor of the weight's own name.
+    /// The tensor that has the weight's own name.
     pub fn own(&self) -> Option<Header<'a>> {
         self.header(self.name)
     }
 
-    /// The first of these tensors that is there.
+    /// The first of these tensors that exists.
     pub fn first(&self, names: &[String]) -> Option<(String, Header<'a>)> {
         names.iter().find_map(|name| Some((name.clone(), self.header(name)?)))
     }
@@ -84,7 +84,7 @@ impl<'a> Look<'a> {
         self.model.contains(name)
     }
 
-    /// How many matrices there are, none where there is no stack; and rows and columns of each.
+    /// Number of matrices, or None if there is no stack, and the rows and columns of each.
     pub fn sizes(&self) -> (Option<usize>, usize, usize) {
         match *self.shape {
             [experts, out, input] => (Some(experts), out, input),
@@ -93,16 +93,16 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// [experts of a stack, then these].
+    /// The shape [experts, ..matrix] for a stack, or `matrix` otherwise.
     pub fn stacked(&self, matrix: &[usize]) -> Vec<usize> {
         let experts = self.sizes().0;
         experts.iter().chain(matrix).copied().collect()
     }
 
-    /// A piece of a shape that it must have, with a row for each `rows` rows of a matrix.
+    /// A piece that must have the shape `matrix` per matrix, with a row for each `rows` rows of it.
     ///
     /// # Errors
-    /// `corrupt` where it has another shape.
+    /// `corrupt` if it has another shape.
     pub fn piece(&self, name: &str, header: Header, matrix: &[usize], rows: usize) -> Result<Piece> {
         let shape = self.stacked(matrix);
         if header.shape != shape {
@@ -112,12 +112,12 @@ impl<'a> Look<'a> {
         Ok(Piece { name: name.to_string(), dtype: header.dtype, shape, along })
     }
 
-    /// A piece that belongs to all of the weight, as it is.
+    /// A piece that belongs to the whole weight.
     pub fn whole(&self, name: &str, header: Header) -> Piece {
         Piece { name: name.to_string(), dtype: header.dtype, shape: header.shape.to_vec(), along: Along::WHOLE }
     }
 
-    /// The error of a tensor of another shape than the weight asks for.
+    /// The error of a tensor whose shape does not fit the weight.
     pub fn misshapen(&self, name: &str, found: &[usize], due: &[usize]) -> Error {
         let found = &found[..found.len().min(SHOWN_SIZES)];
         Error::corrupt(format!(
@@ -136,17 +136,17 @@ impl<'a> Look<'a> {
         .hint("the checkpoint is incomplete; download it again")
     }
 
-    /// The error of a tensor that is stored in a type it cannot have.
+    /// The error of a tensor whose stored type is not possible for it.
     pub fn mistyped(&self, name: &str, found: Dtype, expected: &str) -> Error {
         Error::unsupported(format!("{}: tensor `{name}` is {found:?}, expected {expected}", self.place))
             .hint("look for a copy of this model in one of these types")
     }
 
-    /// The error of a weight that is stored in a way that is known and not read.
+    /// The error of a weight that is stored in a way that is known but not read.
     pub fn unread(&self, what: &str) -> Error {
         Error::unsupported(format!("{}: the weight `{}` {what}", self.place, self.name)).hint(HINT)
     }
 }
 
-/// Sizes of a shape that a message shows.
+/// Number of sizes of a shape that a message shows.
 const SHOWN_SIZES: usize = 8;

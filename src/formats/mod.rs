@@ -1,9 +1,9 @@
-//! How weights are stored where they are not plain floats: one file and one row of `FORMATS` for
-//! each way. Knows names, types, sizes and bytes, no files and no tensors.
+//! Formats of weights that are not stored as plain floats: one file and one row of `FORMATS` for
+//! each. This room knows names, types, sizes and bytes, but no files and no tensors.
 //!
-//! A `Format` is asked with a `Look` at a weight whether that is stored so, and answers with a
-//! `Coding`: the pieces that hold it and how their bytes become values. What tensors cannot tell
-//! comes from `Settings`, which are those of config.json.
+//! A `Format` looks at a weight (`Look`) and says whether the weight is stored in it. If so, it
+//! answers with a `Coding`: the pieces that hold the weight, and how their bytes become values.
+//! What the tensors cannot tell comes from `Settings`, which are read from config.json.
 
 mod affine;
 mod awq;
@@ -35,7 +35,7 @@ pub use look::{Header, Headers, Look};
 pub use piece::{Along, Announced, Piece, window};
 pub use settings::{BESIDE_CONFIG, HINT, Settings};
 
-/// All that are read. The first that knows a weight has it.
+/// All formats that are read. A weight belongs to the first that detects it.
 static FORMATS: &[&Format] = &[
     &mxfp4::GPT_OSS,
     &mxfp4::MXFP4,
@@ -49,8 +49,8 @@ static FORMATS: &[&Format] = &[
     &ggml::GGML,
 ];
 
-/// Settings of calibration and of activations, which say nothing of weights: what the names of
-/// their tensors end with.
+/// Endings of the names of tensors that hold settings of calibration or of activations. They say
+/// nothing about weights.
 const PASSED: &[&str] = &[
     ".input_scale",
     ".input_global_scale",
@@ -63,34 +63,36 @@ const PASSED: &[&str] = &[
     ".kv_scale",
 ];
 
-/// Names of tensors that change what a projection reads: its weight alone is not the model's.
+/// Names of tensors that change the input of a projection, so that its weight alone is not what the
+/// model computes.
 const ON_INPUT: &[&str] = &["pre_quant_scale", "svdquant_lora_a", "svdquant_lora_b"];
 
-/// Whether a tensor of this name holds nothing but how activations or the cache of a server are
+/// Whether a tensor of this name holds only how activations, or the cache of a server, are
 /// quantised.
 pub fn is_passed(name: &str) -> bool {
     PASSED.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Whether values of a type stand for themselves.
+/// Whether the values of a type are plain floats.
 pub fn is_plain(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16 | Dtype::F64)
 }
 
-/// The names that the codes of the weight `P.weight` have where they do not have its own.
+/// The names that the codes of the weight `P.weight` may have in place of its own.
 pub fn names_of_codes(weight: &str) -> Vec<String> {
     let module = weight.strip_suffix(".weight");
     let packed = module.map(|module| [format!("{weight}_packed"), format!("{module}.qweight")]);
     packed.into_iter().flatten().chain(ggml::names(weight)).collect()
 }
 
-/// How the weight at hand is stored; none where it is plain floats, or not there at all.
+/// How a weight is stored, or None if it is stored as plain floats or is not in the files.
 ///
 /// # Errors
-/// Those of the formats, and that of a weight in codes without what makes numbers of them.
+/// The errors of the formats, and the error of a weight whose codes come without the tensors that
+/// give them values.
 pub fn find(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let own = look.own();
-    // Codes may be called floats where they were moved as such; what is of the weight's shape is
+    // Codes may have a float type if somebody converted them. A tensor of the weight's shape is
     // plain.
     let floats = own.is_some_and(|own| is_plain(own.dtype));
     if own.is_some_and(|own| floats && own.shape == look.shape) {
@@ -117,8 +119,8 @@ pub fn find(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     ))
 }
 
-/// How a release with these settings stores the weight at hand, which has not been seen; none where
-/// it leaves it plain.
+/// How a release with these settings stores a weight whose files have not been seen, or None if it
+/// leaves the weight plain.
 pub fn expected(look: &Look) -> Option<Arc<dyn Coding>> {
     if look.settings.leaves_plain(look.module()) {
         return None;

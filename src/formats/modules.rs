@@ -1,19 +1,20 @@
-//! Lists of modules in settings: names, patterns behind `re:`, and names with `*` for anything.
+//! Lists of modules in settings: names, patterns after `re:`, and names in which `*` stands for
+//! anything.
 
 use std::collections::HashSet;
 
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
-/// Patterns of one list at most; releases have a dozen.
+/// The largest number of patterns that one list may have. Releases have a dozen.
 const MAX_PATTERNS: usize = 1 << 10;
-/// Bytes of a compiled pattern.
+/// The largest size of a compiled pattern in bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-/// What stands before the names of a language model in a larger one.
+/// Prefixes of the names of a language model inside a larger model.
 const NESTED: [&str; 3] = ["model.language_model.", "language_model.model.", "language_model."];
 
-/// Entries of lists that mean modules.
+/// Entries of a list that mean modules.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Modules {
     names: HashSet<String>,
@@ -21,13 +22,13 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// Those of a list; patterns beyond those that a release could have, and what is no pattern,
-    /// mean nothing.
+    /// Reads the entries of a list. Patterns that cannot be compiled, and those after the first
+    /// `MAX_PATTERNS`, match nothing.
     pub(super) fn of<'v>(values: impl IntoIterator<Item = &'v Value>) -> Self {
         let mut modules = Self::default();
         for entry in values.into_iter().filter_map(Value::as_str) {
             let pattern = match entry.strip_prefix("re:") {
-                // From the beginning of the name, as Python's `match`.
+                // A pattern matches from the beginning of the name, as Python's `match` does.
                 Some(pattern) => format!("^(?:{pattern})"),
                 None if entry.contains('*') => {
                     format!("^{}$", entry.split('*').map(regex::escape).collect::<Vec<_>>().join(".*"))
@@ -53,9 +54,9 @@ impl Modules {
         self.names.contains(name)
     }
 
-    /// Whether an entry means the module: by its name, by the beginning or the end of it, whole
-    /// parts only ("gate" is a router, and no `gate_proj`), or by a pattern. Larger models call it
-    /// otherwise than the language model in them.
+    /// Whether an entry means the module: by its name, by its beginning or end in whole parts
+    /// ("gate" is a router and does not mean `gate_proj`), or by a pattern. The names of a language
+    /// model inside a larger model are tried too.
     pub(super) fn mean(&self, module: &str) -> bool {
         !self.is_empty()
             && spellings(module).iter().any(|module| {
@@ -65,7 +66,7 @@ impl Modules {
     }
 }
 
-/// A module's name by itself, and as larger models write it.
+/// The name of a module by itself, and the names that larger models give it.
 pub(super) fn spellings(module: &str) -> Vec<String> {
     let inner = module.strip_prefix("model.").unwrap_or(module);
     let nested = NESTED.iter().map(|prefix| format!("{prefix}{inner}"));

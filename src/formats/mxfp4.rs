@@ -16,16 +16,17 @@ use super::piece::{Announced, Piece};
 use crate::error::Result;
 use crate::vector::vectorised;
 
-/// Values that share a scale.
+/// Number of values that share a scale.
 pub const BLOCK: usize = 32;
-/// Bytes of a block: two values each, the low nibble first.
+/// Number of bytes of a block. A byte has two values, the low nibble's first.
 pub const BLOCK_BYTES: usize = BLOCK / 2;
 
-/// Blocks `X_blocks` [.., out, in / 32, 16] and scales `X_scales` [.., out, in / 32], both bytes.
+/// Blocks `X_blocks` [.., out, in / 32, 16] and scales `X_scales` [.., out, in / 32], both of
+/// bytes.
 pub static GPT_OSS: Format = Format { name: "MXFP4", detect, announced };
-/// Codes [out, in / 2] and scales [out, in / 32]: `weight_packed` and `weight_scale` of
-/// compressed-tensors, `weight` and `scale` of DeepSeek-V4, `weight` and `weight_scale` of
-/// ModelOpt. The bytes lie as those of gpt-oss.
+/// Codes [out, in / 2] and scales [out, in / 32]: `weight_packed` and `weight_scale` in
+/// compressed-tensors, `weight` and `scale` in DeepSeek-V4, `weight` and `weight_scale` in
+/// ModelOpt. The bytes have the order of gpt-oss.
 pub static MXFP4: Format = Format { name: "MXFP4", detect: detect_rows, announced: announced_rows };
 
 #[derive(Debug)]
@@ -90,7 +91,7 @@ fn announced_rows(look: &Look) -> Option<Vec<Announced>> {
     let (_, out, input) = look.sizes();
     let packed = settings.is("compressed-tensors") && settings.format(module) == Some("mxfp4-pack-quantized");
     let modelopt = settings.is("modelopt") && settings.algorithm(module).is_some_and(|name| name.contains("MXFP4"));
-    // DeepSeek-V4 has the experts so, and the rest in FP8.
+    // DeepSeek-V4 has its experts in this format, and the rest in FP8.
     let experts = settings.text("expert_dtype") == Some("fp4") && module.contains(".experts.");
     let (name, dtype, scale) = match (packed, modelopt, experts) {
         (true, ..) => (look.with("_packed"), Dtype::U8, look.with("_scale")),
@@ -105,7 +106,8 @@ fn announced_rows(look: &Look) -> Option<Vec<Announced>> {
 
 fn announced(look: &Look) -> Option<Vec<Announced>> {
     let (_, out, input) = look.sizes();
-    // Of gpt-oss, that is, of stacks that have no `.weight`; its attention is plain.
+    // gpt-oss has only its stacks in this format, whose names have no `.weight`. Its attention is
+    // plain.
     if !look.settings.is("mxfp4") || look.sizes().0.is_none() {
         return None;
     }
@@ -155,10 +157,10 @@ impl Rows for Mxfp4 {
     }
 }
 
-/// Scales at which every value but 0 is a normal bf16.
+/// Scales for which every value except 0 is a normal bf16.
 const PLAIN_SCALES: std::ops::RangeInclusive<u8> = 2..=252;
 
-/// `codes` holds `scales.len()` blocks of 16 bytes; gives 32 values per block.
+/// Decodes `scales.len()` blocks of 16 bytes to 32 values each.
 pub fn dequantise(codes: &[u8], scales: &[u8]) -> Vec<bf16> {
     let mut values = vec![bf16::ZERO; scales.len() * BLOCK];
     let (blocks, codes) = (values.as_chunks_mut::<BLOCK>().0, codes.as_chunks::<BLOCK_BYTES>().0);
@@ -183,8 +185,8 @@ fn block(values: &mut [bf16; BLOCK], codes: &[u8; BLOCK_BYTES], scale: u8) {
         }
         return;
     }
-    // One half has the exponent of the scale less one; from code 2 on, exponent and mantissa are
-    // those of the code.
+    // The value one half has the exponent of the scale minus one. From code 2 on, exponent and
+    // mantissa are those of the code.
     let half = ((scale - 1) as u16) << 7;
     let value = |code: u16| {
         let magnitude = code & 7;

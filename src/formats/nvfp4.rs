@@ -1,8 +1,8 @@
-//! NVFP4: codes E2M1, a scale E4M3 for each 16 columns, and one number for the tensor.
+//! NVFP4: E2M1 codes, an E4M3 scale for each 16 columns, and one number for the tensor.
 //!
-//! ModelOpt multiplies with that number (`weight_scale_2`), compressed-tensors divides by it
-//! (`weight_global_scale`): only the name tells. The scale is rounded to f32 first and the product
-//! then, as both libraries do.
+//! ModelOpt multiplies by that number (`weight_scale_2`), and compressed-tensors divides by it
+//! (`weight_global_scale`); only the name tells which. The scale is rounded to f32 before the
+//! product, as in both libraries.
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use crate::error::Result;
 
 pub(super) static NVFP4: Format = Format { name: "NVFP4", detect, announced };
 
-/// Columns that share a scale.
+/// Number of columns that share a scale.
 const GROUP: usize = 16;
 
-/// What the number of the tensor does to the scales.
+/// The effect of the tensor's number on the scales.
 #[derive(Clone, Copy, Debug)]
 enum Global {
     Multiplies,
@@ -35,7 +35,7 @@ impl Global {
     }
 }
 
-/// Codes [out, in / 2], the low nibble first, scales [out, in / 16] and the number.
+/// The codes [out, in / 2], with the low nibble first, the scales [out, in / 16] and the number.
 #[derive(Debug)]
 struct Nvfp4 {
     pieces: Vec<Piece>,

@@ -1,11 +1,11 @@
 //! `pack-quantized` of compressed-tensors: integers of 2, 4 or 8 bits, packed along the rows of the
 //! matrix.
 //!
-//! A row of `weight_packed` [out, ⌈in · bits / 32⌉] is one stream of codes, each 2^(bits − 1) more
-//! than the integer it stands for. `weight_scale` is [out, groups]; `weight_zero_point` [⌈out ·
-//! bits / 32⌉, groups], if there is one, is packed along the outputs with the same offset, in early
-//! files not packed at all; `weight_g_idx` [in], if there is one, says which group a column belongs
-//! to; `weight_shape` repeats [out, in]. Facts: compressed-tensors `compressors/pack_quantized/`.
+//! A row of `weight_packed` [out, ⌈in · bits / 32⌉] is one stream of codes. Each code is its
+//! integer plus 2^(bits − 1). `weight_scale` is [out, groups]. `weight_zero_point` [⌈out · bits /
+//! 32⌉, groups], if it exists, is packed along the outputs with the same offset; in early files it
+//! is not packed. `weight_g_idx` [in], if it exists, is the group of each column. `weight_shape`
+//! repeats [out, in]. Source: compressed-tensors `compressors/pack_quantized/`.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ const SHAPE: &str = "_shape";
 
 #[derive(Debug)]
 struct PackedInt {
-    /// Codes and scales, and then those that follow.
+    /// The codes and scales, and then the optional pieces.
     pieces: Vec<Piece>,
     shape: Option<usize>,
     zero_points: Option<usize>,
@@ -89,8 +89,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     Ok(Some(Arc::new(this)))
 }
 
-/// The bits of a code: those of the settings that fill so many words, or of all that are read where
-/// nothing is said.
+/// The number of bits of a code: the one in the settings that fits the number of words, or any that
+/// fits if the settings have none.
 fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
     let own = look.settings.group(look.module()).and_then(|group| group.number("num_bits"));
     let every = look.settings.every("num_bits").into_iter().filter_map(|bits| usize::try_from(bits).ok());
@@ -106,7 +106,8 @@ fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
     }
 }
 
-/// Scales for each row and group, for each row, or one for all; and how many groups a row has.
+/// The scales for each row and group, for each row, or one for all, and the number of groups of a
+/// row.
 pub(super) fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
     let (_, out, input) = look.sizes();
     let (along, groups) = match found {
@@ -142,7 +143,7 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 }
 
 impl PackedInt {
-    /// Checks that the file means the same matrix.
+    /// Checks that the file states the shape of this matrix.
     fn check_shape(&self, piece: usize, bytes: &[u8]) -> std::result::Result<(), Wrong> {
         let said: Vec<i64> = match self.pieces[piece].dtype {
             Dtype::I64 => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
@@ -155,15 +156,15 @@ impl PackedInt {
         }
     }
 
-    /// What is subtracted from the codes, for each row and group; nothing where that is half of the
-    /// codes.
+    /// The number that is subtracted from the codes of each row and group. It is empty if that is
+    /// half of the codes.
     fn zeros(&self, pieces: &[Vec<u8>], rows: usize) -> Vec<u8> {
         let Integers { bits, groups, .. } = self.integers;
         let Some(piece) = self.zero_points else { return Vec::new() };
         if self.pieces[piece].dtype == Dtype::I8 {
             return pieces[piece].iter().map(|zero| zero.wrapping_add(1 << (bits - 1))).collect();
         }
-        // Words of neighbouring rows lie one below the other.
+        // Words of neighbouring rows are one below the other.
         let words = affine::words(rows, bits);
         let by_group = affine::transposed(&pieces[piece], [words, groups], WORD_BITS / 8);
         let of_group = by_group.chunks(words * WORD_BITS / 8).flat_map(|bytes| affine::unpack(bytes, bits, rows));

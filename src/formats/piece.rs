@@ -1,46 +1,46 @@
-//! The tensors that hold a weight together, and how they lie along its rows.
+//! The tensors that together hold a weight, and how each is divided along the rows of the weight.
 
 use std::ops::Range;
 
 use safetensors::Dtype;
 
-/// A tensor as it will be: its name, type and shape.
+/// A tensor that a release is expected to have: its name, type and shape.
 pub type Announced = (String, Dtype, Vec<usize>);
 
 /// One of the tensors that hold a weight together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Piece {
-    /// In the whole model.
+    /// The tensor's name in the whole model.
     pub name: String,
     pub dtype: Dtype,
-    /// Of the whole tensor, stacks included.
+    /// The shape of the whole tensor, stacks included.
     pub shape: Vec<usize>,
     pub along: Along,
 }
 
-/// How a tensor lies along the weight that it holds a part of.
+/// How a tensor is divided along the weight of which it holds a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Along {
-    /// The first dimension has an entry for each expert of a stack.
+    /// True if the first dimension has an entry for each expert of a stack.
     pub stacked: bool,
-    /// Each of its rows belongs to so many rows of a matrix; none where all of it belongs to every
-    /// row.
+    /// Number of rows of a matrix that each row of this tensor belongs to. None if the whole tensor
+    /// belongs to every row.
     pub rows: Option<usize>,
 }
 
 impl Along {
-    /// All of it belongs to all of the weight, which is decoded whole.
+    /// The whole tensor belongs to the whole weight, which is decoded at once.
     pub const WHOLE: Along = Along { stacked: false, rows: None };
-    /// For `rows`: one row for all rows of a matrix, wherever those that are decoded begin.
+    /// A value of `rows`: one row belongs to all rows of a matrix, wherever the decoded rows begin.
     pub const EVERY: usize = usize::MAX;
 
-    /// A row for each `rows` rows of a matrix, which is alone or one of a stack.
+    /// A tensor that has a row for each `rows` rows of a matrix, which is alone or one of a stack.
     pub fn rows(stacked: bool, rows: usize) -> Self {
         Self { stacked, rows: Some(rows) }
     }
 
-    /// Which of `bytes` bytes belong to rows `rows` of `out` of matrix `slice`, where the tensor
-    /// stacks `experts` of them.
+    /// The range of the tensor's `bytes` bytes that belongs to rows `rows` of `out` of matrix
+    /// `slice`, where the tensor stacks `experts` matrices.
     pub fn own_bytes(
         self,
         bytes: u64,
@@ -56,8 +56,8 @@ impl Along {
     }
 }
 
-/// The rows around `rows` of `out` that can be decoded by themselves: from where a row of every
-/// piece begins, to where one ends.
+/// The smallest range of rows of `out` that includes `rows` and can be decoded by itself: it begins
+/// where a row of every piece begins, and ends where one ends.
 pub fn window(pieces: &[Piece], rows: &Range<usize>, out: usize) -> Range<usize> {
     let steps = pieces.iter().map(|piece| piece.along.rows.unwrap_or(out)).filter(|step| *step != Along::EVERY);
     let step = steps.fold(1, lcm).clamp(1, out.max(1));
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(window(&pieces(&[Some(1), None]), &(5..7), 20), 0..20);
         assert_eq!(window(&pieces(&[Some(4), Some(6)]), &(13..14), 100), 12..24);
         assert_eq!(window(&pieces(&[Some(1), Some(Along::EVERY)]), &(5..7), 20), 5..7);
-        // A block larger than the matrix is all of it.
+        // A block larger than the matrix covers all of it.
         assert_eq!(window(&pieces(&[Some(1), Some(128)]), &(5..7), 20), 0..20);
     }
 
@@ -100,7 +100,7 @@ mod tests {
         let codes = Along::rows(true, 1);
         assert_eq!(codes.own_bytes(3 * 20 * 5, (2, 3), &(4..6), 20), 220..230);
         let grid = Along::rows(true, 8);
-        // Three rows of scales of two bytes in each matrix.
+        // Each matrix has three rows of scales of two bytes.
         assert_eq!(grid.own_bytes(3 * 3 * 2, (1, 3), &(8..20), 20), 8..12);
         assert_eq!(Along::rows(true, Along::EVERY).own_bytes(3 * 4, (2, 3), &(8..20), 20), 8..12);
         assert_eq!(Along::rows(false, Along::EVERY).own_bytes(4, (0, 1), &(8..20), 20), 0..4);

@@ -1,8 +1,8 @@
-//! What a config says of quantised weights, in the spellings of those who write them.
+//! The settings of quantised weights in a config, in the spellings of the programs that write them.
 //!
-//! Only what the tensors cannot tell is taken from here, and what contradicts them is refused.
-//! Lists of modules that are not quantised need not be obeyed: which weight is stored how, its
-//! tensors tell. They count where there is a config alone.
+//! The program takes from the settings only what the tensors cannot tell, and refuses settings that
+//! contradict the tensors. Lists of modules that are not quantised matter only where there is a
+//! config alone: otherwise the tensors tell how each weight is stored.
 
 use std::collections::HashMap;
 
@@ -12,20 +12,20 @@ use super::modules::{Modules, parts, spellings};
 use crate::error::{Error, Result};
 use crate::plain::plain;
 
-/// What to do with quantised weights that are not read.
+/// The advice about quantised weights that are not read.
 pub const HINT: &str = "the files are good, but of quantised weights only those that docs/quantised.md lists are read: use this model's \
                         release in one of these formats or in BF16, F16 or F32, or dequantise it in Python and save that";
 
-/// Files beside config.json that describe quantised weights, the key inside, if there is one, and
-/// the method that writes them.
+/// Files beside config.json that describe quantised weights, the key inside each, if there is one,
+/// and the method that writes it.
 pub const BESIDE_CONFIG: &[(&str, Option<&str>, &str)] =
     &[("hf_quant_config.json", Some("quantization"), "modelopt"), ("quantize_config.json", None, "gptq")];
 
-/// Methods whose weights are read, as `quant_method` has them.
+/// The values of `quant_method` whose weights are read.
 const METHODS: &[&str] =
     &["auto-round", "awq", "bitsandbytes", "compressed-tensors", "fbgemm_fp8", "fp8", "gptq", "modelopt", "mxfp4"];
 
-/// Bits of integers that are read: no code of so many crosses a word.
+/// Widths of integers in bits that are read. No code of these widths crosses a word.
 pub(super) const BITS: [usize; 3] = [2, 4, 8];
 
 /// AutoRound's names of the layouts of GPTQ and AWQ.
@@ -66,13 +66,13 @@ const E4M3: &[&str] = &["e4m3", "e4m3fn", "float8_e4m3fn"];
 const PLAIN: &[&str] =
     &["modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules", "llm_int8_skip_modules"];
 
-/// Keys of the version of GPTQ's format, and of what GPTQModel writes for others.
+/// Keys of the version of GPTQ's format, and of the format that GPTQModel writes for other methods.
 const CHECKPOINT_FORMAT: [&str; 2] = ["checkpoint_format", "format"];
 
-/// Characters of a value that a message shows.
+/// Number of characters of a value that a message shows.
 const SHOWN: usize = 60;
 
-/// What a config says of quantised weights; empty where it says nothing.
+/// The settings of quantised weights in a config. They are empty where the config has none.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The file and the key, for messages.
@@ -80,20 +80,20 @@ pub struct Settings {
     values: Map<String, Value>,
     method: Option<String>,
     groups: Vec<Group>,
-    /// Modules that a release leaves plain.
+    /// Modules whose weights a release leaves plain.
     plain: Modules,
     /// ModelOpt's algorithm for a layer where algorithms are mixed.
     algorithms: HashMap<String, String>,
 }
 
-/// Settings of some modules (compressed-tensors, ModelOpt).
+/// The settings of some of the modules (compressed-tensors, ModelOpt).
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Classes and modules.
+    /// The classes and modules that the group applies to.
     targets: Modules,
-    /// compressed-tensors' name of the layout, where groups have their own.
+    /// The name of the layout in compressed-tensors, where groups have their own.
     pub format: Option<String>,
-    /// Those of the weights.
+    /// The settings of the weights.
     weights: Map<String, Value>,
 }
 
@@ -110,7 +110,7 @@ impl Group {
         self.weights.get(key)?.as_bool()
     }
 
-    /// Numbers in a list, or with an "x" between them.
+    /// The numbers of a list, or of a text with an "x" between them.
     pub fn numbers(&self, key: &str) -> Option<Vec<usize>> {
         numbers(self.weights.get(key)?)
     }
@@ -124,8 +124,8 @@ fn numbers(value: &Value) -> Option<Vec<usize>> {
     }
 }
 
-/// Modules that stay plain by settings of their own: GPTQModel has patterns for them, AutoRound as
-/// many bits as plain numbers have.
+/// Modules that stay plain because of settings of their own: GPTQModel has patterns for them, and
+/// AutoRound gives them as many bits as a plain number has.
 fn exceptions(values: &Map<String, Value>) -> Vec<Value> {
     let map = |key: &str| values.get(key).and_then(Value::as_object).into_iter().flatten();
     let patterns = map("dynamic").filter_map(|(key, _)| Some(format!("re:{}", key.strip_prefix("-:")?).into()));
@@ -134,11 +134,11 @@ fn exceptions(values: &Map<String, Value>) -> Vec<Value> {
 }
 
 impl Settings {
-    /// Those under a key of config.json or in a file beside it; `place` is both, for messages.
-    /// `method` is for those that do not name one.
+    /// Parses the settings under a key of config.json or in a file beside it; `place` names both in
+    /// messages. `method` is the method of settings that do not name one.
     ///
     /// # Errors
-    /// `unsupported` for a method, or a way of it, that is not read.
+    /// `unsupported` for a method, or a variant of it, that is not read.
     pub fn parse(values: &Map<String, Value>, place: String, method: Option<&str>) -> Result<Self> {
         let text = |key: &str| values.get(key).and_then(Value::as_str);
         let by_algorithm = text("quant_algo").map(|_| "modelopt");
@@ -146,7 +146,7 @@ impl Settings {
         let by_flag = by_flag.then_some("bitsandbytes");
         let method = text("quant_method").or(by_algorithm).or(by_flag).or(method).map(|method| {
             let method = method.to_ascii_lowercase().replace('_', "-");
-            // ModelOpt has added the algorithm to its name.
+            // ModelOpt appends the algorithm to its name.
             let modelopt = method == "modelopt" || method.starts_with("modelopt-");
             match &method[..] {
                 "fbgemm-fp8" => "fbgemm_fp8".to_string(),
@@ -253,7 +253,8 @@ impl Settings {
         }
     }
 
-    /// The error of settings that are not read; `problem` has "the settings" for its subject.
+    /// The error of settings that are not read. `problem` is a sentence's end whose subject is "the
+    /// settings".
     pub fn refused(&self, problem: &str) -> Error {
         Error::unsupported(format!("{}: the weights are quantised, and their settings {problem}", self.place))
             .hint(HINT)
@@ -268,7 +269,7 @@ impl Settings {
         &self.place
     }
 
-    /// What made the weights, in one spelling: "fp8", "compressed-tensors", "modelopt".
+    /// The method that made the weights, in one spelling: "fp8", "compressed-tensors", "modelopt".
     pub fn method(&self) -> Option<&str> {
         self.method.as_deref()
     }
@@ -285,7 +286,7 @@ impl Settings {
         self.get(key)?.as_str()
     }
 
-    /// A whole number; -1, which some mean for "all", is none.
+    /// A whole number. The value -1, which some programs write for "all", counts as none.
     pub fn number(&self, key: &str) -> Option<usize> {
         self.get(key)?.as_u64().and_then(|n| usize::try_from(n).ok())
     }
@@ -303,7 +304,7 @@ impl Settings {
         CHECKPOINT_FORMAT.iter().find_map(|key| self.text(key))
     }
 
-    /// Whether integers are packed as "gptq" or "awq" do it, whoever made them.
+    /// Whether integers are packed as "gptq" or "awq" packs them, whatever program made them.
     pub fn is_packed_as(&self, layout: &str) -> bool {
         match self.text("packing_format") {
             _ if self.is(layout) => true,
@@ -312,8 +313,7 @@ impl Settings {
         }
     }
 
-    /// Every number under this key, whatever it is a setting of: lists of exceptions have many
-    /// spellings.
+    /// Every number under this key at any depth, because lists of exceptions have many spellings.
     pub fn every(&self, key: &str) -> Vec<i64> {
         fn collect(value: &Value, key: &str, found: &mut Vec<i64>) {
             match value {
@@ -330,18 +330,18 @@ impl Settings {
         found
     }
 
-    /// The group of a module: the first that names it, else the first that is for all.
+    /// The group of a module: the first that names it, otherwise the first that applies to all.
     pub fn group(&self, module: &str) -> Option<&Group> {
         let all = |group: &&Group| group.targets.is_empty() || group.targets.names("Linear");
         self.groups.iter().find(|group| group.targets.mean(module)).or_else(|| self.groups.iter().find(all))
     }
 
-    /// compressed-tensors' name of the layout of a module's weight.
+    /// The name of the layout of a module's weight in compressed-tensors.
     pub fn format(&self, module: &str) -> Option<&str> {
         self.group(module).and_then(|group| group.format.as_deref()).or_else(|| self.text("format"))
     }
 
-    /// ModelOpt's algorithm for a module: that of the layer where algorithms are mixed.
+    /// ModelOpt's algorithm for a module. It is that of the layer where algorithms are mixed.
     pub fn algorithm(&self, module: &str) -> Option<&str> {
         let known = |module: &String| parts(module).find_map(|part| self.algorithms.get(part)).map(String::as_str);
         let mixed = if self.algorithms.is_empty() { None } else { spellings(module).iter().find_map(known) };
@@ -358,7 +358,7 @@ fn list(value: Option<&Value>) -> &[Value] {
     value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-/// Whether a setting is empty all the way down.
+/// Whether a setting has no value at any depth.
 fn nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

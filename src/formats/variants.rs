@@ -1,5 +1,5 @@
-//! Integers and tables in random sizes, stored by a second description of each format and read by
-//! the first.
+//! Tests of integers and tables in random sizes. A second implementation of each format stores
+//! them, and the first reads them.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::bitsandbytes::STATE_BYTES;
 use super::{Announced, Coding, Decoded, Headers, Look, Settings, expected, find, window};
 
-/// A weight as a file has it.
+/// A weight as it is in a file.
 #[derive(Default)]
 struct Stored {
     headers: Vec<Announced>,
@@ -48,7 +48,7 @@ impl Stored {
         (coding, values)
     }
 
-    /// Checks all values, and those of some rows alone.
+    /// Checks all values, and the values of some rows alone.
     fn check(&self, rng: &mut ChaCha8Rng, what: &str) {
         let (coding, values) = self.read();
         let bits = |values: &[f32]| values.iter().map(|value| (value + 0.0).to_bits()).collect::<Vec<_>>();
@@ -68,7 +68,7 @@ impl Stored {
             bits(&self.expected[rows.start * input..rows.end * input]),
             "{what}: rows {rows:?} of {out}"
         );
-        // As products read them, from any column on.
+        // Products read from any column on.
         let by = coding.rows().expect("integers stay as they are");
         let kept = by.kept(pieces, rows.len()).unwrap();
         let (row, from) = (rng.random_range(0..rows.len()), rng.random_range(0..input));
@@ -86,7 +86,7 @@ fn floats(decoded: Decoded) -> Vec<f32> {
     }
 }
 
-/// Words of a stream of codes, bit by bit.
+/// Packs a stream of codes into words, bit by bit.
 fn packed(codes: &[i64], bits: usize) -> Vec<u32> {
     let mut words = vec![0; (codes.len() * bits).div_ceil(32)];
     for (i, code) in codes.iter().enumerate() {
@@ -97,7 +97,7 @@ fn packed(codes: &[i64], bits: usize) -> Vec<u32> {
     words
 }
 
-/// Bytes of a matrix whose columns are given.
+/// The bytes of a matrix given by its columns.
 fn transposed(columns: Vec<Vec<u32>>) -> Vec<u8> {
     let rows = columns.first().map_or(0, Vec::len);
     (0..rows)
@@ -109,7 +109,7 @@ fn bytes(words: impl IntoIterator<Item = u32>) -> Vec<u8> {
     words.into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-/// Scales in one of three types, and what they are worth.
+/// Scales in one of three types, and their values.
 fn scales(rng: &mut ChaCha8Rng, count: usize) -> (Dtype, Vec<u8>, Vec<f32>) {
     let values: Vec<f32> = (0..count).map(|_| rng.random_range(1e-4..1e-1)).collect();
     match rng.random_range(0..3) {
@@ -137,7 +137,7 @@ fn codes(rng: &mut ChaCha8Rng, count: usize, bits: usize) -> Vec<i64> {
     (0..count).map(|_| rng.random_range(0..1 << bits)).collect()
 }
 
-/// Sizes that mostly divide nothing, and columns that share a group.
+/// Sizes that mostly divide nothing, and the number of columns that share a group.
 struct Sizes {
     out: usize,
     input: usize,
@@ -145,7 +145,7 @@ struct Sizes {
     groups: usize,
     /// The group of each column.
     of: Vec<usize>,
-    /// Named, in any order.
+    /// True if groups are named in any order.
     named: bool,
 }
 
@@ -227,7 +227,7 @@ fn gptq(rng: &mut ChaCha8Rng) -> Stored {
     let Sizes { out, input, group, groups, of, named } = sizes(rng);
     let (bits, second) = ([2, 4, 8][rng.random_range(0..3)], rng.random_bool(0.5));
     let q = codes(rng, out * input, bits);
-    // The first version stores one less, and cannot store what is then the last code.
+    // The first version stores a zero minus one, and so cannot store the largest code.
     let most = if second { 1 << bits } else { (1 << bits) - 1 };
     let stored_zeros: Vec<i64> = (0..out * groups).map(|_| rng.random_range(0..most)).collect();
     let (dtype, scale_bytes, scales) = scales(rng, out * groups);
@@ -272,7 +272,7 @@ fn awq(rng: &mut ChaCha8Rng) -> Stored {
         let at = i % input / group * out + i / input;
         product(q[i], zeros[at], scales[at])
     };
-    // Output c of eight is in this nibble.
+    // The nibble of each of the eight outputs of a word.
     let nibble = [0, 4, 1, 5, 2, 6, 3, 7];
     let word =
         |eight: &[i64]| eight.iter().zip(nibble).fold(0, |word, (code, nibble)| word | (*code as u32) << (4 * nibble));
@@ -354,7 +354,8 @@ fn random_weights_are_read_as_they_were_stored() {
     }
 }
 
-/// Bytes of a weight of [256, 128] that nobody has seen, by its settings alone.
+/// The size in bytes of a weight [256, 128] whose files have not been seen follows from the
+/// settings.
 #[test]
 fn sizes_that_settings_announce() {
     let group = |num_bits: usize, size: Value, symmetric: bool, format: &str| {
@@ -364,20 +365,21 @@ fn sizes_that_settings_announce() {
     };
     let values = 256 * 128;
     for (settings, bytes) in [
-        // Codes, scales in bf16, the shape in 64 bits; zero points of four bits.
+        // The sum of the codes, the scales in bf16, the shape in 64 bits, and zero points of four
+        // bits.
         (group(4, json!(32), true, "pack-quantized"), values / 2 + 256 * 4 * 2 + 16),
         (group(4, json!(32), false, "pack-quantized"), values / 2 + 256 * 4 * 2 + 16 + 128 * 4),
         (group(8, Value::Null, true, "pack-quantized"), values + 256 * 2 + 16),
         (group(8, Value::Null, true, "int-quantized"), values + 256 * 2),
         (group(8, Value::Null, false, "int-quantized"), values + 256 * 2 + 256),
-        // Codes, zeros of four bits, scales in f16, the group of each input.
+        // The sum of the codes, zeros of four bits, scales in f16, and the group of each input.
         (
             json!({ "quant_method": "gptq", "bits": 4, "group_size": 64 }),
             values / 2 + 2 * 256 / 2 + 2 * 256 * 2 + 128 * 4,
         ),
         (json!({ "quant_method": "gptq", "bits": 8, "group_size": -1 }), values + 256 + 256 * 2 + 128 * 4),
         (json!({ "quant_method": "awq", "bits": 4, "group_size": 128 }), values / 2 + 256 / 2 + 256 * 2),
-        // Codes, a table, a scale for each 64, the sizes as JSON.
+        // The sum of the codes, a table, a scale for each 64 weights, and the sizes as JSON.
         (json!({ "quant_method": "bitsandbytes", "load_in_4bit": true }), values / 2 + 64 + 512 * 4 + STATE_BYTES),
         (
             json!({ "quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_use_double_quant": true }),

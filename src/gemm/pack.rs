@@ -1,7 +1,8 @@
-//! Brings operands into the order in which tiles read them: rows of x side by side, and outputs of
-//! a weight side by side.
+//! Packs operands in the order in which micro-kernels read them: rows of x side by side, and
+//! outputs of a weight side by side.
 //!
-//! A weight in bf16 is widened here, block by block, and nowhere else; bf16 to f32 is exact.
+//! A bf16 weight is converted to f32 here, block by block, and nowhere else. The conversion is
+//! exact.
 
 use half::bf16;
 
@@ -10,8 +11,8 @@ use super::operands::{Lhs, Rhs, Values};
 use super::simd::Simd;
 use crate::vocabulary::Order;
 
-/// The bits of x rounded to bf16, half to even, without branches, so that loops of it use wide
-/// registers.
+/// The bits of x rounded to bf16, half to even. The function has no branches, so that loops of it
+/// use wide registers.
 #[inline(always)]
 fn rounded(x: f32) -> u32 {
     let bits = x.to_bits();
@@ -20,14 +21,14 @@ fn rounded(x: f32) -> u32 {
     if x.is_nan() { bits >> 16 | 0x40 } else { nearest }
 }
 
-/// Two numbers as one word of bf16, the first in the low half.
+/// Two numbers as one word of bf16 pairs, the first in the low half.
 #[inline(always)]
 fn pair(low: f32, high: f32) -> f32 {
     f32::from_bits(rounded(low) | rounded(high) << 16)
 }
 
-/// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]; rows
-/// past the end are zeros.
+/// Packs rows `first..first + height` of `x`, words `from..from + depth`, as [depth][height]. Rows
+/// after the end are zeros.
 ///
 /// # Safety
 /// `L` is available.
@@ -60,9 +61,9 @@ pub(super) unsafe fn rows<L: Simd, const HEIGHT: usize>(
         whole = depth / 8 * 8;
         for k in (0..whole).step_by(8) {
             for r in (0..HEIGHT).step_by(8) {
-                // SAFETY: whoever transposes has AVX2. Every source has `depth` words, of which `k
-                // + 8` are no more, and `to` has as many rows of `HEIGHT`, of which no more are
-                // written than there are.
+                // SAFETY: only kinds with AVX2 transpose. Every source has `depth` words, and `k +
+                // 8` is at most `depth`. `to` has as many rows of `HEIGHT`, and no more are
+                // written.
                 unsafe {
                     let mut eight = [std::arch::x86_64::_mm256_setzero_ps(); 8];
                     for (i, row) in eight.iter_mut().enumerate() {
@@ -82,8 +83,8 @@ pub(super) unsafe fn rows<L: Simd, const HEIGHT: usize>(
     }
 }
 
-/// Words of two neighbours each, rounded to bf16, half to even; an odd last one gets a zero beside
-/// it.
+/// Rounds pairs of neighbours to words of bf16, half to even. A last number without a neighbour
+/// gets a zero.
 #[inline(always)]
 fn pair_up(row: &[f32], words: &mut [f32]) {
     let whole = words.len().min(row.len() / 2);
@@ -95,16 +96,15 @@ fn pair_up(row: &[f32], words: &mut [f32]) {
     }
 }
 
-/// The first `lanes` of a register; 4, 6 and 8 occur.
+/// Writes the first `lanes` numbers of a register. The callers have 4, 6 and 8.
 ///
 /// # Safety
-/// The CPU has AVX2, and `to` leads to room for as many words.
+/// The CPU has AVX2, and `to` is valid for writes of `lanes` words.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
     use std::arch::x86_64::*;
-    // SAFETY: the caller promises AVX2 and the room, of which no arm writes more than `lanes`
-    // words.
+    // SAFETY: the caller promises AVX2 and the memory, and no arm writes more than `lanes` words.
     unsafe {
         match lanes {
             8 => _mm256_storeu_ps(to, vector),
@@ -122,8 +122,8 @@ unsafe fn store(vector: std::arch::x86_64::__m256, lanes: usize, to: *mut f32) {
     }
 }
 
-/// Packs outputs `first..first + width` of `w`, words `from..from + depth`, as [depth][width];
-/// outputs past the end are zeros.
+/// Packs outputs `first..first + width` of `w`, words `from..from + depth`, as [depth][width].
+/// Outputs after the end are zeros.
 ///
 /// # Safety
 /// `L` is available.
@@ -150,7 +150,7 @@ pub(super) unsafe fn weight<L: Simd>(w: &Rhs, first: usize, from: usize, depth: 
                 let whole = depth.min((w.input - 2 * from) / 2);
                 out_in::<L, _>(Pairs(values), w, first, from, whole, width, to);
                 if whole < depth {
-                    // The last input of an odd number has no partner.
+                    // The last input of an odd number has no neighbour.
                     for n in 0..columns {
                         let value = values[(first + n) * w.stride + w.input - 1].to_bits() as u32;
                         to[whole * width + n] = f32::from_bits(value);
@@ -208,13 +208,13 @@ pub(super) unsafe fn weight<L: Simd>(w: &Rhs, first: usize, from: usize, depth: 
     }
 }
 
-/// How words are read from a row of stored values.
+/// The conversion of a row of stored values to words.
 trait Source: Copy {
-    /// Stored values per word.
+    /// Number of stored values per word.
     const PER_WORD: usize;
-    /// Word that begins at value `at`.
+    /// The word that begins at value `at`.
     fn word(self, at: usize) -> f32;
-    /// Eight such words.
+    /// Eight words that begin at value `at`.
     ///
     /// # Safety
     /// The CPU has AVX2.
@@ -293,7 +293,7 @@ impl Source for Rounded<'_> {
     }
 }
 
-/// `weight` for rows of inputs: a transposition, in squares of eight where the CPU has AVX2.
+/// Packs a weight whose rows are outputs: a transposition, in squares of eight if the CPU has AVX2.
 ///
 /// # Safety
 /// `L` is available.
@@ -316,9 +316,9 @@ unsafe fn out_in<L: Simd, S: Source>(
         let whole = depth / 8 * 8;
         while n + 8 <= columns {
             for k in (0..whole).step_by(8) {
-                // SAFETY: whoever transposes has AVX2. `to` has `depth` rows of `width` words; the
-                // eight that are written to row `k + i` begin at `n`, and `n + 8` are no more than
-                // `width`.
+                // SAFETY: only kinds with AVX2 transpose. `to` has `depth` rows of `width` words.
+                // The eight words that are written to row `k + i` begin at `n`, and `n + 8` is at
+                // most `width`.
                 unsafe {
                     let mut rows = [std::arch::x86_64::_mm256_setzero_ps(); 8];
                     for (i, row) in rows.iter_mut().enumerate() {
@@ -345,7 +345,7 @@ unsafe fn out_in<L: Simd, S: Source>(
     }
 }
 
-/// The columns of eight rows.
+/// Transposes eight rows of eight words.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -355,7 +355,8 @@ unsafe fn turned(r: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m25
     use std::arch::x86_64::*;
     // SAFETY: the caller promises AVX2; nothing here reads or writes memory by itself.
     unsafe {
-        // No closures: they do not have the processor's features, and are called.
+        // There are no closures here: they would not have the processor's features, and would be
+        // called.
         let (mut low, mut high) = ([_mm256_setzero_ps(); 4], [_mm256_setzero_ps(); 4]);
         for i in 0..4 {
             low[i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);

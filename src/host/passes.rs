@@ -109,8 +109,7 @@ pub(super) fn list(planned: &Planned, place: &str, price: Option<f64>, earlier: 
 /// Size in bytes of a pass's record: the largest and the smallest value of every feature, by norm
 /// and sequence, with and without the first position.
 fn record_bytes(step: &Step) -> u64 {
-    let norms = 2 * step.estimate.num_layers as u64;
-    norms * step.num_sequences as u64 * step.estimate.hidden_size as u64 * 16
+    step.num_norms as u64 * step.num_sequences as u64 * step.estimate.hidden_size as u64 * 16
 }
 
 /// Factor between the measured and the assumed time of passes here.

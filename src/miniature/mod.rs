@@ -1,9 +1,9 @@
-//! Synthetic models with known answers: the architectures of the sweep and one of each other kind
-//! of layer, small, in the layout of the released checkpoints.
+//! Synthetic models with known answers: small models of the architectures of the sweep, and one of
+//! each other kind of layer, in the file layout of released checkpoints.
 //!
-//! Weights are random from a fixed seed; some features are planted by scaling norm weights (and
-//! scaling down what reads them, so that the network stays well-behaved). They show that the
-//! machinery works and say nothing about real models.
+//! Weights are random with a fixed seed. Some features are planted by scaling norm weights; the
+//! projections that read them are scaled down in return, so that activations stay bounded. The
+//! models show that the program works, and say nothing about trained models.
 
 mod plant;
 mod table;
@@ -24,20 +24,20 @@ use crate::weights::SYNTHETIC_KEY;
 
 pub use plant::Planted;
 
-/// Raised when the same name would give other weights.
+/// The version, which is raised when the same name gives other weights.
 const VERSION: u32 = 1;
-/// Bytes of the file that says how a miniature was made.
+/// The largest size in bytes of the file that says how a miniature was made.
 const MAX_MARK: u64 = 1 << 20;
-const SEED: u64 = 20_220_815; // the day LLM.int8() appeared
+const SEED: u64 = 20_220_815; // The seed is the day on which LLM.int8() appeared.
 
-/// The English text that miniature models read: written for this purpose.
+/// The English text that miniature models read. It was written for this purpose.
 pub const TEXT: &str = include_str!("../../stdlib/miniature_text.txt");
 
 pub fn names() -> impl Iterator<Item = &'static str> + Clone {
     table::MINIATURES.iter().map(|miniature| miniature.name)
 }
 
-/// Makes the miniature `name` below `root`, unless it is there already.
+/// Makes the miniature `name` below `root`, unless it exists.
 pub fn make(root: &Path, name: &str) -> Result<Miniature> {
     let Some(recipe) = table::MINIATURES.iter().find(|miniature| miniature.name == name) else {
         return Err(Error::not_found(format!("no miniature model \"{name}\"")).hint(suggest::hint(name, names())));
@@ -68,7 +68,7 @@ pub fn make(root: &Path, name: &str) -> Result<Miniature> {
     disk::write(&folder.join("config.json"), config_text.as_bytes())?;
     disk::write(&folder.join("tokenizer.json"), write::byte_tokenizer().to_string().as_bytes())?;
     disk::write(&text, TEXT.as_bytes())?;
-    // Last: what is marked is complete.
+    // This file is written last, because its presence means that the model is complete.
     disk::write(&mark, stamp.to_string().as_bytes())?;
     Ok(made)
 }

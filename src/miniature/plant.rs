@@ -2,7 +2,8 @@
 
 use crate::spec::Role;
 
-/// Scale of ordinary norm weights, so small that no other feature comes near the threshold.
+/// The scale of ordinary norm weights, which is so small that no other feature comes near the
+/// threshold.
 pub(super) const ORDINARY: f32 = 0.4;
 
 /// A feature dimension whose norm weights are `scale` in a share of the layers.
@@ -10,7 +11,8 @@ pub(super) const ORDINARY: f32 = 0.4;
 pub struct Planted {
     pub dim: usize,
     pub scale: f32,
-    /// 1.0 plants it in every layer, which makes it a systematic feature.
+    /// The share of layers, 0 to 1. With 1 the feature is in every layer, which makes it
+    /// systematic.
     pub layer_share: f64,
 }
 

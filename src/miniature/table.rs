@@ -1,7 +1,7 @@
-//! The miniature models, one row each: config in the released spelling, and what is planted.
+//! The table of miniature models: the config in the released spelling, and the planted features.
 //!
-//! Systematic features where the original project expected systematic ones (gpt-oss), probabilistic
-//! ones elsewhere.
+//! Planted features are systematic where the original project expected systematic ones (gpt-oss),
+//! and probabilistic elsewhere.
 
 use super::Planted;
 
@@ -9,7 +9,7 @@ pub(super) struct Recipe {
     pub name: &'static str,
     pub config: &'static str,
     pub planted: &'static [Planted],
-    /// gpt-oss numbers its shards from 0, everybody else from 1.
+    /// The number of the first shard: 0 for gpt-oss, 1 for all others.
     pub first_shard: usize,
 }
 
@@ -133,7 +133,7 @@ pub(super) const MINIATURES: &[Recipe] = &[
         planted: &[Planted::new(44, 20.0, 0.7), Planted::new(97, 28.0, 0.6), Planted::new(120, 13.0, 0.3)],
         first_shard: 1,
     },
-    // Kinds of layers that the models of the sweep do not have.
+    // These are kinds of layers that the models of the sweep do not have.
     Recipe {
         name: "deepseek_v3",
         config: r#"{

@@ -1,5 +1,5 @@
-//! Draws and writes the tensors of a miniature: sharded safetensors with an index, and a byte-level
-//! tokenizer.json.
+//! Draws the tensors of a miniature, and writes them as sharded safetensors with an index, and a
+//! byte-level tokenizer.json.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -22,8 +22,8 @@ use crate::spec::{HeadNorm, Mixer, Model, Norm, Reads, Role, StoredTensor};
 use crate::vocabulary::NormKind;
 
 const SHARDS: usize = 2;
-/// Standard deviation of projection outputs for inputs of unit variance; residual branches add half
-/// of it.
+/// The standard deviation of projection outputs for inputs of unit variance. Projections to the
+/// residual stream have half of it.
 const GAIN: f32 = 0.7;
 
 struct Drawn {
@@ -33,7 +33,7 @@ struct Drawn {
     data: Vec<u8>,
 }
 
-/// All tensors of `spec`, into `SHARDS` files and an index.
+/// Writes all tensors of `spec` to `SHARDS` files and an index.
 pub(super) fn checkpoint(
     folder: &Path,
     spec: &Model,
@@ -75,7 +75,7 @@ pub(super) fn checkpoint(
     disk::write(&folder.join("model.safetensors.index.json"), index.to_string().as_bytes())
 }
 
-/// Each tensor has a stream of its own, so adding one changes no other.
+/// The random stream of a tensor. Each has its own, so that an additional tensor changes no other.
 fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     let digest = Sha256::digest(format!("{seed} {name}"));
     ChaCha8Rng::from_seed(digest.into())
@@ -93,7 +93,7 @@ fn own(reads: &Reads) -> Option<&Norm> {
     }
 }
 
-/// Norms whose effective weight is 1 + what is stored.
+/// The norms whose effective weight is 1 + the stored weight.
 fn zero_centred(spec: &Model) -> HashSet<&str> {
     let mut norms: Vec<&Norm> = spec.final_norm.iter().collect();
     for layer in &spec.layers {
@@ -117,7 +117,7 @@ fn zero_centred(spec: &Model) -> HashSet<&str> {
     centred.map(|norm| norm.weight.name.as_str()).collect()
 }
 
-/// `offset` is added to norm weights before they are stored.
+/// Draws a tensor. `offset` is added to norm weights before they are stored.
 fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u64, offset: f32) -> Drawn {
     let mut rng = stream(seed, &tensor.name);
     let count: usize = tensor.shape.iter().product();
@@ -127,7 +127,7 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
         return done(Dtype::U8, blocks(&mut rng, &tensor.shape, &planted));
     }
     if tensor.dtype.is_some() {
-        // Codes are 2.2 on average; this brings a row's output to about unit variance.
+        // Codes are 2.2 on average, so this scale gives an output of about unit variance.
         let inputs = tensor.shape.last().copied().unwrap_or(1) * mxfp4::BLOCK;
         let exponent = (GAIN / (3.0 * (inputs as f32).sqrt())).log2().round() as i32;
         return done(Dtype::U8, vec![(127 + exponent) as u8; count]);
@@ -137,7 +137,7 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
     };
     let inputs = *tensor.shape.last().unwrap_or(&1) as f32;
     let mut values = match role {
-        // Embeddings and head.
+        // These are the embeddings and the head.
         None => normal(1.0),
         Some(Role::AttnNorm | Role::FfnNorm) => normal(0.02).iter().map(|v| ORDINARY + v).collect(),
         Some(Role::OtherNorm | Role::StreamFactor) => normal(0.02).iter().map(|v| 1.0 + v).collect(),
@@ -155,7 +155,8 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
         match role {
             Some(Role::AttnNorm | Role::FfnNorm) => values[dim] = scale,
             _ if tensor.shape.len() == 2 => {
-                // [out, in]: what reads the planted feature is scaled down in return.
+                // In [out, in], the columns that read the planted feature are scaled down in
+                // return.
                 for row in values.chunks_exact_mut(tensor.shape[1]) {
                     row[dim] *= ORDINARY / scale;
                 }
@@ -172,7 +173,7 @@ fn draw(tensor: &StoredTensor, role: Option<Role>, planted: &[Planted], seed: u6
     }
 }
 
-/// Random codes [.., rows, groups, 16]; the inputs that are planted features get code 0.
+/// Random codes [.., rows, groups, 16]. Planted input features get code 0.
 fn blocks(rng: &mut ChaCha8Rng, shape: &[usize], planted: &[Planted]) -> Vec<u8> {
     let mut codes: Vec<u8> = (0..shape.iter().product()).map(|_| rng.random()).collect();
     let row = shape[shape.len() - 2] * mxfp4::BLOCK_BYTES;
@@ -185,7 +186,7 @@ fn blocks(rng: &mut ChaCha8Rng, shape: &[usize], planted: &[Planted]) -> Vec<u8>
     codes
 }
 
-/// A tokenizer whose tokens are the 256 bytes, in GPT-2's spelling, and an end-of-text mark.
+/// A tokenizer whose tokens are the 256 bytes, in GPT-2's spelling, and an end-of-text token.
 pub(super) fn byte_tokenizer() -> Value {
     // GPT-2 writes printable bytes as themselves and the rest as characters from U+0100 on.
     let printable = |b: u32| (33..=126).contains(&b) || (161..=172).contains(&b) || (174..=255).contains(&b);

@@ -90,7 +90,7 @@ impl SiteId {
         format!("layers.{}.{}", self.layer, self.site.name())
     }
 
-    /// The norms of `layers` layers, in the order of computation.
+    /// The norms of `layers` layers that have two each, in the order of computation.
     pub fn norms(layers: usize) -> Vec<Self> {
         (0..layers).flat_map(|layer| Site::NORMS.map(|site| Self { layer, site })).collect()
     }

@@ -20,7 +20,7 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// Each row of a matrix [out, in] times `x`.
+/// The product of a matrix [out, in] and `x`.
 pub(super) fn rows(matrix: &Array, x: &[f64]) -> Row {
     matrix.values.chunks_exact(x.len()).map(|row| dot(row, x)).collect()
 }

@@ -1,9 +1,9 @@
-//! Which experts a token goes to, and with what weights.
+//! The choice of experts for a token, and their weights.
 
 use super::arithmetic::{Row, sigmoid, softmax};
 use crate::spec::{Divisor, Score, Scoring};
 
-/// The places of the `k` largest, largest first.
+/// The indices of the `k` largest scores, the largest first.
 fn top(scores: &[f64], k: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));

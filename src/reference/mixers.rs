@@ -6,14 +6,16 @@ use crate::spec::{
 };
 use crate::vocabulary::{NormKind, Pairs};
 
-/// Added to the sum of squares of queries and keys of a DeltaNet (transformers `l2norm`).
+/// The number that is added to the sum of squares of queries and keys of a DeltaNet (transformers
+/// `l2norm`).
 const UNIT_EPS: f64 = 1e-6;
 
-/// Keys and values of each token in each layer, in heads one behind the other; nothing in layers
-/// without attention.
+/// The keys and values of each token in each layer, with contiguous heads. They are empty for
+/// layers without attention.
 pub(super) type Kept = Vec<Vec<(Row, Row)>>;
 
-/// What a mixer makes of what it reads. Layers before it have left `kept`, and it adds its own.
+/// The output of a mixer for input `x`. Earlier layers have added their keys and values to `kept`,
+/// and this one adds its own.
 pub(super) fn mix(mixer: &Mixer<Array>, x: &Rows, kept: &mut Kept) -> Rows {
     match mixer {
         Mixer::Attention(of) => attention(of, x, kept),
@@ -23,7 +25,7 @@ pub(super) fn mix(mixer: &Mixer<Array>, x: &Rows, kept: &mut Kept) -> Rows {
     }
 }
 
-/// A token's queries, keys, values and gate, in heads one behind the other.
+/// A token's queries, keys, values and gate, with contiguous heads.
 struct Heads {
     q: Row,
     k: Row,
@@ -151,7 +153,7 @@ fn projections(of: &Attention<Array>, x: &[f64]) -> Heads {
     }
 }
 
-/// The part of a head that turns comes first.
+/// The rotated part of a head comes first.
 fn latent(of: &Attention<Array>, latent: &Latent<Array>, x: &[f64]) -> (Row, Row, Row) {
     let q = match &latent.query {
         LatentQuery::Direct(q) => linear(q, x),
@@ -207,7 +209,7 @@ fn convolved(x: &Rows, weight: &Array, bias: Option<&Array>) -> Rows {
 fn delta_net(of: &DeltaNet<Array>, x: &Rows) -> Rows {
     let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = *of;
     let group = value_heads / key_heads;
-    // Channels all q, all k, all v; then z, b and a by value head.
+    // The channels are all q, all k and all v. Then follow z, b and a by value head.
     let inputs = |x: &Row| match &of.inputs {
         DeltaInputs::Separate { qkv, z, b, a } => [linear(qkv, x), linear(z, x), linear(b, x), linear(a, x)],
         DeltaInputs::Grouped { qkvz, ba } => {

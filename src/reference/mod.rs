@@ -1,8 +1,8 @@
-//! A second opinion: the same description of a model computed in f64, one token after the other,
-//! straight from its definition.
+//! A second implementation: it computes the same description of a model in f64, one token after the
+//! other, directly from the definition.
 //!
-//! No kernels, no batches, no streaming: it is slow, and short enough to be read at a sitting.
-//! Whatever the engine computes can be held against it.
+//! It has no kernels, no batches and no streaming. It is slow, and short enough to be read in one
+//! sitting. Tests compare every output of the engine with it.
 
 mod arithmetic;
 mod experts;
@@ -19,20 +19,20 @@ use arithmetic::{Array, Row, Rows, activated, feed, linear, norm, rows, sigmoid,
 use experts::choose;
 use mixers::{Kept, mix};
 
-/// What a sequence leaves.
+/// The results of one sequence.
 pub struct Outcome {
-    /// What each sublayer reads, [positions][hidden].
+    /// The input of each sublayer, [positions][hidden].
     pub sites: Vec<(SiteId, Rows)>,
-    /// Logits behind the last token, [vocab].
+    /// The logits after the last token, [vocab].
     pub last_logits: Row,
-    /// Mean of -log p of each token but the first, nats.
+    /// The mean of -log p of each token but the first, in nats.
     pub mean_nll: f64,
 }
 
 /// Computes one sequence.
 ///
 /// # Errors
-/// Those of reading the weights.
+/// The errors of reading the weights.
 pub fn compute(model: &OpenModel, ids: &[u32]) -> Result<Outcome> {
     let (spec, load) = (&model.spec, &Load(model));
     let table = load.array(&spec.embedding, Role::Parameter)?;
@@ -114,7 +114,7 @@ pub fn compute(model: &OpenModel, ids: &[u32]) -> Result<Outcome> {
     Ok(Outcome { sites, last_logits: logits.last().cloned().unwrap_or_default(), mean_nll })
 }
 
-/// Where weights come from.
+/// The loader of weights.
 struct Load<'a>(&'a OpenModel);
 
 impl Load<'_> {
@@ -130,7 +130,8 @@ impl Load<'_> {
         Ok(inventory::filled(of, arrays))
     }
 
-    /// Of each token, its embeddings for all layers; `tokens` are those before the first layer.
+    /// The embeddings of each token for all layers. `tokens` are its embeddings before the first
+    /// layer.
     fn layer_embeddings(&self, of: &LayerEmbeddings, ids: &[u32], tokens: &Rows) -> Result<Rows> {
         let (table, loaded) = (self.array(&of.table, Role::Parameter)?, self.all(of)?);
         let width = of.table.shape[1];
@@ -165,7 +166,7 @@ fn reads(of: &Reads<Array>, x: &Rows, mixer: Option<&Rows>) -> Rows {
     }
 }
 
-/// x + y, by way of the norms and the factor of the sublayer that made y.
+/// x + y, with the norms and the factor of the sublayer that computed y.
 fn write<B>(of: &Sublayer<B, Array>, x: Rows, y: Rows) -> Rows {
     let each = |(x, y): (Row, Row)| -> Row {
         let y = of.write_norm.as_ref().map_or(y.clone(), |of| norm(of, &y));

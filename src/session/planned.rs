@@ -12,10 +12,11 @@ use crate::hub::{self, Access, Opened};
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{
-    Activations, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, ModelInfo, NormFold, SiteId,
-    TokenSource, Tokens, TokensInfo,
+    Activations, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, NormFold, TokenSource, Tokens,
+    TokensInfo,
 };
-use crate::{engine, stats, weights};
+use crate::weights::{self, Description};
+use crate::{engine, stats};
 
 /// The largest record as a number of values: one for each norm, sequence and feature.
 const MAX_VALUES: f64 = 2.0e9;
@@ -26,6 +27,8 @@ pub struct Step {
     pub model: LoadArgs,
     pub num_sequences: usize,
     pub sequence_length: usize,
+    /// Number of norm outputs in the record, over all layers.
+    pub num_norms: usize,
     pub estimate: Estimate,
     /// True if the weights must be downloaded first.
     pub download: bool,
@@ -95,8 +98,9 @@ impl Planned {
         let (memory_budget, logits) = (args.memory_budget, args.logits);
         let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits, gpus: 1 };
         let estimate = self.estimate(&model, &asked, progress)?;
-        let info = describe(headers(&model, progress)?, &model, self.elsewhere, progress)?;
-        let values = 2.0 * info.num_layers as f64 * num_sequences as f64 * info.hidden_size as f64;
+        let described = describe(headers(&model, progress)?, &model, self.elsewhere, progress)?;
+        let num_norms = described.norms.len();
+        let values = num_norms as f64 * num_sequences as f64 * described.info.hidden_size as f64;
         if values > MAX_VALUES {
             return Err(Error::bad_argument(format!(
                 "a record of {num_sequences} sequences of this model has {values:.0e} values"
@@ -105,11 +109,12 @@ impl Planned {
         }
         let file = args.out.as_ref().map(|folder| Path::new(folder).join(crate::results::FULL_ACTIVATIONS));
         let download = !home::expanded(&model.id).exists();
-        let acts = shape(info, tokens.info, &args)?;
+        let acts = shape(described, tokens.info, &args)?;
         self.steps.lock().expect("no panic under this lock").push(Step {
             model,
             num_sequences,
             sequence_length,
+            num_norms,
             estimate,
             download,
             file,
@@ -143,7 +148,7 @@ impl Session for Planned {
                     }
                     _ => (),
                 }
-                Ok(Reply::Model { info: describe(files, &args, self.elsewhere, progress)?, folder })
+                Ok(Reply::Model { info: describe(files, &args, self.elsewhere, progress)?.info, folder })
             }
             Op::Tokens(TokenSource::Text(text)) => {
                 // A local file that is not a text file, or lacks the column, is reported before
@@ -183,16 +188,17 @@ fn headers(model: &LoadArgs, progress: &dyn Progress) -> Result<Opened> {
     hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)
 }
 
-fn describe(files: Opened, args: &LoadArgs, elsewhere: bool, progress: &dyn Progress) -> Result<ModelInfo> {
-    let (info, notes) = weights::describe(files, args, elsewhere)?;
-    notes.into_iter().for_each(|note| progress.event(Event::Note(note)));
-    Ok(info)
+/// Describes a model from its headers, and reports what the user should know of it.
+fn describe(files: Opened, args: &LoadArgs, elsewhere: bool, progress: &dyn Progress) -> Result<Description> {
+    let mut described = weights::describe(files, args, elsewhere)?;
+    described.notes.drain(..).for_each(|note| progress.event(Event::Note(note)));
+    Ok(described)
 }
 
 /// A record in which no value reaches the ladder.
-fn shape(info: ModelInfo, tokens: TokensInfo, args: &ExtractArgs) -> Result<Activations> {
+fn shape(described: Description, tokens: TokensInfo, args: &ExtractArgs) -> Result<Activations> {
     let ladder = stats::ladder(&args.thresholds)?;
-    let norms: Vec<SiteId> = SiteId::norms(info.num_layers);
+    let Description { info, norms, .. } = described;
     let hidden = info.hidden_size;
     let fold = || Fold {
         norms: vec![

@@ -1,38 +1,38 @@
-//! The table of what is supported: releases of each architecture, where its two norms are, and how
-//! it was verified.
+//! The table of supported architectures: releases of each, the modules of its two norms, and how it
+//! was verified.
 //!
-//! `outlier models` prints it, docs/models.md has it for readers, and tests hold it against the
-//! fixtures that there are and the figures that are measured on them.
+//! `outlier models` prints the table, and docs/models.md shows it. Tests compare it with the
+//! fixtures and with the errors measured on them.
 
-/// A `model_type` that is computed.
+/// A `model_type` that the program computes.
 #[derive(Debug)]
 pub struct Architecture {
     pub model_type: &'static str,
-    /// Larger models around it, of which the language model is computed.
+    /// Larger models around it whose language model is computed.
     pub inside: &'static [&'static str],
     pub kind: &'static str,
-    /// Examples.
+    /// Examples of releases.
     pub releases: &'static str,
     /// The modules of transformers whose outputs are the sites `input_layernorm` and
     /// `post_attention_layernorm`.
     pub norms: [&'static str; 2],
-    /// Folders of tests/fixtures: small random models of this type, with what transformers computes
-    /// on them.
+    /// Folders of tests/fixtures: small random models of this type, with the outputs of
+    /// transformers.
     pub fixtures: &'static [&'static str],
-    /// ‖a − b‖ / ‖b‖ at most of any norm output, the last logits or the losses on these in f32: of
-    /// transformers' f32, and of the same description computed in f64 (`reference`). 1 digit,
-    /// measured with AVX-512.
+    /// The largest ‖a − b‖ / ‖b‖ of any norm output, the last logits or the losses of the fixtures
+    /// in f32: against transformers in f32, and against the same description computed in f64
+    /// (`reference`). It has 1 digit and was measured with AVX-512.
     pub apart: [f64; 2],
 }
 
-/// What was compared, in words.
+/// The meaning of `apart`, in words.
 pub const COMPARED: &str = "Compared are the outputs of both norms of every layer, the logits of the last token and the mean loss, in \
                             f32: with Hugging Face transformers 5.23 (f32, eager attention), and with a second computation of this \
                             program in f64, which shares no kernel with the first. The figures are the largest ‖a − b‖ / ‖b‖ of any of them. Weights are read in \
                             BF16, F16 and F32 and in every quantised format of docs/quantised.md.";
 
 impl Architecture {
-    /// Its names in config.json: `kimi_k2`, inside `kimi_k25`.
+    /// The names in config.json, such as "`kimi_k2`, inside `kimi_k25`".
     pub fn names(&self) -> String {
         match self.inside {
             [] => self.model_type.to_string(),
@@ -41,7 +41,7 @@ impl Architecture {
     }
 }
 
-/// Of the two norms where the modules are called as the sites are.
+/// The modules of the two norms if they have the names of the sites.
 const USUAL: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
 const GEMMA: [&str; 2] = ["input_layernorm", "pre_feedforward_layernorm"];
 /// No norm stands before a sublayer: the site is the residual stream itself.
@@ -60,7 +60,7 @@ const fn row(
     Architecture { model_type, inside, kind, releases, norms, fixtures, apart }
 }
 
-/// In the order of their names.
+/// All architectures, in the order of their names.
 #[rustfmt::skip]
 pub const ARCHITECTURES: &[Architecture] = &[
     row("afmoe", &[], "mixture of experts, sandwich norms", "Trinity Nano, Mini, Large",
@@ -192,7 +192,7 @@ pub const ARCHITECTURES: &[Architecture] = &[
         USUAL, &["starcoder2"], [2e-06, 2e-06]),
 ];
 
-/// The architecture that a fixture is of.
+/// The architecture of a fixture.
 pub fn of_fixture(name: &str) -> Option<&'static Architecture> {
     ARCHITECTURES.iter().find(|one| one.fixtures.contains(&name))
 }
@@ -209,7 +209,7 @@ mod tests {
     use crate::spec::arch;
 
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/models.md");
-    /// Around the tables in the page.
+    /// The marks around the tables in the page.
     const MARKS: [[&str; 2]; 2] = [
         ["<!-- architectures -->\n", "<!-- end of architectures -->\n"],
         ["<!-- verified -->\n", "<!-- end of verified -->\n"],
@@ -234,7 +234,7 @@ mod tests {
         [kinds, verified]
     }
 
-    /// `REWRITE=1 cargo test --lib the_page` writes them.
+    /// `REWRITE=1 cargo test --lib the_page` writes the tables.
     #[test]
     fn the_page_holds_both_tables() {
         let mut page = std::fs::read_to_string(PAGE).unwrap();

@@ -1,6 +1,6 @@
-//! How the weights of a described model are stored: looked up, one by one, in the headers of the
-//! files, or expected from the settings where there is a config alone. Experts are described one by
-//! one or as a stack, as the files have them.
+//! Finds how the weights of a described model are stored, one by one, from the headers of the
+//! files, or from the settings if there is a config alone. Experts are described one by one or as a
+//! stack, as the files have them.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::error::{Error, Result};
 use crate::formats::{self, Headers, Look, Settings};
 use crate::vocabulary::Order;
 
-/// What stands behind the name of a projection that has tensors of its own.
+/// Endings of the name of a projection that has tensors of its own.
 const OWN: &[&str] = &[".weight", ".weight_packed", ".qweight"];
 
-/// The model with each weight as it is stored.
+/// Returns the model with the coding of each weight.
 ///
 /// # Errors
-/// Those of the formats: a weight in codes that is not read, or whose tensors do not fit each other
-/// or the settings.
+/// The errors of the formats: a weight in codes that are not read, or whose tensors do not fit each
+/// other or the settings.
 pub(super) fn resolve(mut model: Model, names: &dyn Names, settings: &Settings) -> Result<Model> {
     if let Some((headers, _)) = names.headers() {
         model.layers = model.layers.into_iter().map(|layer| follow(layer, headers)).collect();
@@ -44,9 +44,9 @@ pub(super) fn resolve(mut model: Model, names: &dyn Names, settings: &Settings) 
 struct Resolver<'a> {
     names: &'a dyn Names,
     settings: &'a Settings,
-    /// Names of all weights, as if none were quantised.
+    /// The names of all weights, as if none were quantised.
     known: &'a HashSet<String>,
-    /// The first error: a walk over weights has no way to end early.
+    /// The first error, because a walk over weights cannot end early.
     error: Option<Error>,
 }
 
@@ -67,7 +67,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// Embedding, head and positions: quantised where the files have them so, and expected nowhere.
+    /// The embedding, head and positions. They are quantised only if the files have them so; the
+    /// settings alone are not enough.
     fn outside(&mut self, weight: &TensorSpec) -> TensorSpec {
         match self.names.headers() {
             Some(_) => self.weight(weight, Role::ToResidual),
@@ -89,7 +90,7 @@ impl Resolver<'_> {
         };
         let found = match self.names.headers() {
             Some((headers, place)) => formats::find(&look(headers, place)),
-            // Projections that decide little, such as gates with one output, nobody quantises.
+            // Releases do not quantise small projections, such as gates with one output.
             None if role.in_f32() || weight.loaded_shape()[0] == 1 => Ok(None),
             None => Ok(formats::expected(&look(&Vec::new(), self.settings.place()))),
         };
@@ -108,9 +109,9 @@ impl Resolver<'_> {
     }
 }
 
-/// The layer with its experts one by one, or as a stack, where the files have them otherwise than
-/// the architecture's release in bf16. Plain stacks of an architecture with experts of their own
-/// are taken apart where they are read.
+/// Returns the layer with its experts one by one or as a stack, if the files have them otherwise
+/// than the architecture's release in bf16. Plain stacks, in files of an architecture whose experts
+/// have tensors of their own, are taken apart when they are read.
 fn follow(mut layer: Layer, headers: &dyn Headers) -> Layer {
     if let Some(Sublayer { body: Ffn::Moe(moe), .. }) = &mut layer.ffn
         && let Some(experts) = apart(moe, headers).or_else(|| together(moe, headers))
@@ -120,8 +121,8 @@ fn follow(mut layer: Layer, headers: &dyn Headers) -> Layer {
     layer
 }
 
-/// Experts of their own, `{prefix}experts.{e}.{gate,up,down}_proj`, in place of a stack of gates
-/// above ups.
+/// Separate experts, `{prefix}experts.{e}.{gate,up,down}_proj`, in place of a stack with the gates
+/// above the ups.
 fn apart(moe: &Moe, headers: &dyn Headers) -> Option<Experts> {
     let Experts::Stacked(stack) = &*moe.experts else { return None };
     let gate = stack.gate.as_ref()?;
@@ -145,14 +146,15 @@ fn apart(moe: &Moe, headers: &dyn Headers) -> Option<Experts> {
     Some(Experts::Separate((0..moe.num_experts).map(expert).collect()))
 }
 
-/// Outputs and inputs of the matrices of a stack, whichever comes first there.
+/// The numbers of outputs and inputs of the matrices of a stack, in this order whatever the stored
+/// order is.
 fn down_sizes(down: &Linear) -> Option<[usize; 2]> {
     let [_, first, second] = down.weight.shape[..] else { return None };
     Some(if down.order == Order::OutIn { [first, second] } else { [second, first] })
 }
 
-/// Two stacks in codes, `experts.gate_up_proj` and `experts.down_proj`, in place of experts of
-/// their own.
+/// Two stacks of codes, `experts.gate_up_proj` and `experts.down_proj`, in place of separate
+/// experts.
 fn together(moe: &Moe, headers: &dyn Headers) -> Option<Experts> {
     let Experts::Separate(experts) = &*moe.experts else { return None };
     let first = experts.first()?;

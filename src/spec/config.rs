@@ -1,7 +1,8 @@
-//! Reads a checkpoint's `config.json` key by key, and refuses what nobody read.
+//! Reads a checkpoint's `config.json` key by key, and refuses keys that nothing has read.
 //!
-//! A setting the engine ignores gives wrong numbers that look right, so every key is either read by
-//! the architecture, known to have no effect at its value (`keys.rs`), or an error that names it.
+//! A setting that the engine ignores gives wrong numbers that look right. Therefore every key is
+//! read by the architecture, or known to have no effect at its value (`keys.rs`), or an error that
+//! names it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -15,24 +16,25 @@ use crate::outside;
 use crate::progress::note;
 use crate::suggest;
 
-/// No setting of a model is a larger whole number: the largest are vocabularies and context
+/// The largest whole number of a setting. The largest in releases are vocabularies and context
 /// lengths.
 const MAX_NUMBER: usize = 1 << 28;
-/// Layers of a model; the deepest that are released have 126.
+/// The largest number of layers. The deepest released models have 126.
 const MAX_LAYERS: usize = 1 << 12;
-/// Routed experts of all layers of a model; the most that are released have 24,576.
+/// The largest number of routed experts in all layers of a model. Released models have at most
+/// 24,576.
 pub const MAX_EXPERTS: usize = 1 << 17;
-/// Settings that one message names.
+/// The largest number of settings that one message names.
 const NAMED: usize = 8;
 
-/// Bytes of a config.json: with lists of settings for every layer the longest have some hundred
-/// thousand.
+/// The largest size of a config.json in bytes. With lists of settings for every layer, the longest
+/// have some hundred thousand.
 const MAX_BYTES: usize = 4 << 20;
 
-/// What to do with a file that is no config.json.
+/// The advice about a file that is not a config.json.
 pub const EDITED: &str = "correct the file there; the one that belongs to the weights is with the model on its hub";
 
-/// A value for messages.
+/// A value as messages show it.
 pub fn shown(value: &Value) -> String {
     match value {
         Value::String(text) if outside::json::NO_NUMBERS.contains(&text.as_str()) => {
@@ -45,11 +47,11 @@ pub fn shown(value: &Value) -> String {
 pub struct Config {
     map: Map<String, Value>,
     read: RefCell<BTreeSet<String>>,
-    /// Values that have no effect although somebody may think so.
+    /// Notes about values that have no effect although a user may expect one.
     notes: RefCell<Vec<String>>,
-    /// Where it came from, for messages.
+    /// The place of the file, for messages.
     place: String,
-    /// The file beside it that says how weights are quantised, where it does not say so itself.
+    /// The file beside config.json that describes quantised weights, if config.json does not.
     beside: Option<String>,
 }
 
@@ -63,9 +65,9 @@ impl Config {
             .hint(EDITED));
         }
         let read = |text: &[u8]| outside::json::from_slice(text, outside::json::SMALL);
-        // Python's `json`, and so transformers, reads floats that are no numbers. Here they stand
-        // as texts: no setting that is a number is read from one, and one that has no effect may
-        // have any value.
+        // Python's `json`, and so transformers, reads NaN and infinities. They become texts here:
+        // no setting that is a number is read from a text, and a key without effect may have any
+        // value.
         let value = read(text.as_bytes()).or_else(|error| {
             let quoted = outside::json::replaced_no_numbers(text.as_bytes(), |word| format!("\"{word}\""));
             quoted.map_or(Err(error), |text| read(&text))
@@ -84,8 +86,8 @@ impl Config {
         Self { map, read: RefCell::default(), notes: RefCell::default(), place, beside: None }
     }
 
-    /// Takes what a file beside config.json, at `place`, says of quantised weights: all of it where
-    /// the config says nothing, and what is missing where it names the same method.
+    /// Takes the settings of quantised weights from a file beside config.json, at `place`: all of
+    /// them if the config has none, and the missing ones if it names the same method.
     pub fn beside(&mut self, place: String, method: &str, mut values: Map<String, Value>) {
         values.entry("quant_method").or_insert_with(|| method.into());
         let Some(key) = keys::QUANTISED.into_iter().find(|key| self.peek(key).is_some()) else {
@@ -103,7 +105,7 @@ impl Config {
         }
     }
 
-    /// Where the settings under `key` stand, for messages.
+    /// The place of the settings under `key`, for messages.
     pub fn settings_place(&self, key: &str) -> String {
         self.beside.clone().unwrap_or_else(|| format!("{}: `{key}`", self.place))
     }
@@ -118,7 +120,7 @@ impl Config {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// The same, for a look that does not settle what the key means.
+    /// The value of `key`, without marking the key as read.
     pub fn peek(&self, key: &str) -> Option<&Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
@@ -127,13 +129,13 @@ impl Config {
         self.get(key).is_some()
     }
 
-    /// Whether somebody has asked for `key`.
+    /// Whether `key` has been read.
     #[cfg(test)]
     pub fn was_read(&self, key: &str) -> bool {
         self.read.borrow().contains(key)
     }
 
-    /// Not there at all, not even as null.
+    /// True if the key does not exist, not even as null.
     pub fn missing(&self, key: &str) -> bool {
         !self.map.contains_key(key)
     }
@@ -158,8 +160,7 @@ impl Config {
         value.ok_or_else(|| self.absent(key, "is this the config.json of the model, and complete?"))
     }
 
-    /// The error of a key that must be there; `hint` is for a file in which nothing is called
-    /// nearly so.
+    /// The error of a missing key. `hint` is for a file without any key of a similar name.
     pub fn absent(&self, key: &str, hint: &str) -> Error {
         let missing = format!("{}: `{key}` is missing", self.place);
         let read = self.read.borrow();
@@ -178,7 +179,7 @@ impl Config {
         }
     }
 
-    /// How many layers there are, under one of these keys.
+    /// The number of layers, under one of these keys.
     pub fn layers(&self, keys: &[&str]) -> Result<usize> {
         match self.size_by(keys)? {
             n if n > MAX_LAYERS => Err(self.wrong(keys[0], &format!("is {n}, more layers than any model has"))),
@@ -186,8 +187,8 @@ impl Config {
         }
     }
 
-    /// The routed experts of a layer, of which a token visits `top_k`, in a model of so many
-    /// layers.
+    /// The number of routed experts of a layer, of which a token visits `top_k`, in a model of
+    /// `layers` layers.
     pub fn experts(&self, keys: &[&str], top_k: usize, layers: usize) -> Result<usize> {
         let count = self.size_by(keys)?;
         if count.saturating_mul(layers) > MAX_EXPERTS {
@@ -205,7 +206,7 @@ impl Config {
         self.required(key, self.opt_usize(key)?)
     }
 
-    /// A whole number that cannot be 0: sizes and counts.
+    /// A whole number above 0, for sizes and counts.
     pub fn size(&self, key: &str) -> Result<usize> {
         match self.usize(key)? {
             0 => Err(self.wrong(key, "is 0")),
@@ -213,7 +214,7 @@ impl Config {
         }
     }
 
-    /// The same, or `default` where the config leaves it out.
+    /// As `size`, or `default` if the config leaves the key out.
     pub fn size_or(&self, key: &str, default: Option<usize>) -> Result<usize> {
         match default {
             Some(size) if self.missing(key) => Ok(size),
@@ -221,12 +222,12 @@ impl Config {
         }
     }
 
-    /// A number with a default for where the config leaves it out; a null is none.
+    /// A number, with a default if the config leaves the key out. Null gives None.
     pub fn number_or(&self, key: &str, default: f64) -> Result<Option<f64>> {
         Ok(self.opt_f64(key)?.or(Some(default).filter(|_| self.missing(key))))
     }
 
-    /// A size that goes by several names; where more than one is there they must agree.
+    /// A size that has several names. If several are present, they must agree.
     pub fn size_by(&self, keys: &[&str]) -> Result<usize> {
         let mut found: Option<(&str, usize)> = None;
         for key in keys.iter().filter(|key| self.has(key)) {
@@ -253,8 +254,8 @@ impl Config {
         Ok(self.typed(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
-    /// The same of a field whose class takes null, too: Python counts it as false, whatever the
-    /// default.
+    /// As `bool_or`, for a field whose class also takes null. Python counts null as false, whatever
+    /// the default is.
     pub fn nullable_bool_or(&self, key: &str, default: bool) -> Result<bool> {
         self.bool_or(key, default && self.missing(key))
     }
@@ -275,7 +276,7 @@ impl Config {
         })
     }
 
-    /// The object under `key`, to be read and finished like the whole.
+    /// The object under `key`, which is read and finished like the whole.
     pub fn section(&self, key: &str) -> Result<Option<Config>> {
         match self.get(key) {
             None => Ok(None),
@@ -284,8 +285,8 @@ impl Config {
         }
     }
 
-    /// The object under `key` as a config of its own, which says `model_type` where the object does
-    /// not, and has those of `shared` that only the whole says.
+    /// The object under `key` as a config of its own. It gets `model_type` if it has none, and
+    /// those of `shared` that only the whole has.
     pub fn inside(&self, key: &str, model_type: &str, shared: &[&str]) -> Result<Option<Config>> {
         let Some(mut inside) = self.section(key)? else { return Ok(None) };
         inside.map.entry("model_type").or_insert_with(|| model_type.into());
@@ -297,13 +298,14 @@ impl Config {
         Ok(Some(inside))
     }
 
-    /// The same config, which says `value` of `key`, whatever it said before.
+    /// The same config with `value` for `key`, whatever it had before.
     pub fn saying(mut self, key: &str, value: Value) -> Self {
         self.map.insert(key.to_string(), value);
         self
     }
 
-    /// Accepts `key` only when absent, null or equal to `value`: other values are not computed.
+    /// Accepts `key` only if it is absent, null or equal to `value`, because other values are not
+    /// computed.
     pub fn only(&self, key: &str, value: Value) -> Result<()> {
         match self.get(key) {
             None => Ok(()),
@@ -313,24 +315,24 @@ impl Config {
         }
     }
 
-    /// Marks keys of a section that have no effect.
+    /// Marks keys of a section as read that have no effect.
     pub fn without_effect(&self, keys: &[&str]) {
         self.read.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
     }
 
-    /// The user is told, once, if the config is accepted: `key` `says` something that has no
-    /// effect.
+    /// Tells the user, once and only if the config is accepted, that `key` `says` something that
+    /// has no effect.
     pub fn tell(&self, key: &str, says: &str) {
         self.notes.borrow_mut().push(format!("{}: `{key}` {says}", self.place));
     }
 
-    /// Call when an architecture of transformers' name `model_type` has read what it knows: what is
-    /// left must be known to have no effect. Whoever may wonder about a value that has none is
-    /// told.
+    /// Ends the reading of a config by the architecture `model_type` of transformers. Every key
+    /// that was not read must be known to have no effect. The user is told about values that may
+    /// raise a question.
     ///
     /// # Errors
-    /// Names the keys that would change the result, with what they ask for, or else those that
-    /// nobody knows.
+    /// Names the keys that would change the result, with what they ask for, or otherwise the
+    /// unknown keys.
     pub fn finish(&self, model_type: &str) -> Result<()> {
         let mut unknown = Vec::new();
         for (key, value) in self.left() {
@@ -356,14 +358,14 @@ impl Config {
         Ok(())
     }
 
-    /// As `finish`, for a section: all its keys must have been read.
+    /// As `finish`, for a section, all of whose keys must have been read.
     pub fn finish_section(&self) -> Result<()> {
         self.none(&self.left().collect::<Vec<_>>())
     }
 
     /// Keys that were not read and have a value. Names that begin with an underscore are private to
-    /// the library that wrote them; transformers sets them aside, and the few that it reads are
-    /// read by their architecture.
+    /// the library that wrote them: transformers ignores them, and the architectures read the few
+    /// that have a meaning.
     fn left(&self) -> impl Iterator<Item = (&String, &Value)> {
         let unread = |(key, value): &(&String, &Value)| {
             !value.is_null() && !key.starts_with('_') && !self.read.borrow().contains(*key)
@@ -391,8 +393,8 @@ impl Config {
     }
 }
 
-/// A note that this process has not given yet: a model is described, estimated and opened, with the
-/// same words.
+/// Gives a note unless this process has given it already, because a model is described, estimated
+/// and opened with the same notes.
 fn say_once(text: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().expect("no panic under this lock").insert(text.to_string()) {

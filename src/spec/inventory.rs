@@ -1,13 +1,13 @@
-//! Which tensors a model needs, in which portion of the stream, and what each is for.
+//! The tensors that a model needs, the portion of the stream in which each is read, and its role.
 //!
 //! The reader follows these lists, the estimate adds up their bytes, and the miniature models are
-//! made from them, so what is read, what is announced and what is written cannot drift apart.
+//! made from them. So what is read, estimated and written cannot differ.
 
 use std::collections::HashSet;
 
 use super::{Experts, Layer, Leaves, Linear, Model, Moe, Norm, Role, StoredTensor, TensorSpec};
 
-/// One thing to read: a weight, and what it does.
+/// A weight to be read, and its role.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub weight: TensorSpec,
@@ -15,12 +15,12 @@ pub struct Part {
 }
 
 impl Part {
-    /// Values after loading.
+    /// Number of values after loading.
     pub fn elements(&self) -> usize {
         self.weight.elements()
     }
 
-    /// The tensors of the checkpoint behind this part.
+    /// The tensors of the checkpoint that hold this weight.
     pub fn stored(&self) -> Vec<StoredTensor> {
         self.weight.stored()
     }
@@ -33,20 +33,20 @@ pub fn parts<L: Leaves<TensorSpec>>(of: &L) -> Vec<Part> {
     parts
 }
 
-/// Puts what was read for `parts(of)` in its place.
+/// Puts the weights that were read for `parts(of)` in their places.
 pub fn filled<L: Leaves<TensorSpec>, W>(of: &L, read: Vec<W>) -> L::With<W> {
     let mut read = read.into_iter();
     of.map(&mut |_, _| read.next().expect("the walk that asked for them"))
 }
 
-/// Norms, mixer, and the dense FFN or the router and shared expert: everything of a layer but its
-/// routed experts. Without `ffn`, only what the last layer of an analysis needs: both norms and the
-/// mixer.
+/// The core of a layer: all of its weights but those of the routed experts. Without `ffn`, only
+/// what the last layer of an analysis needs: both norms and the mixer.
 pub fn core(layer: &Layer, ffn: bool) -> Vec<Part> {
     parts(&layer.needed(ffn))
 }
 
-/// How many experts have tensors of their own; stacked, all are in those of the first.
+/// Number of experts that have tensors of their own. In a stack, the tensors of the first expert
+/// hold all.
 pub fn stored_experts(moe: &Moe) -> usize {
     if matches!(*moe.experts, Experts::Separate(_)) { moe.num_experts } else { 1 }
 }
@@ -56,27 +56,27 @@ pub fn expert(experts: &Experts, e: usize) -> Vec<Part> {
     parts(&experts.network(e))
 }
 
-/// What stands between the last layer and the head, and only the logits need (the head is read in
-/// blocks of rows).
+/// The weights between the last layer and the head, which only the logits need. The head itself is
+/// read in blocks of rows.
 pub fn before_head(model: &Model) -> Vec<Part> {
     parts(&model.before_head())
 }
 
-/// A projection outside the layers.
+/// The weights of a projection outside the layers.
 pub fn projection(linear: &Linear) -> Vec<Part> {
     let mut parts = Vec::new();
     linear.map(Role::ToResidual, &mut |weight: &TensorSpec, role| parts.push(Part { weight: weight.clone(), role }));
     parts
 }
 
-/// The norm behind the embeddings.
+/// The weights of the norm of the embeddings.
 pub fn embedding_norm(norm: &Norm) -> Vec<Part> {
     let mut parts = Vec::new();
     norm.map(Role::OtherNorm, &mut |weight: &TensorSpec, role| parts.push(Part { weight: weight.clone(), role }));
     parts
 }
 
-/// Weights that one token multiplies with, without embeddings and head.
+/// Number of weights that one token multiplies with, without embeddings and head.
 pub fn active_parameters(spec: &Model) -> u64 {
     let elements = |parts: &[Part]| parts.iter().map(|part| part.elements() as u64).sum::<u64>();
     let layer = |layer: &Layer| {
@@ -87,8 +87,8 @@ pub fn active_parameters(spec: &Model) -> u64 {
     projected + spec.layers.iter().map(layer).sum::<u64>()
 }
 
-/// Bytes of a tensor as models are released: bf16, the correction bias of routers in f32, quantised
-/// weights as the settings say.
+/// The bytes of a tensor as models are released: bf16, but the correction bias of routers in f32,
+/// and quantised weights as the settings say.
 pub fn released_bytes(tensor: &StoredTensor, role: Option<Role>) -> u64 {
     let elements = tensor.shape.iter().product::<usize>() as u64;
     match (tensor.dtype, role) {
@@ -98,10 +98,11 @@ pub fn released_bytes(tensor: &StoredTensor, role: Option<Role>) -> u64 {
     }
 }
 
-/// Elements of one tensor and of a model; the largest models that are released have 2^41.
+/// The largest number of elements of a tensor and of a model. The largest released models have
+/// 2^41.
 const MAX_ELEMENTS: u64 = 1 << 44;
 
-/// Whether tensors have sizes that some model could have, so that their bytes can be counted.
+/// Whether the tensors have sizes that a model can have, so that their bytes can be counted.
 pub fn plausible(model: &Model) -> bool {
     let elements = |shape: &[usize]| {
         let product = shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size as u64));
@@ -133,7 +134,7 @@ pub fn tensors(model: &Model) -> Vec<(StoredTensor, Option<Role>)> {
     let mut all: Vec<_> = outside(&model.embedding).collect();
     all.extend(model.positions.iter().flat_map(|positions| outside(&positions.weight)));
     all.extend(model.layer_embeddings.iter().flat_map(|own| outside(&own.table)));
-    // Rows of one tensor may be several weights.
+    // Several weights may be rows of one tensor.
     let mut known: HashSet<String> = HashSet::new();
     let mut add = |parts: Vec<Part>| {
         let stored = parts.iter().flat_map(|part| part.stored().into_iter().map(|tensor| (tensor, Some(part.role))));

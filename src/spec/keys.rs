@@ -1,21 +1,22 @@
-//! Keys of `config.json` that change no number of a forward pass, at which values, and who says so.
+//! Keys of `config.json` that have no effect on a forward pass, with the values for which this
+//! holds and its source.
 //!
-//! The table is the reason why a key may go unread: `config.rs` refuses every key that neither the
-//! architecture reads nor a row here covers, and a key of a row that has another value. Sources are
-//! the classes and files of transformers 5.23; that a key is "not read" means that no access to it
-//! happens while a model of this architecture is made and run, and that logits with and without it
-//! are equal to the bit. `docs/config_keys.md` holds the same table for readers.
+//! The table lets a key go unread: `config.rs` refuses every key that neither the architecture
+//! reads nor a row here covers, and a key of a row that has another value. Sources are the classes
+//! and files of transformers 5.23. That a key is "not read" means that nothing accesses it while a
+//! model of this architecture is made and run, and that logits with and without it are equal to the
+//! bit. `docs/config_keys.md` shows the same table.
 
 use serde_json::Value;
 
-/// The values of a key that change nothing.
+/// The values of a key that have no effect.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum At {
     /// Any value.
     Any,
-    /// Any, but where it is more than false, 0 or nothing the user is told that it has no effect.
+    /// Any value. If it is more than false, 0 or empty, the user is told that it has no effect.
     Told,
-    /// false, 0, and empty texts, lists and objects.
+    /// The values false and 0, and empty texts, lists and objects.
     Off,
     True,
     Number(f64),
@@ -23,8 +24,8 @@ pub(super) enum At {
     Text(&'static [&'static str]),
     /// A list that names full attention for every layer.
     AllFull,
-    /// The settings of bitsandbytes with nothing stored in 4 or 8 bits, as merged adapters keep
-    /// them.
+    /// The settings of bitsandbytes in which nothing is stored in 4 or 8 bits, as merged adapters
+    /// keep them.
     NothingQuantised,
     /// No value: the key belongs to another kind of model.
     Never,
@@ -50,7 +51,7 @@ impl At {
         }
     }
 
-    /// Whether `value`, although it has no effect, is worth a word.
+    /// Whether the user should be told that `value` has no effect.
     pub(super) fn tells(self, value: &Value) -> bool {
         matches!(self, At::Told | At::NothingQuantised) && !off(value)
     }
@@ -81,20 +82,20 @@ fn off(value: &Value) -> bool {
     }
 }
 
-/// Keys that describe quantised weights: of transformers, of compressed-tensors' early releases,
-/// and of MLX.
+/// Keys that describe quantised weights: in transformers, in early releases of compressed-tensors,
+/// and in MLX.
 pub(super) const QUANTISED: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 
 /// Keys that share their values and their reason.
 #[derive(Debug)]
 pub(super) struct Row {
     pub keys: &'static [&'static str],
-    /// The values of `model_type` for which the row holds; none for all.
+    /// The values of `model_type` for which the row holds. If empty, it holds for all.
     pub of: &'static [&'static str],
     pub at: At,
-    /// Why nothing changes at these values, or for `At::Never` what the key is.
+    /// The reason why these values have no effect, or for `At::Never` what the key is.
     pub because: &'static str,
-    /// What another value asks for; empty where every value is accepted.
+    /// What another value asks for. It is empty if every value is accepted.
     pub otherwise: &'static str,
 }
 
@@ -130,7 +131,7 @@ const WITHOUT_LAYER_TYPES: &[&str] = &[
     "hunyuan_v1_dense", "hunyuan_v1_moe", "kimi_k2", "llama", "ministral3", "mistral", "mixtral", "mpt", "nemotron",
     "olmo2", "olmoe", "opt", "phi", "phi3", "phimoe", "qwen3_moe", "seed_oss", "stablelm", "starcoder2",
 ];
-/// Those whose modeling file has no sliding window.
+/// The architectures whose modeling file has no sliding window.
 #[rustfmt::skip]
 const WITHOUT_WINDOW: &[&str] = &[
     "apertus", "bloom", "cohere", "deepseek_v2", "deepseek_v3", "deepseek_v32", "ernie4_5_moe", "falcon", "gemma",
@@ -153,10 +154,10 @@ impl Row {
     }
 }
 
-/// The first row that has a key and an architecture is the one that counts.
+/// All rows. The first row that matches a key and an architecture counts.
 #[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
-    // Of any architecture, whatever the value.
+    // Any architecture, any value.
     any(&["architectures", "transformers_version", "name_or_path", "unsloth_version", "unsloth_fixed", "internal_version",
           "is_llama_config", "transformers.js_config", "paddlenlp_version", "author", "created_date", "license", "custom_pipelines",
           "mergekit_version", "unsloth_training"],
@@ -202,7 +203,7 @@ pub(super) const ROWS: &[Row] = &[
         "settings of KoboldAI for its users (aiserver.py of KoboldAI-Client)"),
     any(&["is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size", "tie_encoder_decoder"],
         "of pairs of encoder and decoder; without states of an encoder, attention to them is passed over"),
-    // Of any architecture, at one value.
+    // Any architecture, one value.
     only(&["is_causal"], At::True, "masking_utils.create_causal_mask: what it does without the key",
         "it asks for attention in both directions, which is not computed"),
     only(&["use_bidirectional_attention", "bidirectional"], At::Off, "attention to what came before, as without it",
@@ -234,7 +235,7 @@ pub(super) const ROWS: &[Row] = &[
         "it is a draft for speculative decoding, which runs on the hidden states of another model"),
     only(&["fuse_attention_qkv", "fuse_attention_ffn"], At::Off, "projections are stored one by one",
         "it asks for projections that are stored as one"),
-    // Of some architectures.
+    // Some architectures.
     any(&["max_position_embeddings"], "rotary positions have no table; where a scaling of the frequencies needs the number, it is read"),
     any(&["n_ctx", "n_special", "predict_special_tokens"], "GPT2Config of 2019 wrote them; the modeling files do not read them").of(&["gpt2", "gptj"]),
     only(&["hidden_act", "intermediate_size"], At::Told, "modeling_gpt2 reads `activation_function` and `n_inner`", "").of(&["gpt2"]),
@@ -331,7 +332,7 @@ mod tests {
     use super::*;
 
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config_keys.md");
-    /// Around the table in the page.
+    /// The marks around the table in the page.
     const MARKS: (&str, &str) = ("<!-- table -->\n", "<!-- end of table -->\n");
 
     fn markdown() -> String {
@@ -346,7 +347,7 @@ mod tests {
         table
     }
 
-    /// `REWRITE=1 cargo test --lib the_page` writes it.
+    /// `REWRITE=1 cargo test --lib the_page` writes the table.
     #[test]
     fn the_page_holds_the_table() {
         let page = std::fs::read_to_string(PAGE).unwrap();

@@ -9,15 +9,15 @@ use crate::vocabulary::Activation;
 /// A decoder layer, most often x += mixer(norm(x)); x += ffn(norm(x)).
 #[derive(Clone, Debug)]
 pub struct Layer<W = TensorSpec> {
-    /// Token mixer: attention or what stands in its place. Some hybrids have layers without.
+    /// The token mixer: attention or a part in its place. Some hybrids have layers without one.
     pub mixer: Option<Sublayer<Mixer<W>, W>>,
     pub ffn: Option<Sublayer<Ffn<W>, W>>,
-    /// Both read the stream before either is added to it: x += mixer(norm(x)) + ffn(norm(x))
-    /// (GPT-J).
+    /// True if both read the stream before either is added to it: x += mixer(norm(x)) +
+    /// ffn(norm(x)) (GPT-J).
     pub parallel: bool,
-    /// What an embedding that each token has for this layer adds after both.
+    /// The contribution of the token's embedding for this layer, which is added after both.
     pub embedding_gate: Option<EmbeddingGate<W>>,
-    /// [1]: what the stream is multiplied with after all this (Gemma 4).
+    /// A final factor of the stream, [1] (Gemma 4).
     pub scalar: Option<W>,
 }
 
@@ -25,24 +25,24 @@ pub struct Layer<W = TensorSpec> {
 /// (`LayerEmbeddings`).
 #[derive(Clone, Debug)]
 pub struct EmbeddingGate<W = TensorSpec> {
-    /// From the hidden size to the size of e.
+    /// A projection from the hidden size to the size of e.
     pub gate: Linear<W>,
     pub activation: Activation,
     pub up: Linear<W>,
     pub norm: Norm<W>,
 }
 
-/// A mixer or a feed-forward network between the stream that it reads and the stream that it is
-/// added to.
+/// A mixer or a feed-forward network, with what it reads from the residual stream and how its
+/// output is added.
 #[derive(Clone, Debug)]
 pub struct Sublayer<B, W = TensorSpec> {
     pub reads: Reads<W>,
     pub body: B,
-    /// Norm of its output, before that is added (OLMo 2, Gemma 2).
+    /// The norm of the output, applied before the addition (OLMo 2, Gemma 2).
     pub write_norm: Option<Norm<W>>,
-    /// What its output is multiplied with (Granite).
+    /// The factor of the output (Granite).
     pub factor: f64,
-    /// Norm of the sum, in place of the stream (OPT-350m).
+    /// The norm of the sum, which replaces the stream (OPT-350m).
     pub sum_norm: Option<Norm<W>>,
 }
 
@@ -52,33 +52,33 @@ impl<B> Sublayer<B> {
         Self::reading(Reads::Norm(norm), body)
     }
 
-    /// x += body(what it reads).
+    /// x += body(reads).
     pub fn reading(reads: Reads, body: B) -> Self {
         Self { reads, body, write_norm: None, factor: 1.0, sum_norm: None }
     }
 }
 
 impl<B, W> Sublayer<B, W> {
-    /// Whether its output is added to the stream as it is.
+    /// Whether the output is added to the stream as it is.
     pub fn is_plain(&self) -> bool {
         self.write_norm.is_none() && self.sum_norm.is_none() && self.factor == 1.0
     }
 }
 
-/// What a sublayer reads.
+/// The input of a sublayer.
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant)] // one per layer
 pub enum Reads<W = TensorSpec> {
     /// A norm of the residual stream.
     Norm(Norm<W>),
-    /// What the mixer of the same layer reads: one norm for both (GPT-J, Falcon).
+    /// The input of the mixer of the same layer: both have one norm (GPT-J, Falcon).
     AsMixer,
     /// The residual stream itself (OLMo 2).
     Stream,
 }
 
 impl<W> Layer<W> {
-    /// The earlier layer whose keys and values its attention uses, where it has none of its own.
+    /// The earlier layer whose keys and values the attention uses, if it has none of its own.
     pub fn borrows(&self) -> Option<usize> {
         match &self.mixer.as_ref()?.body {
             Mixer::Attention(attention) => match attention.qkv {
@@ -91,12 +91,12 @@ impl<W> Layer<W> {
 }
 
 impl Layer {
-    /// x += mixer(what it reads); x += ffn(what it reads), with nothing behind them.
+    /// x += mixer(reads); x += ffn(reads), with nothing after them.
     pub fn of(mixer: Option<Sublayer<Mixer>>, ffn: Option<Sublayer<Ffn>>) -> Self {
         Self { mixer, ffn, parallel: false, embedding_gate: None, scalar: None }
     }
 
-    /// The same with what both sublayers add multiplied with `factor`.
+    /// The same layer with `factor` on what both sublayers add.
     pub fn with_factor(mut self, factor: f64) -> Self {
         if let Some(mixer) = &mut self.mixer {
             mixer.factor = factor;
@@ -113,8 +113,8 @@ impl Layer {
         Self::of(Some(mixer), Some(ffn))
     }
 
-    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms in the order in which
-    /// they are computed.
+    /// x += norm(mixer(norm(x))); x += norm(ffn(norm(x))), with the norms in the order of
+    /// computation.
     pub fn of_four_norms([before, mixed, between, fed]: [Norm; 4], mixer: Mixer, ffn: Ffn) -> Self {
         let (mut mixer, mut ffn) = (Sublayer::new(before, mixer), Sublayer::new(between, ffn));
         (mixer.write_norm, ffn.write_norm) = (Some(mixed), Some(fed));
@@ -134,8 +134,8 @@ impl Layer {
         Self::of(Some(mixer), Some(ffn))
     }
 
-    /// What a pass needs of the layer; without `ffn` the norm before the feed-forward network
-    /// stays, since it is shown, and nothing behind it.
+    /// The weights of the layer that a pass needs. Without `ffn`, the norm before the feed-forward
+    /// network stays, because observers see its output, and what follows it is left out.
     pub fn needed(&self, ffn: bool) -> Self {
         let mut needed = self.clone();
         if let (Some(sublayer), false) = (&mut needed.ffn, ffn) {
@@ -145,7 +145,7 @@ impl Layer {
         needed
     }
 
-    /// The experts, where the feed-forward network is a mixture.
+    /// The experts, if the feed-forward network is a mixture.
     pub fn moe(&self) -> Option<&Moe> {
         match &self.ffn.as_ref()?.body {
             Ffn::Moe(moe) => Some(moe),

@@ -1,6 +1,7 @@
-//! The leaves of a model: what the weight at each of them does, and the one walk over them.
+//! The leaves of a model: the role of each weight, and the one walk over all weights.
 
-/// What a weight does; decides the precision it is kept in and how a synthetic one is drawn.
+/// The role of a weight. It decides the precision in which the weight is kept, and how a synthetic
+/// one is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Weight of the norm whose output the mixer reads.
@@ -25,21 +26,21 @@ pub enum Role {
     ALog,
     DtBias,
     CorrectionBias,
-    /// A factor on the whole stream.
+    /// A factor of the whole stream.
     StreamFactor,
-    /// A number, or a few, that some function is made with.
+    /// A parameter of some function, of one or a few numbers.
     Parameter,
 }
 
 impl Role {
-    /// Whether −∞ has a meaning: it enters as its exponential, 0, or is added to scores of which
-    /// the largest are chosen.
+    /// Whether −∞ has a meaning: the weight enters as its exponential, 0, or is added to scores of
+    /// which the largest are chosen.
     pub fn may_be_minus_infinity(self) -> bool {
         matches!(self, Role::ALog | Role::DtBias | Role::Sinks | Role::CorrectionBias)
     }
 
-    /// Kept in f32 whatever the compute dtype: small, and either scale factors or decisive for
-    /// routing.
+    /// True if the weight is kept in f32 whatever the compute dtype is, because it is small and
+    /// either a scale factor or decisive for routing.
     pub fn in_f32(self) -> bool {
         !matches!(self, Role::FromAttnIn | Role::FromFfnIn | Role::Inner | Role::ToResidual)
     }
@@ -47,13 +48,13 @@ impl Role {
 
 /// A part of a model with weights `W`.
 ///
-/// What is read, what is counted and what synthetic models have is one walk over the description of
-/// a part; what was read takes its place in the loaded part by the same walk again. So nothing is
-/// looked up by its name.
+/// What is read, what is counted and what synthetic models have follows from one walk over the
+/// description of a part. The weights that were read take their places in the loaded part by the
+/// same walk. So nothing is looked up by its name.
 pub trait Leaves<W> {
-    /// The same part with other weights.
+    /// The same part with weights of another type.
     type With<U>;
 
-    /// Puts `f` of each weight in its place.
+    /// Replaces each weight by `f` of it.
     fn map<U>(&self, f: &mut dyn FnMut(&W, Role) -> U) -> Self::With<U>;
 }

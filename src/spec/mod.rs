@@ -1,8 +1,8 @@
 //! A model as data: what each decoder layer computes, and from which tensors of the checkpoint.
 //!
-//! The files of `arch/` make a `ModelSpec` from a `config.json`; the executor runs any of them.
-//! Names are those of the whole model in transformers, prefixes included, whatever a checkpoint
-//! calls them (`naming.rs`). Shapes are [out, in] for projections unless said otherwise.
+//! The files of `arch/` make a `Model` from a `config.json`, and the engine runs any of them. Names
+//! are those of the whole model in transformers, prefixes included, whatever the checkpoint has
+//! (`naming.rs`). Shapes are [out, in] for projections unless stated otherwise.
 
 pub mod arch;
 pub mod catalogue;
@@ -38,26 +38,26 @@ pub use mixer::{
 };
 pub use weight::{Rows, StoredTensor, TensorSpec};
 
-/// The head's weight, under the name that all architectures have for it.
+/// The name of the head's weight in all architectures.
 pub const HEAD: &str = "lm_head.weight";
 
 /// Learned absolute positions, added to the token embeddings (GPT-2, OPT).
 #[derive(Clone, Debug)]
 pub struct Positions {
     pub weight: TensorSpec,
-    /// Row of position 0.
+    /// The row of position 0.
     pub offset: usize,
 }
 
-/// Embeddings that each token has for each layer (Gemma 4's per-layer embeddings), [layers][size]
-/// behind one another: (table(token) * factor + norm(projection(token embedding) *
-/// projection_factor)) * sum_factor. The norm is over each layer's.
+/// Embeddings of each token for each layer (Gemma 4's per-layer embeddings), [layers][size]
+/// contiguous: (table(token) * factor + norm(projection(token embedding) * projection_factor)) *
+/// sum_factor. The norm is over the embedding of each layer.
 #[derive(Clone, Debug)]
 pub struct LayerEmbeddings<W = TensorSpec> {
-    /// [vocab, layers * size], of which rows are read.
+    /// The table [vocab, layers * size], of which single rows are read.
     pub table: TensorSpec,
     pub factor: f64,
-    /// From the hidden size.
+    /// A projection from the hidden size.
     pub projection: Linear<W>,
     pub projection_factor: f64,
     pub norm: Norm<W>,
@@ -69,32 +69,34 @@ pub struct Model {
     pub model_type: String,
     pub vocab_size: usize,
     pub hidden_size: usize,
-    /// [vocab, hidden], or narrower where `project_in` widens it.
+    /// The embedding, [vocab, hidden], or narrower if `project_in` widens it.
     pub embedding: TensorSpec,
-    /// Factor on token embeddings (Gemma).
+    /// The factor of token embeddings (Gemma).
     pub embedding_factor: f64,
-    /// Of the sum of all embeddings, before the first layer (Bloom).
+    /// The norm of the sum of all embeddings, before the first layer (Bloom).
     pub embedding_norm: Option<Norm>,
-    /// From the width of the embedding to the hidden size, and back before the head (OPT).
+    /// The projections from the width of the embedding to the hidden size, and back before the head
+    /// (OPT).
     pub project_in: Option<Linear>,
     pub project_out: Option<Linear>,
     pub positions: Option<Positions>,
     pub layer_embeddings: Option<LayerEmbeddings>,
     pub layers: Vec<Layer>,
-    /// Before the head; some OPT checkpoints have none.
+    /// The norm before the head. Some OPT checkpoints have none.
     pub final_norm: Option<Norm>,
-    /// [vocab, hidden]; the embedding itself when tied, unless the files have a head of their own.
+    /// The head, [vocab, hidden]. It is the embedding itself when tied, unless the files have a
+    /// head of their own.
     pub head: TensorSpec,
-    /// [vocab], added to the logits (Phi, GPT-J).
+    /// The bias of the logits, [vocab] (Phi, GPT-J).
     pub head_bias: Option<TensorSpec>,
-    /// Factor on the logits (Cohere, Granite).
+    /// The factor of the logits (Cohere, Granite).
     pub logit_factor: f64,
-    /// cap * tanh(logit / cap) in place of a logit, after the factor (Gemma 2).
+    /// If present, cap * tanh(logit / cap) replaces a logit, after the factor (Gemma 2).
     pub logit_softcap: Option<f64>,
-    /// Whether the config ties head and embedding.
+    /// True if the config ties head and embedding.
     pub tied: bool,
-    /// Sequences longer than this cannot be computed: there are no more learned positions, or it
-    /// would be another computation.
+    /// The limit of a sequence's length. Longer ones cannot be computed, because there are no more
+    /// learned positions or the computation would be another.
     pub max_positions: Option<MaxPositions>,
 }
 
@@ -106,7 +108,7 @@ pub struct Ends {
     pub tied: bool,
 }
 
-/// The most positions that a model can be computed for, and why.
+/// The largest number of positions for which a model can be computed, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MaxPositions {
     pub positions: usize,
@@ -114,14 +116,14 @@ pub struct MaxPositions {
 }
 
 impl MaxPositions {
-    /// As many as the table of learned positions has.
+    /// The limit of a table of `positions` learned positions.
     pub fn learned(positions: usize) -> Self {
         Self { positions, why: "it has learned no more positions" }
     }
 }
 
-/// What stands between the last layer and the head, and only the logits need (the head is read in
-/// blocks of rows).
+/// The weights between the last layer and the head, which only the logits need. The head itself is
+/// read in blocks of rows.
 #[derive(Clone, Debug)]
 pub struct BeforeHead<W = TensorSpec> {
     pub final_norm: Option<Norm<W>>,
@@ -130,7 +132,7 @@ pub struct BeforeHead<W = TensorSpec> {
 }
 
 impl Model {
-    /// A model with nothing special: callers change the fields in which they differ.
+    /// A model without optional parts. Callers change the fields in which they differ.
     pub fn new(model_type: &str, hidden_size: usize, ends: Ends, layers: Vec<Layer>, final_norm: Norm) -> Self {
         let Ends { embedding, head, tied } = ends;
         Self {
@@ -163,13 +165,13 @@ impl Model {
         }
     }
 
-    /// Whether a pass needs the feed-forward network of this layer: that of the last layer feeds
-    /// nothing but what lies beyond it, such as the logits.
+    /// Whether a pass needs the feed-forward network of this layer. The one of the last layer feeds
+    /// only what comes after it, such as the logits.
     pub fn needs_ffn(&self, layer: usize, beyond: bool) -> bool {
         beyond || layer + 1 < self.layers.len()
     }
 
-    /// Layers whose keys and values later ones use, of those that are done when `done` layers are.
+    /// The layers before layer `done` whose keys and values are borrowed by `done` or later layers.
     pub fn lenders(&self, done: usize) -> Vec<usize> {
         let borrowed: BTreeSet<usize> = self.layers.iter().skip(done).filter_map(Layer::borrows).collect();
         borrowed.into_iter().filter(|from| *from < done).collect()
@@ -183,13 +185,13 @@ impl Model {
         }
     }
 
-    /// What the sublayers read: the sites that a record has, in the order in which they are
-    /// computed. A layer with one norm for both sublayers has one.
+    /// The inputs of the sublayers: the sites that a record has, in the order of computation. A
+    /// layer with one norm for both sublayers has one.
     pub fn norm_sites(&self) -> Vec<SiteId> {
         self.read_sites(|reads| !matches!(reads, Reads::AsMixer))
     }
 
-    /// The same with the site of each sublayer, whatever it shares.
+    /// The same with one site for each sublayer, whether it shares its norm or not.
     pub fn sublayer_sites(&self) -> Vec<SiteId> {
         self.read_sites(|_| true)
     }
@@ -204,7 +206,7 @@ impl Model {
         self.layers.iter().enumerate().flat_map(of).collect()
     }
 
-    /// Routed experts per layer and how many a token visits; (0, 0) for a dense model.
+    /// Number of routed experts per layer, and how many a token visits; (0, 0) for a dense model.
     pub fn experts(&self) -> (usize, usize) {
         self.layers.iter().find_map(Layer::moe).map_or((0, 0), |moe| (moe.num_experts, moe.top_k))
     }

@@ -1,5 +1,5 @@
-//! What a config and the names of tensors say of quantised weights. Formats that are read stand in
-//! `formats/`; others are refused in words that say what they are. Their files are good.
+//! Finds quantised weights from the config and the names of tensors. `formats/` has the formats
+//! that are read. Others are refused with a message that names them, because their files are good.
 
 use serde_json::{Map, Value};
 
@@ -8,15 +8,15 @@ use super::keys::{At, QUANTISED};
 use crate::error::{Error, Result};
 use crate::formats::{HINT, Settings};
 
-/// Keys that tell the bits of a weight.
+/// Keys with the number of bits of a weight.
 const BITS: [&str; 3] = ["bits", "num_bits", "w_bit"];
 
-/// What stands beside a quantised weight that is not read: endings that take the place of
-/// `.weight`, and the method that writes them.
+/// The tensors beside a quantised weight that is not read: endings in place of `.weight`, and the
+/// method that writes them.
 const BESIDE: &[(&[&str], &str)] = &[(&[".W_q"], "HQQ"), (&[".scales"], "MLX")];
 
-/// The method by which the weight of this name is quantised, if it is one that is not read and the
-/// names of its neighbours say so.
+/// The method by which the weight of this name is quantised, if the names of its neighbours show
+/// one that is not read.
 pub fn method(tensor: &str, has: &dyn Fn(&str) -> bool) -> Option<&'static str> {
     let stem = tensor.strip_suffix(".weight")?;
     let row = BESIDE.iter().find(|(endings, _)| endings.iter().any(|ending| has(&format!("{stem}{ending}"))));
@@ -28,11 +28,11 @@ pub fn stored(what: &str, method: &str) -> Error {
     Error::unsupported(format!("{what}: the weight is quantised ({method})")).hint(HINT)
 }
 
-/// What a config says of quantised weights. What describes none is left to the table of keys:
-/// leftovers with nothing packed, and values that make no sense.
+/// The settings of quantised weights in a config. Values that describe none are left to the table
+/// of keys: leftovers without any packed weight, and values without a meaning.
 ///
 /// # Errors
-/// `unsupported` for what is not read.
+/// `unsupported` for settings that are not read.
 pub fn settings(c: &Config) -> Result<Settings> {
     let Some((key, Value::Object(values))) = QUANTISED.into_iter().find_map(|key| Some((key, c.peek(key)?))) else {
         return Ok(Settings::default());
@@ -47,12 +47,12 @@ pub fn settings(c: &Config) -> Result<Settings> {
         return Err(Error::unsupported(format!("{place}: the weights are quantised (MLX{bits})")).hint(HINT));
     }
     let mut values = values.clone();
-    // DeepSeek-V4 says beside them what its experts are.
+    // DeepSeek-V4 states the type of its experts in a key of its own.
     if let Some(experts) = c.get("expert_dtype") {
         values.entry("expert_dtype").or_insert_with(|| experts.clone());
     }
     let settings = Settings::parse(&values, place, None)?;
-    // Read, whatever else it holds.
+    // The key counts as read, whatever else it holds.
     c.without_effect(&QUANTISED);
     Ok(settings)
 }

@@ -1,6 +1,5 @@
 //! Reads rotary embeddings from a config: the old spelling (`rope_theta`, `rope_scaling`), that of
-//! transformers 5 (`rope_parameters`), and both at once. Ropes are compared by what they compute,
-//! not by how they are spelled.
+//! transformers 5 (`rope_parameters`), or both. Two spellings agree if the ropes compute the same.
 
 use serde_json::{Map, Value};
 
@@ -13,20 +12,20 @@ use crate::outside;
 pub(super) use super::rope_section::{DEFAULTS, RopeDefaults};
 
 impl Rope {
-    /// From `rope_theta` + `rope_scaling` + `partial_rotary_factor`, or from `rope_parameters`,
-    /// which holds all three. Both may be there where they come to the same.
+    /// Reads `rope_theta`, `rope_scaling` and `partial_rotary_factor`, or `rope_parameters`, which
+    /// holds all three. A config may have both if they agree.
     ///
     /// # Errors
-    /// When a key changes the frequencies in a way that is not computed, or two spellings
+    /// An error if a key changes the frequencies in a way that is not computed, or two spellings
     /// contradict each other.
     pub fn from_config(c: &Config, head_dim: usize, defaults: &RopeDefaults) -> Result<Self> {
-        // Marks the keys as read, which is all that some kinds of scaling do with them.
+        // This marks the keys as read. Some kinds of scaling do nothing else with them.
         for key in ["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"] {
             c.get(key);
         }
         let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
-        // As in the reference, an empty `rope_scaling` is none, and any other comes before
-        // `rope_parameters`.
+        // As in the reference, an empty `rope_scaling` counts as missing, and any other has
+        // precedence over `rope_parameters`.
         match (parameters, scaling.filter(|map| !map.is_empty())) {
             (Some(parameters), Some(scaling)) => {
                 let (one, other) = (
@@ -51,12 +50,13 @@ impl Rope {
 }
 
 impl Rope {
-    /// The rope of the layers of type `name`, where those of each type have their own: from the
-    /// object of that name in `rope_parameters`, or from the keys of the old spelling. Of these,
+    /// Reads the rope of the layers of type `name`, if each type has its own: from the object of
+    /// that name in `rope_parameters`, or from the keys of the old spelling. In the old spelling,
     /// `rope_theta` and `rope_scaling` are the rope of the `main` type.
     ///
     /// # Errors
-    /// As of `from_config`, and where `rope_parameters` are not objects by type of layer.
+    /// As for `from_config`, and an error if `rope_parameters` does not hold objects by type of
+    /// layer.
     pub fn of_type(c: &Config, head_dim: usize, name: &str, main: bool, defaults: &RopeDefaults) -> Result<Self> {
         for key in ["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"] {
             c.get(key);
@@ -76,22 +76,23 @@ impl Rope {
                 params = object.clone();
             }
         }
-        // As in the reference, what the old spelling says comes on top.
+        // As in the reference, the old spelling overrides these values.
         params.extend(scaling.filter(|_| main).cloned().unwrap_or_default());
         let of = if main { Of::MainType } else { Of::OtherType };
         Section { c, key, params: &params, of }.read(head_dim, defaults)
     }
 }
 
-/// A number that must be among the parameters of the rope, and says something beside its angles.
+/// A number that must be among the parameters of the rope, and that has a meaning besides the
+/// angles.
 ///
 /// # Errors
-/// When it is missing or no number.
+/// An error if it is missing or not a number.
 pub(super) fn parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<f64> {
     parameters(c, defaults, |section| section.required(name))
 }
 
-/// The same, where it may be missing.
+/// As `parameter`, for a number that may be missing.
 pub(super) fn opt_parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> Result<Option<f64>> {
     parameters(c, defaults, |section| section.number(name))
 }

@@ -1,4 +1,5 @@
-//! The object of a config that says how ropes turn, with errors that name the key inside it.
+//! The object of a config that describes rotary embeddings, with errors that name the key inside
+//! it.
 
 use serde_json::{Map, Value, json};
 
@@ -8,15 +9,15 @@ use crate::error::{Error, Result};
 use crate::outside;
 use crate::vocabulary::Pairs;
 
-/// What both are called inside the object.
+/// The names of both keys inside the object.
 const THETA: &str = "rope_theta";
 const SHARE: &str = "partial_rotary_factor";
 
-/// The object where a config has none, as it is called in messages.
+/// The name in messages of the object that a config leaves out.
 pub(super) const IMPLIED: &str = "rope_parameters (left out)";
 
-/// YaRN's full turns within the original context, above which a frequency stays and below which it
-/// is divided.
+/// YaRN's numbers of full rotations in the original context: above the first a frequency stays, and
+/// below the second it is divided.
 const BETA_FAST: f64 = 32.0;
 const BETA_SLOW: f64 = 1.0;
 
@@ -38,36 +39,38 @@ const ROPE_KEYS: &[&str] = &[
     "mrope_section",
 ];
 
-/// Keys that other programs write there and transformers ignores with a warning: for vLLM
-/// (`attn_factor`, `extrapolation_factor`), by YaRN's authors (`finetuned`), of the Hunyuan and
+/// Keys that other programs write there and that transformers ignores with a warning: vLLM
+/// (`attn_factor`, `extrapolation_factor`), YaRN's authors (`finetuned`), and the Hunyuan and
 /// Qwen-VL families (`alpha`, `mrope_interleaved`).
 const FOREIGN_ROPE_KEYS: &[&str] = &["attn_factor", "extrapolation_factor", "finetuned", "alpha", "mrope_interleaved"];
 
-/// What transformers takes for the rope of an architecture where its config says nothing.
+/// The rope of an architecture in transformers if its config has no value.
 pub struct RopeDefaults {
     pub theta: f64,
-    /// Share of a head that turns; `None` where the architecture knows no partial rotary embedding.
+    /// The share of a head that is rotated. None if the architecture has no partial rotary
+    /// embedding.
     pub partial_rotary_factor: Option<f64>,
-    /// What the config calls `rope_theta` and `partial_rotary_factor` beside the object; other
-    /// names than these are read there, and these are not.
+    /// The names of `rope_theta` and `partial_rotary_factor` in the config, outside the object.
+    /// Only these names are read there.
     pub theta_key: &'static str,
     pub share_key: &'static str,
-    /// `original_max_position_embeddings` beside the object, where the config leaves it out.
+    /// The value of `original_max_position_embeddings`, outside the object, if the config leaves it
+    /// out.
     pub original: Option<f64>,
     pub pairs: Pairs,
-    /// Types of layers, for each of which `rope_parameters` may hold an object.
+    /// Types of layers for each of which `rope_parameters` may hold an object.
     pub layer_types: &'static [&'static str],
-    /// A base that `alpha` stretches once and for all is what the kind "dynamic" means (Hunyuan).
+    /// True if the kind "dynamic" means a base that `alpha` stretches for all lengths (Hunyuan).
     pub alpha: bool,
-    /// Keys of `rope_parameters` that say nothing of angles: the architecture reads them itself.
+    /// Keys of `rope_parameters` that do not affect angles. The architecture reads them itself.
     pub read_elsewhere: &'static [&'static str],
-    /// `rope_parameters` as JSON, where they are left out altogether.
+    /// The value of `rope_parameters` as JSON, if the config leaves it out.
     pub parameters: Option<&'static str>,
-    /// Other names for the kind of scaling that is called "longrope".
+    /// Other names of the kind of scaling "longrope".
     pub longrope: &'static [&'static str],
 }
 
-/// Llama's own, which most relatives keep.
+/// The defaults of Llama, which most related architectures share.
 pub(super) const DEFAULTS: RopeDefaults = RopeDefaults {
     theta: 10_000.0,
     partial_rotary_factor: None,
@@ -103,14 +106,14 @@ pub(super) struct Section<'a> {
     pub of: Of,
 }
 
-/// The layers that an object is read for: all of them, or those of one type that have a rope of
-/// their own.
+/// The layers for which an object is read: all layers, or those of one type that has a rope of its
+/// own.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Of {
     Model,
-    /// Keys beside the object count for these layers.
+    /// The keys outside the object count for these layers.
     MainType,
-    /// They do not.
+    /// The keys outside the object do not count for these layers.
     OtherType,
 }
 
@@ -137,8 +140,8 @@ impl Section<'_> {
         self.c.tell(&format!("{}.{name}", self.key), says);
     }
 
-    /// A number that stands inside the object or beside it, where it is called `other`. Inside
-    /// counts, as in the reference.
+    /// A number inside the object, or outside it under the name `other`. The one inside has
+    /// precedence, as in the reference.
     fn inside_or_beside(&self, name: &str, other: &str) -> Result<Option<f64>> {
         let beside =
             |key: &str| Ok::<_, Error>(self.c.opt_f64(key)?.filter(|_| self.of != Of::OtherType || key != name));
@@ -177,15 +180,15 @@ impl Section<'_> {
         }
         if defaults.alpha && self.kind()? == "dynamic" {
             let stretch = self.required("alpha")?.powf(head_dim as f64 / (head_dim as f64 - 2.0));
-            // Every release has the others beside it.
+            // Every release has the other keys beside `alpha`.
             self.unread("dynamic", &["alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"])?;
             return Ok(Rope { theta: theta * stretch, dim, pairs: defaults.pairs, scaling: Scaling::None });
         }
         Ok(Rope { theta, dim, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
     }
 
-    /// One object for each type of layer, as transformers 5 writes them. Accepted where all come to
-    /// the same.
+    /// Reads one object for each type of layer, as transformers 5 writes them. They are accepted if
+    /// all describe the same rope.
     fn read_layers(&self, head_dim: usize, defaults: &RopeDefaults) -> Result<Rope> {
         let mut first: Option<(&str, Rope)> = None;
         for (name, value) in self.params {
@@ -231,8 +234,8 @@ impl Section<'_> {
         }
     }
 
-    /// The context before it was stretched. A key beside the object of a model comes first, as in
-    /// the reference, and where there is none the model's context is taken.
+    /// The context before it was extended. As in the reference, a key of the model outside the
+    /// object has precedence, and without one the model's context is used.
     fn original(&self, defaults: &RopeDefaults) -> Result<f64> {
         const NAME: &str = "original_max_position_embeddings";
         let beside = self.c.opt_f64(NAME)?.or(defaults.original).filter(|_| self.of == Of::Model);
@@ -266,8 +269,7 @@ impl Section<'_> {
             "dynamic" => {
                 let scaling = Scaling::Dynamic {
                     factor: self.required("factor")?,
-                    // Not `original_max_position_embeddings`, which the reference does not read
-                    // here.
+                    // The reference does not read `original_max_position_embeddings` here.
                     original: self.c.f64("max_position_embeddings")?,
                 };
                 (scaling, &["factor"])
@@ -312,8 +314,9 @@ impl Section<'_> {
         Ok(scaling)
     }
 
-    /// What this kind of scaling does not read: keys of other kinds and known additions of other
-    /// programs have no effect in the reference, which warns of them; others are an error.
+    /// Checks the keys that this kind of scaling does not read. Keys of other kinds and known
+    /// additions of other programs have no effect in the reference, which warns about them. Any
+    /// other key is an error.
     fn unread(&self, kind: &str, read: &[&str]) -> Result<()> {
         let common = ["rope_type", "type", "rope_theta", "partial_rotary_factor"];
         for (name, value) in self.params {
@@ -366,11 +369,11 @@ impl Section<'_> {
             None => self.c.f64("max_position_embeddings")? / original,
         };
         let truncate = match self.params.get("truncate") {
-            // Of a type of layer the reference does not look for it.
+            // The reference does not look for it in an object for a type of layer.
             _ if self.of != Of::Model => true,
             None => true,
             Some(Value::Bool(value)) => *value,
-            // Not a missing key for the reference, and no "true" either.
+            // For the reference, null is not a missing key, and it does not count as true.
             Some(Value::Null) => false,
             Some(other) => {
                 return Err(self.wrong("truncate", &format!("is {}, expected {}", shown(other), json!(true))));
@@ -384,7 +387,7 @@ impl Section<'_> {
                 }
                 _ => yarn_mscale(factor, 1.0),
             };
-        // As in the reference, 0 stands for the default.
+        // As in the reference, 0 means the default.
         let beta = |name, default| Ok(self.number(name)?.filter(|beta| *beta != 0.0).unwrap_or(default));
         Ok(Scaling::Yarn {
             factor,

@@ -37,7 +37,7 @@ fn gpt_oss_yarn_temperature() {
 #[test]
 fn spellings_that_transformers_takes_for_the_same_are_the_same() {
     for (one, other) in [
-        // Unread, with a warning.
+        // These keys are unread, with a warning.
         (
             r#"{"type": "yarn", "factor": 4, "original_max_position_embeddings": 8, "attn_factor": 0.5, "finetuned": true,
             "extrapolation_factor": 2}"#,
@@ -55,7 +55,7 @@ fn spellings_that_transformers_takes_for_the_same_are_the_same() {
             r#"{"rope_type": "default", "mrope_section": [2, 3, 3], "mrope_interleaved": true}"#,
             r#"{"rope_type": "default"}"#,
         ),
-        // Another spelling.
+        // This is another spelling of no scaling.
         (r#"{"type": "linear", "rope_type": "default", "factor": 1.0}"#, "null"),
         (r#"{"type": "linear", "rope_type": null, "factor": 2.0}"#, r#"{"rope_type": "linear", "factor": 2}"#),
         ("{}", "null"),

@@ -218,8 +218,8 @@ impl<W> Leaves<W> for SharedExpert<W> {
     }
 }
 
-/// Router and shared expert: routed experts come one by one, as the `Mlp` that `Experts::network`
-/// describes.
+/// The router and the shared expert. Routed experts are read one by one, as the `Mlp` that
+/// `Experts::network` describes.
 impl<W> Leaves<W> for Moe<W> {
     type With<U> = Moe<U>;
 
@@ -295,7 +295,7 @@ impl<W> Leaves<W> for LayerEmbeddings<W> {
     }
 }
 
-/// Everything but the routed experts.
+/// All weights but those of the routed experts.
 impl<W> Leaves<W> for Layer<W> {
     type With<U> = Layer<U>;
 

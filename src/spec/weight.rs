@@ -1,4 +1,4 @@
-//! Weights of a model as the checkpoint has them.
+//! Weights of a model as they are stored in the checkpoint.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use safetensors::Dtype;
 
 use crate::formats::{self, Along, Coding};
 
-/// A weight of the model: which tensor of the checkpoint it is, and how that is stored.
+/// A weight of the model: the tensor of the checkpoint that holds it, and how it is stored.
 #[derive(Clone, Debug)]
 pub struct TensorSpec {
     pub name: String,
-    /// Of the whole tensor, as plain floats.
+    /// The shape of the whole tensor as plain floats.
     pub shape: Vec<usize>,
-    /// Where it is not plain floats: several tensors hold it.
+    /// The coding of a weight that is not stored as plain floats. Several tensors hold it.
     pub coding: Option<Arc<dyn Coding>>,
-    /// Of a tensor that stacks one matrix for each expert, the one that is meant.
+    /// The expert's index, if the tensor stacks one matrix for each expert.
     pub slice: Option<usize>,
-    /// Of a matrix, or of each in a stack, the rows that are meant, where several weights lie one
+    /// The rows of the matrix, or of each matrix of a stack, if several weights are stored one
     /// below the other.
     pub rows: Option<Rows>,
 }
 
-/// Some rows of a matrix of `of` rows.
+/// A range of rows of a matrix that has `of` rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rows {
     pub first: usize,
@@ -30,18 +30,18 @@ pub struct Rows {
     pub of: usize,
 }
 
-/// A tensor of the checkpoint as it lies there.
+/// A stored tensor of the checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredTensor {
     pub name: String,
     pub shape: Vec<usize>,
-    /// Of codes and scales; none for plain floats, which may be of several types.
+    /// The type of codes and scales. None for plain floats, which may be of several types.
     pub dtype: Option<Dtype>,
-    /// How it lies along the weight.
+    /// The division of the tensor along the weight.
     pub along: Along,
-    /// How many weights it holds.
+    /// Number of weights that it holds.
     pub weights: u64,
-    /// Of the codes of a weight, the format in words.
+    /// The format of the codes of a weight, in words.
     pub format: Option<String>,
 }
 
@@ -63,13 +63,13 @@ impl TensorSpec {
         Self { slice: Some(index), ..self.clone() }
     }
 
-    /// Rows `first..first + count` of it.
+    /// Rows `first..first + count` of this weight.
     pub fn rows(&self, first: usize, count: usize) -> Self {
         let of = self.shape[self.shape.len() - 2];
         Self { rows: Some(Rows { first, count, of }), ..self.clone() }
     }
 
-    /// Of what is loaded.
+    /// The shape of the loaded weight.
     pub fn loaded_shape(&self) -> Vec<usize> {
         let mut shape = if self.slice.is_some() { self.shape[1..].to_vec() } else { self.shape.clone() };
         if let Some(rows) = self.rows {
@@ -79,7 +79,8 @@ impl TensorSpec {
         shape
     }
 
-    /// Rows of a matrix, or of each in a stack, in the tensor; what is no matrix is one row.
+    /// Number of rows of the matrix, or of each matrix of a stack, in the tensor. Any other tensor
+    /// counts as one row.
     fn height(&self) -> usize {
         self.rows.map(|rows| rows.of).unwrap_or_else(|| match self.shape[usize::from(self.slice.is_some())..] {
             [.., rows, _] => rows,
@@ -87,30 +88,31 @@ impl TensorSpec {
         })
     }
 
-    /// The rows that are meant.
+    /// The rows of the matrix that belong to this weight.
     pub fn own_rows(&self) -> Range<usize> {
         self.rows.map_or(0..self.height(), |rows| rows.first..rows.first + rows.count)
     }
 
-    /// The rows that are read for them: as many more as belong to the same codes and scales.
+    /// The rows that are read for `own_rows`. Rows that share codes or scales with them are
+    /// included.
     pub fn window(&self) -> Range<usize> {
         let own = self.own_rows();
         self.coding.as_ref().map_or(own.clone(), |coding| formats::window(coding.pieces(), &own, self.height()))
     }
 
-    /// Which of `bytes` bytes of `tensor`, one of those that hold it, are read for it; those are in
-    /// one piece.
+    /// The contiguous range of the `bytes` bytes of `tensor`, one of those that hold this weight,
+    /// that is read for it.
     pub fn own_bytes(&self, tensor: &StoredTensor, bytes: u64) -> Range<u64> {
         let (slice, experts) = self.slice.map_or((0, 1), |slice| (slice, self.shape[0]));
         tensor.along.own_bytes(bytes, (slice, experts), &self.window(), self.height())
     }
 
-    /// Values after loading.
+    /// Number of values after loading.
     pub fn elements(&self) -> usize {
         self.loaded_shape().iter().product()
     }
 
-    /// The tensors of the checkpoint that hold it, stacks as a whole.
+    /// The tensors of the checkpoint that hold this weight, with stacks as a whole.
     pub fn stored(&self) -> Vec<StoredTensor> {
         let weights = self.shape.iter().product::<usize>() as u64;
         let Some(coding) = &self.coding else {

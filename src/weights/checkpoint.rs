@@ -1,9 +1,9 @@
 //! A checkpoint, on disk or on the hub: config.json and one or more safetensors or PyTorch files,
-//! read tensor by tensor at given offsets.
+//! whose tensors are read at given offsets.
 //!
-//! Opening reads headers only; every read is counted. Damage is found when the checkpoint is opened
-//! (missing shards, truncated files, headers that do not fit). Which of several tensors of one name
-//! is the model's is decided as transformers does, and noted.
+//! Opening a checkpoint reads only headers, and every read is counted. Damage is found at that
+//! time: missing shards, truncated files, headers that do not fit. If a tensor occurs several
+//! times, the choice is that of transformers, and the user is told.
 
 use std::collections::HashMap;
 use std::collections::hash_map;
@@ -31,40 +31,40 @@ use crate::spec::quantised;
 use crate::spec::{StoredTensor, TensorSpec};
 use crate::words::hex;
 
-/// Sizes of a shape that a message shows.
+/// Number of sizes of a shape that a message shows.
 const SHOWN_SIZES: usize = 8;
-/// Files up to this size are hashed whole for provenance; of larger ones only the header is.
+/// The largest file that is hashed whole for provenance, in bytes. Of a larger file only the header
+/// is hashed.
 const HASH_WHOLE: u64 = 64 << 20;
-/// Of those, `sample` reads so many pieces of so many bytes: other weights differ nearly
-/// everywhere.
+/// Number of pieces that `sample` reads of a larger file. Other weights differ nearly everywhere.
 const SAMPLES: u64 = 64;
 const SAMPLE_BYTES: u64 = 4096;
-/// To see whether two tensors are the same, so many pieces of so many bytes are read of each.
+/// Number of pieces of each tensor that are compared to see whether two tensors are the same.
 const ALIKE: u64 = 4;
 const ALIKE_BYTES: u64 = 4096;
 
 #[derive(Clone)]
 pub struct Entry {
-    /// As it is called in its file.
+    /// The tensor's name in its file.
     pub name: String,
     file: usize,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// In elements, where its numbers do not lie one behind the other.
+    /// The strides in elements, if its numbers are not contiguous.
     strides: Option<Vec<usize>>,
-    /// Absolute offset of the data in the file, bytes.
+    /// Offset of the data in the file in bytes.
     begin: u64,
     pub bytes: u64,
 }
 
 impl Entry {
-    /// Bytes `range` of the tensor's data, in the file.
+    /// The range of the file with bytes `range` of the tensor's data.
     pub fn part(&self, range: Range<u64>) -> FileRange {
         FileRange { file: self.file, range: self.begin + range.start..self.begin + range.end }
     }
 
-    /// Where in a page of the file byte `offset` of the tensor's data lies: memory that lies alike
-    /// can be read into directly.
+    /// The offset in a page of the file of byte `offset` of the tensor's data. Memory with the same
+    /// offset in its page can be read into directly.
     pub fn phase(&self, offset: u64) -> usize {
         ((self.begin + offset) % PAGE as u64) as usize
     }
@@ -75,17 +75,17 @@ pub struct Checkpoint {
     pub place: String,
     source: Arc<dyn ByteSource>,
     pub hashes: Vec<FileHash>,
-    /// What the user should know of how its tensors were chosen.
+    /// Facts about the choice of tensors that the user should know.
     pub notes: Vec<String>,
     entries: HashMap<String, Entry>,
     naming: Option<Naming>,
-    /// Tensors that were found in an earlier file as well: how many, and one of them.
+    /// Number of tensors that were also in an earlier file, and the name of one.
     repeated: (usize, String),
     bytes_read: AtomicU64,
 }
 
 impl Checkpoint {
-    /// Reads all headers; config.json and what else is small is hashed with them.
+    /// Reads all headers, and hashes them, config.json and the other small files.
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
         if let Some(tensors) = source.tensors()? {
             return Self::of_source(source.clone(), tensors);
@@ -108,7 +108,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Of a source that itself knows its tensors.
+    /// The checkpoint of a source that itself knows its tensors.
     fn of_source(source: Arc<dyn ByteSource>, tensors: &hub::SourceTensors) -> Result<Self> {
         let mut checkpoint = Self::empty(source.clone(), Vec::new());
         for hub::SourceTensor { name, file, dtype, shape, begin, bytes } in &tensors.tensors {
@@ -123,7 +123,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// A checkpoint without tensors so far: what lies beside its files.
+    /// A checkpoint without tensors, with the small files beside the weights.
     fn beside(source: Arc<dyn ByteSource>, layout: &hub::Layout) -> Result<Self> {
         let indexed = !matches!(source.files()?, [file] if file.name == layout.single);
         let mut hashes = Vec::new();
@@ -161,10 +161,10 @@ impl Checkpoint {
         }
     }
 
-    /// As `open`; nothing where the source has no weights.
+    /// As `open`, or None if the source has no weights.
     ///
     /// # Errors
-    /// As `open`: weights that are there and cannot be read are an error.
+    /// As `open`. Weights that exist and cannot be read are an error.
     pub fn open_if_any(source: Arc<dyn ByteSource>) -> Result<Option<Self>> {
         match source.weights()? {
             Some(_) => Self::open(source).map(Some),
@@ -172,9 +172,9 @@ impl Checkpoint {
         }
     }
 
-    /// From now on tensors have the names that the whole model has for them, whatever they are
-    /// called in the files. Where one is there under two names, the first in alphabetical order
-    /// counts, as in transformers.
+    /// Gives all tensors the names that the whole model has for them, whatever their names in the
+    /// files are. If a tensor exists under two names, the first in alphabetical order is used, as
+    /// in transformers.
     pub fn rename(&mut self, naming: Naming) {
         self.naming = Some(naming);
         let mut stored: Vec<Entry> = std::mem::take(&mut self.entries).into_values().collect();
@@ -200,8 +200,7 @@ impl Checkpoint {
         }
     }
 
-    /// Replaces a tensor by `parts`, which lie in it one behind the other and are together all of
-    /// it.
+    /// Replaces a tensor by `parts`, which are contiguous in it and together all of it.
     pub fn divide(&mut self, fused: &str, parts: &[&TensorSpec]) {
         let Some(whole) = self.entries.remove(fused) else { return };
         let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
@@ -251,7 +250,7 @@ impl Checkpoint {
 
     fn add(&mut self, entry: Entry) {
         let file = entry.file;
-        // A file that has a name twice means the last.
+        // If a file has a name twice, the last tensor is used.
         if let Some(earlier) = self.entries.insert(entry.name.clone(), entry)
             && earlier.file != file
         {
@@ -259,11 +258,12 @@ impl Checkpoint {
         }
     }
 
-    /// Of a file: its own hash, or that of what it says of itself.
+    /// Adds the hash of a file: its own, or that of its header.
     fn add_hash(&mut self, index: usize, header: impl FnOnce() -> Vec<u8>) -> Result<()> {
         let file = &self.source.files()?[index];
         self.hashes.push(match &file.announced_sha256 {
-            // Whoever has the file can compare; here only parts of it were seen.
+            // A user who has the whole file can compare this hash. The program has seen only parts
+            // of it.
             Some(digest) => FileHash {
                 name: file.name.clone(),
                 bytes: file.bytes,
@@ -284,12 +284,12 @@ impl Checkpoint {
         self.entries.contains_key(tensor)
     }
 
-    /// Every tensor: its name in the whole model, and as it is called in its file; in no order.
+    /// Every tensor, in no order: its name in the whole model, and its name in its file.
     pub fn stored(&self) -> impl Iterator<Item = (&str, &str)> {
         self.entries.iter().map(|(whole, entry)| (whole.as_str(), entry.name.as_str()))
     }
 
-    /// Whether a tensor is of a type that stands for something else.
+    /// Whether a tensor has a type of codes.
     pub fn has_codes(&self) -> bool {
         self.entries.values().any(|entry| !formats::is_plain(entry.dtype))
     }
@@ -298,7 +298,7 @@ impl Checkpoint {
         self.entries.get(tensor)
     }
 
-    /// The entry of a tensor the model needs, with the shape it must have.
+    /// The entry of a tensor that the model needs, checked for its shape.
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
         let missing = || match self.quantised(name) {
             Some(method) => quantised::stored(&format!("{}: the weight `{name}`", self.place), method),
@@ -341,7 +341,7 @@ impl Checkpoint {
         }
     }
 
-    /// As `expect`, in a type that can be read: floats, or that of codes and scales.
+    /// As `expect`, checked also for a type that can be read: floats, or those of codes and scales.
     pub fn readable(&self, tensor: &StoredTensor) -> Result<&Entry> {
         let entry = self.expect(&tensor.name, &tensor.shape)?;
         let expected = match (tensor.dtype, entry.dtype) {
@@ -357,7 +357,7 @@ impl Checkpoint {
         })
     }
 
-    /// The method by which a weight is quantised, if what stands beside it says so.
+    /// The method by which a weight is quantised, if neighbouring tensors show it.
     fn quantised(&self, tensor: &str) -> Option<&'static str> {
         quantised::method(tensor, &|name| self.contains(name))
     }
@@ -366,7 +366,7 @@ impl Checkpoint {
         self.source.files().map_or("a file", |files| &files[entry.file].name)
     }
 
-    /// Where a tensor lives, for messages: folder and file.
+    /// The place of a tensor for messages: folder and file.
     pub fn place(&self, entry: &Entry) -> String {
         self.source.place_of(self.file_name(entry))
     }
@@ -378,12 +378,12 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// To announce what will be read.
+    /// The handle that announces reads to the source.
     pub fn ahead(&self) -> Ahead {
         Ahead::new(self.source.clone())
     }
 
-    /// Bytes of a part in the files.
+    /// The ranges of the files with the bytes of a part.
     pub fn part_ranges(&self, part: &Part) -> Result<Vec<FileRange>> {
         let range = |tensor: &StoredTensor| -> Result<FileRange> {
             let entry = self.expect(&tensor.name, &tensor.shape)?;
@@ -392,8 +392,8 @@ impl Checkpoint {
         part.stored().iter().map(range).collect()
     }
 
-    /// Whether two tensors of one shape and type seem to hold the same: pieces of them do, or
-    /// cannot be read.
+    /// Whether two tensors of one shape and type seem to be the same: pieces of them are, or cannot
+    /// be read.
     pub fn look_alike(&self, one: &TensorSpec, other: &TensorSpec) -> bool {
         let (Some(one), Some(other)) = (self.entry(&one.name), self.entry(&other.name)) else { return true };
         if (one.dtype, &one.shape, one.bytes) != (other.dtype, &other.shape, other.bytes) {
@@ -417,13 +417,13 @@ impl Checkpoint {
         })
     }
 
-    /// Whether an adapter lies beside the weights.
+    /// Whether an adapter is beside the weights.
     pub fn has_adapter(&self) -> bool {
         self.source.listing().is_some_and(|names| names.iter().any(|name| name == hub::ADAPTER))
     }
 
-    /// SHA-256 of pieces of the files that are too large to be hashed whole, and whose hash nobody
-    /// announces: tells other weights of the same shapes.
+    /// SHA-256 of pieces of the files that are too large to be hashed whole and for which the hub
+    /// gives no hash. It distinguishes other weights of the same shapes.
     pub fn sample(&self) -> Result<String> {
         let mut digest = Sha256::new();
         let mut piece = [0; SAMPLE_BYTES as usize];
@@ -438,7 +438,7 @@ impl Checkpoint {
         Ok(hex(&digest.finalize()))
     }
 
-    /// Tensor data read since the folder was opened, bytes.
+    /// Number of bytes of tensor data that have been read.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Whether the weights of a pass can be read, judged by the headers of their files: before anything
+//! Checks from the headers of the files whether the weights of a pass can be read, before anything
 //! is read or paid for.
 
 use super::checkpoint::Checkpoint;
@@ -6,9 +6,9 @@ use crate::error::{Error, Result};
 use crate::spec::inventory::{self, Part};
 use crate::spec::{Model, TensorSpec};
 
-/// Checks that each weight is there, of the shape that the config says, and of a type that is read.
-/// With `logits` all weights are needed; without, all but the head, what stands before it, and the
-/// FFN of the last layer.
+/// Checks that each weight exists, has the shape that the config says, and has a type that can be
+/// read. With `logits` all weights are needed. Otherwise the head, the weights before it, and the
+/// FFN of the last layer are not.
 ///
 /// # Errors
 /// `not_found` for a weight that is missing, `corrupt` for a wrong shape, `unsupported` for a type

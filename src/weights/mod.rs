@@ -13,4 +13,6 @@ mod torch;
 mod unused;
 mod wrappers;
 
-pub use open::{Described, OpenModel, SYNTHETIC_KEY, Share, check_device, check_headers, describe, open};
+pub use open::{
+    Described, Description, OpenModel, SYNTHETIC_KEY, ShardPlan, check_device, check_headers, describe, open,
+};

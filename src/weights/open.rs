@@ -1,5 +1,5 @@
-//! Opens a model: config to spec, headers checked against it, provenance gathered. No weights are
-//! read.
+//! Opens a model: makes the spec from the config, checks the headers against it, and gathers the
+//! provenance. No weights are read.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::formats::{self, BESIDE_CONFIG, Header, Headers};
 use crate::hub::{self, ByteSource, Opened};
 use crate::outside;
 use crate::progress::note;
-use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo, StoredAs};
+use crate::record::{ComputeDtype, FileHash, LoadArgs, ModelInfo, SiteId, StoredAs};
 use crate::spec::arch::{self, Names, Released};
 use crate::spec::config::{Config, EDITED};
 use crate::spec::inventory::{self, Part};
@@ -38,33 +38,33 @@ pub struct OpenModel {
     pub checkpoint: Arc<Checkpoint>,
     pub dtype: DType,
     pub devices: Vec<Device>,
-    /// What the user should know of which weights are the model's.
+    /// Facts about the choice of weights that the user should know.
     pub notes: Vec<String>,
 }
 
-/// Sequences that one device computes.
-pub struct Share {
+/// The sequences that one device computes.
+pub struct ShardPlan {
     pub device: Device,
     pub sequences: Range<usize>,
 }
 
 impl OpenModel {
-    /// Where the files are: a folder, or an address on the hub.
+    /// The place of the files: a folder, or an address on the hub.
     pub fn place(&self) -> &str {
         &self.checkpoint.place
     }
 
-    /// The sequences cut into pieces of about one size, for as many devices as they keep busy.
-    pub fn shares(&self, sequences: usize) -> Vec<Share> {
+    /// Divides the sequences into ranges of about equal length, one for each device that has any.
+    pub fn shard_plans(&self, sequences: usize) -> Vec<ShardPlan> {
         let count = self.devices.len().min(sequences).max(1);
-        let of = |(i, device): (usize, &Device)| Share {
+        let of = |(i, device): (usize, &Device)| ShardPlan {
             device: device.clone(),
             sequences: i * sequences / count..(i + 1) * sequences / count,
         };
         self.devices.iter().take(count).enumerate().map(of).collect()
     }
 
-    /// Bytes of a part as stored.
+    /// Number of stored bytes of a part.
     pub fn stored_bytes(&self, part: &Part) -> Result<u64> {
         part.stored().iter().try_fold(0, |sum, tensor| {
             let own = part.weight.own_bytes(tensor, self.checkpoint.expect(&tensor.name, &tensor.shape)?.bytes);
@@ -72,7 +72,7 @@ impl OpenModel {
         })
     }
 
-    /// Bytes of the head and what stands before it.
+    /// Number of stored bytes of the head and the weights before it.
     pub fn head_bytes(&self) -> Result<u64> {
         let mut bytes = self.stored_bytes(&Part { weight: self.spec.head.clone(), role: Role::ToResidual })?;
         for part in inventory::before_head(&self.spec) {
@@ -112,10 +112,10 @@ pub(super) fn read_config(source: &dyn ByteSource) -> Result<Config> {
     Config::parse(&text, &path)
 }
 
-/// What a file beside config.json says of quantised weights, where it is there.
+/// The description of quantised weights in a file beside config.json, if it exists.
 ///
 /// # Errors
-/// `corrupt` where it holds no JSON object.
+/// `corrupt` if it is not a JSON object.
 fn beside_config(source: &dyn ByteSource, file: &str, inside: Option<&str>) -> Result<Option<Map<String, Value>>> {
     let Some(data) = source.small(file)? else { return Ok(None) };
     let path = format!("{}/{file}", source.place());
@@ -129,10 +129,10 @@ fn beside_config(source: &dyn ByteSource, file: &str, inside: Option<&str>) -> R
     }
 }
 
-/// The GPUs that device `name` means here; none for the CPU.
+/// The indices of the GPUs that device `name` means on this machine. They are empty for the CPU.
 ///
 /// # Errors
-/// When there is no such device, with what is missing.
+/// An error if there is no such device, which says what is missing.
 fn gpus(name: &str) -> Result<Vec<usize>> {
     match name {
         "cpu" => Ok(Vec::new()),
@@ -149,7 +149,7 @@ fn gpus(name: &str) -> Result<Vec<usize>> {
     }
 }
 
-/// All GPUs, or the CPU and one line that says why.
+/// All GPUs, or the CPU and a note with the reason.
 fn automatic() -> Vec<usize> {
     static SAID: std::sync::Once = std::sync::Once::new();
     cuda::all().unwrap_or_else(|error| {
@@ -172,12 +172,12 @@ fn devices(gpus: &[usize], max_vram: Option<u64>) -> Result<Vec<Device>> {
     }
 }
 
-/// A model by its config and the headers of its files, where there are any.
+/// A model as its config and, if there are files, their headers describe it.
 pub struct Described {
     pub config: Config,
     pub spec: spec::Model,
     naming: Naming,
-    /// None where there is a config alone: sizes are those of released checkpoints then.
+    /// None if there is a config alone. Sizes are then those of released checkpoints.
     pub checkpoint: Option<Checkpoint>,
 }
 
@@ -189,7 +189,7 @@ impl Described {
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.rename(naming);
         }
-        // Over a network each of these files is a question.
+        // Each of these files costs a request over a network.
         if checkpoint.as_ref().is_none_or(Checkpoint::has_codes) {
             for (file, inside, method) in BESIDE_CONFIG {
                 if let Some(values) = beside_config(&*source, file, *inside)? {
@@ -208,7 +208,7 @@ impl Described {
         Ok(Self { config, spec, naming, checkpoint })
     }
 
-    /// What the user should know of which weights are the model's.
+    /// Facts about the choice of weights that the user should know.
     fn notes(&self) -> Vec<String> {
         let Some(checkpoint) = &self.checkpoint else { return Vec::new() };
         let mut notes = checkpoint.notes.clone();
@@ -232,7 +232,7 @@ impl Described {
     }
 }
 
-/// Checks that this machine has the device `name`; every machine has one that "auto" means.
+/// Checks that this machine has the device `name`. Every machine has one that "auto" means.
 ///
 /// # Errors
 /// As `gpus`.
@@ -240,13 +240,23 @@ pub fn check_device(name: &str) -> Result<()> {
     if name == "auto" { Ok(()) } else { gpus(name).map(drop) }
 }
 
-/// What a model is, from its config and headers alone: for a plan; and what the user should know of
-/// it. Sizes are those of the released checkpoints. What devices there are `elsewhere` is not known
-/// here.
+/// A model as its config and the headers of its files describe it, for a dry run.
+pub struct Description {
+    pub info: ModelInfo,
+    /// The sites that a record of this model has, in the order of computation.
+    pub norms: Vec<SiteId>,
+    /// Facts about the checkpoint that the user should know, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Describes a model from its config and headers alone. Without weight files, the sizes are those
+/// of the released checkpoints. With `elsewhere` the model is for another machine, and the device
+/// keeps the name that the user wrote, because the devices of that machine are not known here.
 ///
 /// # Errors
-/// Those of the config, and of headers: a weight that every pass needs and that cannot be read.
-pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<(ModelInfo, Vec<String>)> {
+/// The errors of the config and of the headers, such as a weight that every pass needs and that
+/// cannot be read.
+pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<Description> {
     let device = if elsewhere { args.device.clone() } else { cuda::name(&gpus(&args.device)?) };
     let described = Described::open(files.source)?;
     let Described { config, spec, checkpoint, .. } = &described;
@@ -262,10 +272,14 @@ pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<(Mode
             sizes.add(&tensor, dtype, inventory::released_bytes(&tensor, role));
         }
     }
-    Ok((info(config, spec, (args, device), files.revision, sizes, Vec::new())?, described.notes()))
+    Ok(Description {
+        info: info(config, spec, (args, device), files.revision, sizes, Vec::new())?,
+        norms: spec.norm_sites(),
+        notes: described.notes(),
+    })
 }
 
-/// What the tensors of a model come to.
+/// The sum of the tensors of a model.
 #[derive(Default)]
 struct Sizes {
     parameters: u64,
@@ -283,7 +297,7 @@ impl Sizes {
         }
     }
 
-    /// How the weights are stored, most of them first.
+    /// The types and formats in which the weights are stored, the most frequent first.
     fn stored_as(self) -> Vec<StoredAs> {
         let all = self.stored_as.into_iter().map(|(format, parameters)| StoredAs { format, parameters });
         let mut all: Vec<StoredAs> = all.collect();
@@ -292,7 +306,7 @@ impl Sizes {
     }
 }
 
-/// Looks at config and headers, as `open` would.
+/// Checks config and headers, as `open` does.
 ///
 /// # Errors
 /// As `open`.
@@ -332,18 +346,18 @@ fn info(
     })
 }
 
-/// Opens a model whose weights, but for those that only logits need, have been looked at in the
-/// headers.
+/// Opens a model. The headers of all its weights have been checked, except for those that only
+/// logits need.
 ///
 /// # Errors
-/// `not_found` where files or weights are missing, `unsupported` where the engine does not compute
-/// the model or read its weights, `corrupt` where files are damaged or do not belong together.
+/// `not_found` if files or weights are missing, `unsupported` if the engine cannot compute the
+/// model or read its weights, `corrupt` if files are damaged or do not belong together.
 pub fn open(files: Opened, args: &LoadArgs) -> Result<OpenModel> {
     let gpus = gpus(&args.device)?;
     let described = Described::open(files.source.clone())?;
     let notes = described.notes();
     let Described { config, spec, checkpoint, .. } = described;
-    // Where there are no weights, opening them says so.
+    // If there are no weights, opening them gives the error.
     let checkpoint = checkpoint.map_or_else(|| Checkpoint::open(files.source), Ok)?;
     headers::check(&checkpoint, &spec, false)?;
     let mut sizes = Sizes::default();

@@ -69,9 +69,9 @@ impl Plan {
         Ok(())
     }
 
-    /// Discards the announcements of all experts of this layer that are not in `asked`.
-    pub fn skip_other_experts(&mut self, layer: usize, num_experts: usize, asked: &[usize]) {
-        for expert in (0..num_experts).filter(|expert| !asked.contains(expert)) {
+    /// Discards the announcements of all experts of this layer that are not in `requested`.
+    pub fn skip_other_experts(&mut self, layer: usize, num_experts: usize, requested: &[usize]) {
+        for expert in (0..num_experts).filter(|expert| !requested.contains(expert)) {
             if let Some(tag) = self.announced.remove(&Portion::Expert { layer, expert }) {
                 self.ahead.forget(tag);
             }

@@ -172,7 +172,7 @@ impl Reader {
 
     /// Requests a portion, to be read after all earlier requests. Nothing happens if it was
     /// requested already.
-    pub fn ask(&self, portion: Portion, parts: Vec<Part>) -> Result<()> {
+    pub fn request(&self, portion: Portion, parts: Vec<Part>) -> Result<()> {
         let loader = Loader { checkpoint: &self.checkpoint, devices: &self.devices };
         let bytes = parts.iter().map(|part| loader.resident_bytes(part)).sum::<Result<usize>>()?;
         let mut state = self.shared.lock();
@@ -186,12 +186,12 @@ impl Reader {
     }
 
     /// Waits for a requested portion and returns its weights in their order, for each device.
-    pub fn take(&mut self, wanted: Portion) -> Result<Vec<Vec<Tensor>>> {
+    pub fn recv(&mut self, wanted: Portion) -> Result<Vec<Vec<Tensor>>> {
         let start = Instant::now();
         let mut state = self.shared.lock();
         loop {
             match state.portions.get(&wanted) {
-                None => return Err(Error::internal(format!("{wanted:?} was not asked for"))),
+                None => return Err(Error::internal(format!("{wanted:?} was not requested"))),
                 Some(pending) if pending.unfinished == 0 => break,
                 Some(_) => {
                     state.wanted = Some(wanted);
@@ -217,7 +217,7 @@ impl Reader {
     }
 
     /// Waits until all requested portions have been read.
-    pub fn settle(&self) {
+    pub fn wait_all(&self) {
         let mut state = self.shared.lock();
         while state.portions.values().any(|pending| pending.unfinished > 0) {
             state = self.shared.complete.wait(state).expect("no panic under this lock");
@@ -309,15 +309,15 @@ mod tests {
         for budget in [1, 3 * BYTES, usize::MAX] {
             let mut reader = Reader::start(checkpoint.clone(), [Device::Cpu].into(), budget).unwrap();
             for portion in 0..6 {
-                reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
+                reader.request(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
             }
             // The last one first: it is behind a queue that may be full.
             for portion in [5, 0, 1, 2, 3, 4] {
-                let tensors = reader.take(Portion::Core(portion)).unwrap().remove(0);
+                let tensors = reader.recv(Portion::Core(portion)).unwrap().remove(0);
                 let expected: Vec<f32> = (3 * portion..3 * portion + 3).map(|i| i as f32).collect();
                 assert_eq!(firsts(&tensors), expected, "budget {budget}");
             }
-            assert!(reader.take(Portion::Core(0)).is_err(), "taken before");
+            assert!(reader.recv(Portion::Core(0)).is_err(), "taken before");
         }
     }
 
@@ -327,10 +327,10 @@ mod tests {
         let checkpoint = checkpoint(folder.path(), 21);
         let mut reader = Reader::start(checkpoint.clone(), [Device::Cpu].into(), 6 * BYTES).unwrap();
         for portion in 0..6 {
-            reader.ask(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
+            reader.request(Portion::Core(portion), parts(3 * portion..3 * portion + 3)).unwrap();
         }
         for portion in 0..6 {
-            reader.take(Portion::Core(portion)).unwrap();
+            reader.recv(Portion::Core(portion)).unwrap();
             let read = checkpoint.bytes_read() as usize;
             assert!(read <= (portion + 3) * 3 * BYTES, "{read} bytes read when {} portions were taken", portion + 1);
         }
@@ -340,10 +340,10 @@ mod tests {
     fn damage_is_told_and_a_full_queue_can_be_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let mut reader = Reader::start(checkpoint(folder.path(), 21), [Device::Cpu].into(), 1).unwrap();
-        reader.ask(Portion::Core(0), parts(18..21)).unwrap();
-        reader.ask(Portion::Core(1), parts(0..3)).unwrap();
-        reader.ask(Portion::Core(2), parts(3..6)).unwrap();
-        let Err(error) = reader.take(Portion::Core(0)) else { panic!("NaN was accepted") };
+        reader.request(Portion::Core(0), parts(18..21)).unwrap();
+        reader.request(Portion::Core(1), parts(0..3)).unwrap();
+        reader.request(Portion::Core(2), parts(3..6)).unwrap();
+        let Err(error) = reader.recv(Portion::Core(0)) else { panic!("NaN was accepted") };
         assert!(error.kind == Kind::NonFinite && error.message.contains("t20"), "{error}");
     }
 }

@@ -1,9 +1,9 @@
-//! Weights in the files that no part of the model uses: told when a model is loaded, since a model
-//! without them is another one.
+//! Finds weights in the files that no part of the model uses. The user is told when a model is
+//! loaded, because a model without them is another model.
 //!
-//! transformers leaves them out as well, and warns. A `model_type` that is nearly right drops
-//! biases or norms so, and a config with too few layers the last ones: what is computed then looks
-//! like numbers of the model that was trained, and is not.
+//! transformers leaves them out as well, with a warning. A `model_type` that is nearly right drops
+//! biases or norms, and a config with too few layers drops the last ones. The results then look
+//! like those of the trained model, and are not.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,12 +15,12 @@ use crate::spec::inventory;
 use crate::spec::naming::{self, Naming};
 use crate::words::counted;
 
-/// Tensors that a note names.
+/// Number of tensors that a note names.
 const NAMED: usize = 3;
 
-/// Parts of names of buffers that old releases hold: what they say follows from the config.
+/// Parts of names of buffers in old releases. Their contents follow from the config.
 const BUFFERS: &[&str] = &["rotary_emb.inv_freq", "decoder.version"];
-/// Masks of attention in old releases, which are no biases.
+/// Masks of attention in old releases, which are not biases.
 const MASKS: &[&str] = &[
     "attn.bias",
     "attn.masked_bias",
@@ -29,34 +29,33 @@ const MASKS: &[&str] = &[
     "attn.attention.bias",
     "attn.attention.masked_bias",
 ];
-/// Heads of classifiers, reward models and models for question answering: they read what the
-/// decoder gives.
+/// Heads of classifiers, reward models and models for question answering. Their input is the
+/// decoder's output.
 const HEADS: &[&str] =
     &["score.", "classifier.", "v_head.", "value_head.", "reward_head.", "qa_outputs.", "multiple_choice_head."];
-/// What a layer for multi-token prediction has of its own: norms of both inputs, the projection
-/// that joins them, its head.
+/// The parts of a layer for multi-token prediction: norms of both inputs, the projection that joins
+/// them, and its head.
 const PREDICTION: &[&str] = &["eh_proj.", "enorm.", "hnorm.", "shared_head."];
-/// What else predicts further tokens, beside the layers.
+/// Parts outside the layers that predict further tokens.
 const PREDICTING: &[&str] = &["mtp.", "mtp_"];
-/// Choosers of keys, in a layer: sequences for which they would have a choice are refused.
+/// The indexer of a layer, which chooses keys. Sequences long enough for a choice are refused.
 const INDEXER: &str = "self_attn.indexer.";
 
-/// Keys and values that a layer has in the files and does not use: those of an earlier layer are
-/// used in their place.
+/// Keys and values that a layer has in the files but does not use, because it uses those of an
+/// earlier layer.
 const KEYS: &[&str] = &["self_attn.k_proj.", "self_attn.v_proj.", "self_attn.k_norm.", "self_attn.v_norm."];
 
-/// One tensor that nothing uses.
+/// A tensor that nothing uses.
 struct Unused<'a> {
-    /// As it is called in its file.
+    /// The tensor's name in its file.
     name: &'a str,
-    /// The decoder layer that it belongs to.
+    /// The decoder layer that it belongs to, if any.
     layer: Option<usize>,
-    /// It stands beside the decoder, where the files have a place for what is in it.
+    /// True if it is outside the decoder, in files whose names tell what is inside.
     beside: bool,
 }
 
-/// What the user should know of weights that are left out; nothing where those that are have no
-/// effect.
+/// A note about the weights that are left out, or None if they have no effect.
 pub(super) fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Option<String> {
     let used: HashSet<String> = inventory::tensors(model).into_iter().map(|(tensor, _)| tensor.name).collect();
     let names = Names::new(checkpoint, model, naming);
@@ -94,16 +93,16 @@ pub(super) fn note(checkpoint: &Checkpoint, model: &Model, naming: Naming) -> Op
     })
 }
 
-/// What names of tensors say of where they belong.
+/// The structure of a checkpoint's names of tensors.
 struct Names {
     naming: Naming,
-    /// Before the number of a layer: "model.layers.".
+    /// The text before the number of a layer: "model.layers.".
     layers: String,
-    /// The files write the base model's prefix before what is in it.
+    /// True if the files write the base model's prefix before the names of its tensors.
     prefixed: bool,
-    /// Layers that predict further tokens, behind those of the decoder.
+    /// Layers that predict further tokens, after those of the decoder.
     prediction: BTreeSet<usize>,
-    /// Layers that use the keys and values of others.
+    /// Layers that use the keys and values of other layers.
     borrowing: BTreeSet<usize>,
 }
 
@@ -124,7 +123,7 @@ impl Names {
         names
     }
 
-    /// The layer of a tensor, and its name there.
+    /// The layer of a tensor, and the tensor's name in it.
     fn in_layer<'n>(&self, whole: &'n str) -> Option<(usize, &'n str)> {
         let (layer, rest) = whole.strip_prefix(&self.layers)?.split_once('.')?;
         Some((layer.parse().ok()?, rest))
@@ -134,7 +133,7 @@ impl Names {
         self.in_layer(whole).map(|(layer, _)| layer)
     }
 
-    /// Whether the name is one of those that change nothing in a model of this kind.
+    /// Whether the tensor has no effect in a model of this kind.
     fn without_effect(&self, whole: &str, stored: &str) -> bool {
         let bare = stored.strip_prefix(self.naming.base).unwrap_or(stored);
         let has = |parts: &[&str]| parts.iter().any(|part| stored.contains(part));
@@ -151,7 +150,7 @@ impl Names {
             })
     }
 
-    /// Whether what is called so cannot be part of the decoder or of its head.
+    /// Whether a tensor of this name cannot be part of the decoder or of its head.
     fn beside(&self, stored: &str) -> bool {
         let inside = |prefix: &&str| stored.starts_with(*prefix);
         if self.naming.nested {

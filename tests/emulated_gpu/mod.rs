@@ -1,4 +1,5 @@
-//! GPUs for machines that have none: a driver and a cuBLAS that a C++ compiler makes of this processor and the project's own kernels.
+//! Emulated GPUs for machines that have none: a C++ compiler makes a driver and a cuBLAS of this
+//! CPU and the project's own kernels.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! A hub on this machine: files and headers as the real one sends them, its redirects to another host for large files
-//! (`cdn`), and its ways to refuse.
+//! A simulated hub on this machine: it sends files and headers as the real one does, redirects to
+//! another host for large files (`cdn`), and refuses in the same ways.
 //!
 //! Answers follow huggingface_hub's `utils/_http.py`, which says how the hub's errors are told apart.
 

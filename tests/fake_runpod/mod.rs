@@ -1,5 +1,5 @@
-//! A RunPod on this machine: its REST API v2 as its documents tell it, refusing what it refuses, with pods that are real
-//! sshds. Faults are put in a queue, one for each pod that is created.
+//! A simulated RunPod on this machine: its REST API v2 as documented, with the same refusals, and
+//! pods that are real SSH servers. Faults are queued, one for each pod that is created.
 
 mod http;
 mod pod;

@@ -1,4 +1,4 @@
-//! Random choices that depend on a seed, the name of a target and the number of a case, and on nothing else.
+//! Random choices that depend only on a seed, the name of a target and the number of a case.
 
 use rand::{Rng, RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -1,4 +1,4 @@
-//! Command lines of the program's own words, which are read from its help, and of others.
+//! Command lines of the program's own words, which are read from its help, and of other words.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -1,4 +1,5 @@
-//! Whether the fuzzer finds what it looks for: programs with one planted fault each, and what two runs of one case have in common.
+//! Tests that the fuzzer finds faults, with programs that have one planted fault each, and that two
+//! runs of one case agree.
 
 use std::collections::BTreeMap;
 use std::path::Path;

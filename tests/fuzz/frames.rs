@@ -1,5 +1,5 @@
-//! The frames between a client and a worker, as anybody sees them on the wire: a line of greeting, then lengths and MessagePack. What
-//! is in a frame is a JSON value here, so that damage is done to its structure.
+//! The frames between a client and a worker on the wire: a line of greeting, then lengths and
+//! MessagePack. The content of a frame is a JSON value here, so that its structure can be damaged.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

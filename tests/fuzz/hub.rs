@@ -1,4 +1,5 @@
-//! A hub that lies: statuses, headers, sizes, redirects and JSON that no honest one sends, bodies that end too soon or never begin.
+//! A hub that lies: statuses, headers, sizes, redirects and JSON that no honest hub sends, and
+//! bodies that end too early or never begin.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

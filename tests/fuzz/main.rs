@@ -1,5 +1,6 @@
-//! Fuzzing: the program gets thousands of damaged files, senseless options, broken scripts and hostile neighbours, and must answer
-//! each with an exit code that it documents: no panic, no signal, no hang, no memory without bound.
+//! Fuzzing: the program gets thousands of damaged files, senseless options, broken scripts and
+//! malicious peers. It must answer each with an exit code that it documents: no panic, no signal,
+//! no hang, and no unlimited memory.
 //!
 //! `make fuzz MINUTES=5 [SEED=1] [ONLY=config,tokenizer]`, and `make fuzz SEED=1 CASE=config:1234` for one case again. Without these
 //! variables a short one, as part of `cargo test`. A case depends on its seed, target and number only. docs/fuzzing.md.

@@ -1,4 +1,5 @@
-//! Damage: to JSON values by their structure, to bytes by their position, to Rhai by its tokens; and values that nobody expects.
+//! Damage to JSON values by their structure, to bytes by their position, and to Rhai by its tokens;
+//! and unexpected values.
 //!
 //! What JSON cannot hold (NaN, numbers too large for a float, values nested thousands deep) stands in values as text behind
 //! `MARK` and is written raw by `text`.

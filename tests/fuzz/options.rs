@@ -1,5 +1,5 @@
-//! Every primitive with values that make no sense, for its options and its arguments. Which there are is read in the documentation that
-//! the program itself writes, so that a new option is fuzzed from its first day.
+//! Every primitive with senseless values for its options and arguments. Both are read from the
+//! documentation that the program writes, so new options are fuzzed at once.
 
 use std::path::Path;
 use std::sync::OnceLock;

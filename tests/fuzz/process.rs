@@ -1,5 +1,5 @@
-//! One run of the program: within limits, in a group of its own, with nothing of this machine's accounts in its environment; how
-//! it ended and what it used.
+//! One run of the program within limits, in a process group of its own and without any account of
+//! this machine in its environment, with how it ended and what it used.
 
 use std::ffi::OsString;
 use std::io::Read;

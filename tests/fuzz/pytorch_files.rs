@@ -1,4 +1,5 @@
-//! Folders of models in a PyTorch file that is damaged, or made to do harm: its archive, its pickle, and what both say of tensors.
+//! Folders of models in a PyTorch file that is damaged or malicious: its archive, its pickle, and
+//! their descriptions of tensors.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What earlier runs have left, damaged: records, result files, checkpoints. Checksums are made right again in most cases, so that
-//! the damage gets past them.
+//! Damaged files of earlier runs: records, result files, checkpoints. In most cases the checksums
+//! are corrected, so that they do not reveal the damage.
 
 use std::io::Read;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! What counts as a fault, and what is told of all runs: by target, and of faults by the place they come from.
+//! The definition of a fault, and the report of all runs: by target, and for faults by the place
+//! where they come from.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Broken scripts: those of the project and the examples of the documentation, with tokens taken out, exchanged and brought from
-//! elsewhere; and programs that use up what a script may use.
+//! Broken scripts: the project's scripts and the examples of the documentation, with tokens
+//! removed, exchanged and inserted; and programs that exhaust the limits of a script.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Token ids from JSON and safetensors files, and texts from files of JSON, CSV and Parquet, packed or not.
+//! Token ids from JSON and safetensors files, and texts from JSON, CSV and Parquet files,
+//! compressed or not.
 
 use std::io::Write;
 use std::path::Path;

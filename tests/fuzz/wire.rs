@@ -1,5 +1,6 @@
-//! Both ends of the wire: a hostile worker against the client, which this test plays in place of the program that the client sends to a
-//! machine; and a hostile client against `outlier worker serve`.
+//! Both ends of the wire: a malicious worker against the client, which this test runs in place of
+//! the program that the client sends to a machine; and a malicious client against `outlier worker
+//! serve`.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

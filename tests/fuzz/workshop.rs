@@ -1,5 +1,5 @@
-//! Base inputs of all cases, made by the project itself when a run begins: models, a record, a checkpoint, a table, what a worker
-//! and its client say to each other.
+//! The valid inputs from which all cases are made. The project makes them when a run begins:
+//! models, a record, a checkpoint, a table, and the messages of a worker and its client.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

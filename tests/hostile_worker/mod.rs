@@ -1,4 +1,4 @@
-//! A worker that lies: what the machine at the other end of a run may say instead of the truth.
+//! A worker that lies, for tests of what a machine may say in place of the truth.
 //!
 //! It speaks the protocol faithfully (greeting, status, tokens, leases, and each kind of call on a model of its own that holds
 //! nothing), and asks a closure of the test before every answer. The program under test starts it as any worker: it sends the

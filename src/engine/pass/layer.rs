@@ -1,7 +1,5 @@
-//! What one layer computes: most often x += mixer(norm(x)), then x += ffn(norm(x)), for the
-//! sequences of one device.
-//!
-//! What it has at a site is shown to the observers that want it.
+//! The computation of one layer, usually x += mixer(norm(x)), then x += ffn(norm(x)), for the
+//! sequences of one device. Observers receive the tensors at the sites that they want.
 
 use std::ops::Range;
 
@@ -18,25 +16,25 @@ use crate::record::{Site, SiteId};
 use crate::spec::{Ffn, Layer, Mixer, Reads, Sublayer};
 use crate::tensor::Tensor;
 
-/// A layer at work: as it is loaded for each shard.
+/// A layer and its position, with the weights as loaded for each shard.
 #[derive(Clone, Copy)]
 pub(super) struct LayerAtWork<'a, 'o> {
     pub work: &'a Work<'o>,
     pub i: usize,
     pub loaded: &'a [Layer<Tensor>],
-    /// Where the model has embeddings for each layer.
+    /// The embeddings for each layer, if the model has them.
     pub embeddings: Option<&'a LayerEmbeddings>,
 }
 
 impl LayerAtWork<'_, '_> {
-    /// A layer whose feed-forward network is the same for all tokens.
+    /// Computes a layer whose feed-forward network is the same for all tokens.
     pub(super) fn dense(&self, shard: &Shard) -> Result<()> {
         if self.of(shard).parallel {
-            return shard.all_batches(self.work.cut.sequences).try_for_each(|batch| self.parallel(shard, batch));
+            return shard.all_batches(self.work.plan.sequences).try_for_each(|batch| self.parallel(shard, batch));
         }
-        shard.all_batches(self.work.cut.sequences).try_for_each(|batch| self.mix(shard, batch))?;
+        shard.all_batches(self.work.plan.sequences).try_for_each(|batch| self.mix(shard, batch))?;
         if let Some(ffn) = &self.of(shard).ffn {
-            shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
+            shard.all_batches(self.work.plan.sequences).try_for_each(|batch| {
                 split_on_oom(batch, &mut |rows| {
                     let x = self.read(shard, Site::FfnIn, &ffn.reads, &rows)?;
                     Ok(Changed(self.feed_forward(shard, ffn, &x, &rows)))
@@ -46,11 +44,11 @@ impl LayerAtWork<'_, '_> {
         self.end(shard)
     }
 
-    /// What comes behind both sublayers: the token's embedding for this layer, and the layer's
-    /// factor, where it has them.
+    /// Computes what follows both sublayers: the token's embedding for this layer, and the layer's
+    /// factor, if it has them.
     fn end(&self, shard: &Shard) -> Result<()> {
         if let (Some(gate), Some(embeddings)) = (&self.of(shard).embedding_gate, self.embeddings) {
-            shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
+            shard.all_batches(self.work.plan.sequences).try_for_each(|batch| {
                 split_on_oom(batch, &mut |rows| {
                     let (stream, first) = (shard.residual(&rows)?, shard.sequences.start);
                     let tokens = (first + rows.start) * shard.positions..(first + rows.end) * shard.positions;
@@ -66,8 +64,7 @@ impl LayerAtWork<'_, '_> {
         ops::scale(&shard.hidden, scalar.values()?.first().copied().unwrap_or(1.0))
     }
 
-    /// x += mixer(norm(x)) for some sequences, or for halves of them where that is too much for the
-    /// device.
+    /// x += mixer(norm(x)) for some sequences, split in halves if the device has not enough memory.
     fn mix(&self, shard: &Shard, batch: Range<usize>) -> Result<()> {
         let Some(mixer) = &self.of(shard).mixer else { return Ok(()) };
         split_on_oom(batch, &mut |rows| {
@@ -77,7 +74,8 @@ impl LayerAtWork<'_, '_> {
         })
     }
 
-    /// x += mixer(norm(x)) + ffn(norm(x)) for some sequences: both read what was there before.
+    /// x += mixer(norm(x)) + ffn(norm(x)) for some sequences. Both read the stream before either is
+    /// added.
     fn parallel(&self, shard: &Shard, batch: Range<usize>) -> Result<()> {
         let Layer { mixer: Some(mixer), ffn: Some(ffn), .. } = self.of(shard) else {
             fault!("a layer with one sublayer has none beside it")
@@ -97,7 +95,7 @@ impl LayerAtWork<'_, '_> {
         })
     }
 
-    /// What the mixer makes of `x`, which it reads of some sequences.
+    /// The output of the mixer for its input `x`, which belongs to some sequences.
     fn mixed(&self, shard: &Shard, mixer: &Mixer<Tensor>, x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
         let rounded = self.work.rounded();
         let borrowed = match self.of(shard).borrows() {
@@ -136,11 +134,11 @@ impl LayerAtWork<'_, '_> {
         })
     }
 
-    /// One round of a mixture: through the mixer, then to the router. The experts follow when their
-    /// weights are there.
+    /// Computes the mixer and the router of one round of a mixture. The experts follow when their
+    /// weights have been read.
     pub(super) fn mix_and_route(&self, shard: &mut Shard, round: usize) -> Result<()> {
         let Some(mut mixture) = shard.mixture.take() else { return Ok(()) };
-        for batch in shard.batches(round, self.work.cut.sequences) {
+        for batch in shard.batches(round, self.work.plan.sequences) {
             self.mix(shard, batch.clone())?;
             split_on_oom(batch, &mut |rows| self.route(shard, &mut mixture, rows))?;
         }
@@ -148,8 +146,8 @@ impl LayerAtWork<'_, '_> {
         Ok(())
     }
 
-    /// Keeps what the experts of some sequences will read and who goes to which; adds the shared
-    /// expert, where there is one.
+    /// Stores the input of the experts and the choice of experts for some sequences, and adds the
+    /// shared expert, if there is one.
     fn route(&self, shard: &Shard, mixture: &mut Mixture, rows: Range<usize>) -> Result<Changed> {
         let Some(Sublayer { reads, body: Ffn::Moe(moe), .. }) = &self.of(shard).ffn else {
             fault!("a layer without experts was routed")
@@ -170,8 +168,8 @@ impl LayerAtWork<'_, '_> {
         Ok(Changed(rest()))
     }
 
-    /// Makes room for what the experts will read, and for what they write where that is not simply
-    /// added to the stream.
+    /// Allocates the input of the experts, and the sum of their outputs if that is not added to the
+    /// stream directly.
     pub(super) fn begin_mixture(&self, shard: &mut Shard) -> Result<()> {
         let layer = self.of(shard);
         let Some(ffn) = &layer.ffn else { return Ok(()) };
@@ -187,13 +185,13 @@ impl LayerAtWork<'_, '_> {
         Ok(())
     }
 
-    /// Adds what the experts have written to the stream, where that is more than a sum.
+    /// Adds the sum of the experts' outputs to the stream, if that needs more than an addition.
     pub(super) fn end_mixture(&self, shard: &Shard) -> Result<()> {
         let (Some(ffn), Some(mixture)) = (&self.of(shard).ffn, &shard.mixture) else { return Ok(()) };
         if ffn.is_plain() {
             return self.end(shard);
         }
-        shard.all_batches(self.work.cut.sequences).try_for_each(|batch| {
+        shard.all_batches(self.work.plan.sequences).try_for_each(|batch| {
             split_on_oom(batch, &mut |rows| {
                 let sum = mixture.sum.rows(rows.start * shard.positions, rows.len() * shard.positions)?;
                 write(ffn, &shard.residual(&rows)?, sum)
@@ -202,12 +200,12 @@ impl LayerAtWork<'_, '_> {
         self.end(shard)
     }
 
-    /// The layer as it is loaded for the shard.
+    /// The layer as loaded for the shard.
     fn of(&self, shard: &Shard) -> &Layer<Tensor> {
         &self.loaded[shard.index]
     }
 
-    /// What a sublayer reads of some sequences, shown as `site`.
+    /// The input of a sublayer for some sequences, which observers receive as `site`.
     fn read(&self, shard: &Shard, site: Site, reads: &Reads<Tensor>, rows: &Range<usize>) -> Result<Tensor> {
         let stream = shard.residual(rows)?;
         let read = match reads {
@@ -219,14 +217,14 @@ impl LayerAtWork<'_, '_> {
         Ok(read)
     }
 
-    /// Shows `x` of some of the shard's sequences.
+    /// Gives `x`, for some of the shard's sequences, to the observers.
     fn show(&self, shard: &Shard, site: Site, rows: &Range<usize>, x: &Tensor) -> Result<()> {
         let first = shard.sequences.start;
         self.work.observers.show(SiteId { layer: self.i, site }, first + rows.start..first + rows.end, x)
     }
 }
 
-/// residual += y, by way of the norms and the factor of the sublayer that made it. Where memory is
+/// residual += y, with the norms and the factor of the sublayer that computed y. If memory is too
 /// short for that, nothing has changed.
 fn write<B>(sublayer: &Sublayer<B, Tensor>, residual: &Tensor, y: Tensor) -> Result<Changed> {
     let y = match &sublayer.write_norm {
@@ -246,7 +244,8 @@ fn write<B>(sublayer: &Sublayer<B, Tensor>, residual: &Tensor, y: Tensor) -> Res
     }))
 }
 
-/// Lets `f` change a matching piece of `residual` by each piece of at most `rows` rows of `x`.
+/// Calls `f` for each piece of at most `rows` rows of `x`, with the matching piece of `residual`,
+/// which it changes.
 fn in_pieces(
     x: &Tensor,
     residual: &Tensor,

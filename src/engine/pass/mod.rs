@@ -1,8 +1,8 @@
-//! The layer-streamed forward pass: the only loop over layers in the program.
+//! The layer-streamed forward pass, which has the only loop over layers in the program.
 //!
-//! All sequences go through a layer before the next is touched, so each weight is read once. In
-//! memory are the residual stream of all sequences (f32), the weights of the layer at work, what
-//! the reader has ahead, and a bounded workspace.
+//! All sequences go through a layer before the next one begins, so each weight is read once. Memory
+//! holds the residual stream of all sequences (f32), the weights of the current layer, the weights
+//! that are read ahead, and a bounded workspace.
 
 mod layer;
 mod shard;
@@ -11,7 +11,7 @@ mod work;
 
 use std::time::Instant;
 
-pub(super) use shard::{Lent, ROUNDS};
+pub(super) use shard::{LentKv, ROUNDS};
 pub(super) use stream::{ReadAhead, WeightStream};
 pub(super) use work::Work;
 
@@ -25,28 +25,28 @@ use crate::record::{ExpertCoverage, Site, SiteId, Tokens};
 use crate::spec::{Layer, Moe};
 use crate::tensor::{Device, Tensor};
 use crate::weights::load::Loader;
-use crate::weights::{OpenModel, Share};
+use crate::weights::{OpenModel, ShardPlan};
 use layer::LayerAtWork;
 use shard::{Mixture, Shard, each};
 
-/// Where a pass begins.
+/// The point at which a pass begins.
 pub(super) struct Start {
     /// The first layer that is computed.
     pub layer: usize,
-    /// The residual stream of each share before that layer; none where the tokens are to be
+    /// The residual stream of each shard before that layer, or None if the tokens are to be
     /// embedded.
     pub hidden: Option<Vec<Tensor>>,
-    /// What earlier layers have left for later ones, of each share.
-    pub lent: Vec<Lent>,
+    /// The keys and values that earlier layers have left for later ones, for each shard.
+    pub lent: Vec<LentKv>,
     pub coverage: Vec<ExpertCoverage>,
 }
 
-/// What is called between two layers.
+/// Receives the state between two layers.
 pub(super) trait Between {
     /// A layer is complete, and the next has not begun.
     fn layer_done(&mut self, state: &State);
 
-    /// The pass is told to stop; it ends with an error behind this.
+    /// The pass is about to be stopped. It ends with an error after this call.
     fn interrupted(&mut self, state: &State);
 }
 
@@ -58,58 +58,59 @@ pub(super) struct Pass<'a> {
     shards: Vec<Shard>,
     stream: WeightStream<'a>,
     coverage: Vec<ExpertCoverage>,
-    /// The layer this pass begins with.
+    /// The first layer of this pass.
     first: usize,
-    /// Bytes this checkpoint had given when the pass began.
+    /// Number of bytes that the checkpoint had read when the pass began.
     already_read: u64,
-    /// A device had no room for pieces of the usual size.
-    cut_further: bool,
+    /// True if a device had no memory for pieces of the usual size.
+    oom_reported: bool,
     progress: &'a dyn Progress,
 }
 
-/// What a pass leaves beside what its observers keep.
+/// The results of a pass besides those of its observers.
 pub(super) struct Outcome {
     pub coverage: Vec<ExpertCoverage>,
-    /// Bytes of tensor data that were needed.
+    /// Number of bytes of tensor data that were needed.
     pub needed: u64,
     pub times: crate::weights::reader::Times,
-    /// The most memory in use at once on any GPU, bytes.
+    /// The largest number of bytes in use at the same time on any GPU.
     pub peak_vram: u64,
-    /// Where logits were asked for.
+    /// The output of the head, if logits were requested.
     pub head: Option<head::HeadOutput>,
 }
 
 impl<'a> Pass<'a> {
-    /// `already_read`: bytes the checkpoint had given before this run.
+    /// Prepares a pass. `already_read` is the number of bytes that the checkpoint had read before
+    /// this run.
     pub(super) fn new(
         work: Work<'a>,
-        shares: Vec<Share>,
+        plans: Vec<ShardPlan>,
         tokens: &'a Tokens,
         start: Start,
         mut stream: WeightStream<'a>,
         (already_read, progress): (u64, &'a dyn Progress),
     ) -> Result<Self> {
-        for share in &shares {
-            work.observers.assign_sequences(&share.device, &share.sequences)?;
+        for plan in &plans {
+            work.observers.assign_sequences(&plan.device, &plan.sequences)?;
         }
         let model = work.model;
         let (mut embeddings, mut lent) = (None, start.lent);
         let hidden = match start.hidden {
-            // What is left is the head, or layers that ask for no more than the stream.
+            // Only the head is left, or layers that need nothing but the stream.
             Some(hidden) if start.layer == model.spec.layers.len() || model.spec.layer_embeddings.is_none() => hidden,
             resumed => {
                 let rows = TokenRows::read(model, tokens, &mut stream.needed)?;
                 embeddings = LayerEmbeddings::read(model, tokens, &rows, &mut stream.needed)?;
                 match resumed {
                     Some(hidden) => hidden,
-                    None => embedded(model, &shares, tokens, &rows, &mut stream.needed)?,
+                    None => embedded(model, &plans, tokens, &rows, &mut stream.needed)?,
                 }
             }
         };
-        lent.resize_with(shares.len(), Lent::new);
+        lent.resize_with(plans.len(), LentKv::new);
         let positions = tokens.info.sequence_length;
-        let shards = shares.into_iter().enumerate().zip(hidden.into_iter().zip(lent));
-        let shards = shards.map(|(share, hidden)| Shard::new(share, positions, hidden)).collect();
+        let shards = plans.into_iter().enumerate().zip(hidden.into_iter().zip(lent));
+        let shards = shards.map(|(plan, hidden)| Shard::new(plan, positions, hidden)).collect();
         let (coverage, first) = (start.coverage, start.layer);
         Ok(Self {
             work,
@@ -120,7 +121,7 @@ impl<'a> Pass<'a> {
             coverage,
             first,
             already_read,
-            cut_further: false,
+            oom_reported: false,
             progress,
         })
     }
@@ -130,7 +131,7 @@ impl<'a> Pass<'a> {
         self.stream.preload(|layer| self.work.needs_ffn(layer))
     }
 
-    /// Computes all layers, and the head where it is wanted.
+    /// Computes all layers, and the head if it is needed.
     pub(super) fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
         self.layers(between)?;
         let head = if self.work.logits { Some(self.head(between)?) } else { None };
@@ -148,7 +149,7 @@ impl<'a> Pass<'a> {
         let layers = &model.spec.layers;
         let ahead = model.info.chunk_layers.max(1) - 1;
         for layer in self.first..=(self.first + ahead).min(layers.len() - 1) {
-            self.stream.ask_core(layer, self.work.needs_ffn(layer))?;
+            self.stream.request_core(layer, self.work.needs_ffn(layer))?;
         }
         let begin = Instant::now();
         for (i, layer) in layers.iter().enumerate().skip(self.first) {
@@ -158,13 +159,13 @@ impl<'a> Pass<'a> {
             }
             let loaded = self.stream.layer(i, self.work.needs_ffn(i))?;
             if i > self.first && ahead > 0 {
-                self.stream.ask_core(i + ahead, self.work.needs_ffn(i + ahead))?;
+                self.stream.request_core(i + ahead, self.work.needs_ffn(i + ahead))?;
             }
             self.layer(i, layer, loaded)?;
             self.tell(i, begin);
             between.layer_done(&self.state(i + 1));
             if ahead == 0 {
-                self.stream.ask_core(i + 1, self.work.needs_ffn(i + 1))?;
+                self.stream.request_core(i + 1, self.work.needs_ffn(i + 1))?;
             }
         }
         self.progress.event(Event::End);
@@ -184,7 +185,7 @@ impl<'a> Pass<'a> {
                 let embeddings = self.embeddings.as_ref();
                 let at = LayerAtWork { work: &self.work, i, loaded: &loaded, embeddings };
                 each(&mut self.shards, |shard| at.dense(shard))?;
-                // Before others are asked for.
+                // The weights are dropped before others are requested.
                 drop(loaded);
             }
         }
@@ -195,25 +196,25 @@ impl<'a> Pass<'a> {
         self.shards.iter().try_for_each(|shard| shard.device.throttle())
     }
 
-    /// A layer of experts: all tokens of all sequences grouped by expert, each expert's weights
-    /// read once.
+    /// Computes a layer with experts: all tokens of all sequences are grouped by expert, and each
+    /// expert's weights are read once.
     fn mixture(&mut self, i: usize, moe: &Moe, loaded: Vec<Layer<Tensor>>) -> Result<()> {
         let (work, shards) = (&self.work, &mut self.shards);
-        let mut asked: Vec<usize> = Vec::new();
+        let mut requested: Vec<usize> = Vec::new();
         let at = LayerAtWork { work, i, loaded: &loaded, embeddings: self.embeddings.as_ref() };
         each(shards, |shard| at.begin_mixture(shard))?;
         for round in 0..ROUNDS {
             each(shards, |shard| at.mix_and_route(shard, round))?;
-            for expert in (0..moe.num_experts).filter(|expert| !asked.contains(expert)).collect::<Vec<_>>() {
+            for expert in (0..moe.num_experts).filter(|expert| !requested.contains(expert)).collect::<Vec<_>>() {
                 if shards.iter().flat_map(|shard| &shard.mixture).any(|mixture| mixture.assignment.uses(expert)) {
-                    self.stream.ask_expert(i, moe, expert)?;
-                    asked.push(expert);
+                    self.stream.request_expert(i, moe, expert)?;
+                    requested.push(expert);
                 }
             }
         }
-        self.stream.skip_other_experts(i, moe, &asked);
+        self.stream.skip_other_experts(i, moe, &requested);
         let rows_per_product = work.ffn_rows(moe.intermediate);
-        for expert in asked {
+        for expert in requested {
             let networks = self.stream.expert(i, moe, expert)?;
             for (shard, network) in shards.iter().zip(&networks) {
                 let Some(Mixture { x, sum, assignment, room, .. }) = &shard.mixture else { continue };
@@ -235,11 +236,11 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Tells the user that layer `i` is done, and once if a device was full.
+    /// Reports that layer `i` is done, and once that a device was full.
     fn tell(&mut self, i: usize, begin: Instant) {
-        // All are asked, since the answer is given once.
+        // Every device is asked, because each gives its answer once.
         let full = self.shards.iter().fold(false, |full, shard| shard.device.take_oom_flag() | full);
-        if full && !std::mem::replace(&mut self.cut_further, true) {
+        if full && !std::mem::replace(&mut self.oom_reported, true) {
             let what = "the GPU's memory is full: work is cut into smaller pieces";
             self.progress.event(Event::Warning(what.to_string()));
         }
@@ -263,7 +264,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// What layers behind the first `layers` use of them, share by share.
+    /// The keys and values that layers after the first `layers` use, shard by shard.
     fn lent(&self, layers: usize) -> Vec<&Tensor> {
         let lenders = self.work.model.spec.lenders(layers);
         let of = |shard| lenders.iter().filter_map(|from| Shard::lent(shard, *from)).flatten().collect::<Vec<_>>();
@@ -286,21 +287,21 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// The residual stream of each share before the first layer.
+/// The residual stream of each shard before the first layer.
 fn embedded(
     model: &OpenModel,
-    shares: &[Share],
+    plans: &[ShardPlan],
     tokens: &Tokens,
     rows: &TokenRows,
     needed: &mut u64,
 ) -> Result<Vec<Tensor>> {
     let mut embedded = embed::embed(model, tokens, rows, needed)?;
     let width = model.spec.hidden_size;
-    let of = |share: &Share| {
-        let rows = share.sequences.len() * tokens.info.sequence_length;
+    let of = |plan: &ShardPlan| {
+        let rows = plan.sequences.len() * tokens.info.sequence_length;
         let rest = embedded.split_off(rows * width);
         let mine = std::mem::replace(&mut embedded, rest);
-        Tensor::from_vec(mine, (rows, width), &share.device)
+        Tensor::from_vec(mine, (rows, width), &plan.device)
     };
-    shares.iter().map(of).collect()
+    plans.iter().map(of).collect()
 }

@@ -1,5 +1,5 @@
-//! A shard: some of the sequences, on the device that computes them. Shards meet at every portion
-//! of weights, which is read once for all.
+//! A shard: the sequences that one device computes. All shards use a portion of weights before the
+//! next is read, so that each is read once.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,50 +12,51 @@ use crate::ops::ExpertScratch;
 use crate::spec::Model;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
-use crate::weights::Share;
+use crate::weights::ShardPlan;
 
-/// Parts of the sequences after each of which the experts they chose are asked for.
+/// Number of rounds into which the sequences are divided. After each round, the experts that it
+/// chose are requested.
 pub(crate) const ROUNDS: usize = 4;
 
 pub(super) struct Shard {
-    /// Which one it is: the place of its weights in a portion.
+    /// The index of the shard, which is the index of its weights in a portion.
     pub index: usize,
     pub device: Device,
-    /// Those of all sequences that are here.
+    /// The sequences that this shard computes.
     pub sequences: Range<usize>,
     pub positions: usize,
     /// The residual stream [sequences * positions, hidden], f32.
     pub hidden: Tensor,
     pub rotary: Rotary,
-    pub lent: Lent,
-    /// While a layer's tokens go to experts.
+    pub lent: LentKv,
+    /// The state of a mixture, while a layer's tokens go to experts.
     pub mixture: Option<Mixture>,
 }
 
-/// Keys and values that later layers use, by the layer that made them.
-pub(crate) type Lent = BTreeMap<usize, [Tensor; 2]>;
+/// The keys and values that later layers use, by the layer that computed them.
+pub(crate) type LentKv = BTreeMap<usize, [Tensor; 2]>;
 
-/// What a shard's experts read, and who goes to them.
+/// The input of a shard's experts, and the tokens of each.
 pub(super) struct Mixture {
-    /// [sequences * positions, hidden]
+    /// The input of the experts, [sequences * positions, hidden].
     pub x: Tensor,
-    /// What the experts add to: the residual stream itself, or a sum that is added to it when all
-    /// experts are through.
+    /// The tensor that the experts add to: the residual stream itself, or a sum that is added to it
+    /// after all experts.
     pub sum: Tensor,
     pub assignment: Assignment,
-    /// Added to the router's scores in choosing, [experts].
+    /// The correction of the router's scores for the choice of experts, [experts].
     pub correction: Option<Vec<f32>>,
     pub room: ExpertScratch,
 }
 
 impl Shard {
-    pub(super) fn new((index, share): (usize, Share), positions: usize, (hidden, lent): (Tensor, Lent)) -> Self {
-        let Share { device, sequences } = share;
+    pub(super) fn new((index, plan): (usize, ShardPlan), positions: usize, (hidden, lent): (Tensor, LentKv)) -> Self {
+        let ShardPlan { device, sequences } = plan;
         Self { index, device, sequences, positions, hidden, lent, rotary: Rotary::default(), mixture: None }
     }
 
-    /// Before layer `i`: lets go what it and later ones do not use, and makes room where it is used
-    /// itself.
+    /// Before layer `i`, frees the keys and values that no later layer uses, and allocates those
+    /// that this layer is to leave.
     pub(super) fn prepare_lent(&mut self, model: &Model, i: usize) -> Result<()> {
         let before = model.lenders(i);
         self.lent.retain(|layer, _| before.contains(layer));
@@ -72,7 +73,7 @@ impl Shard {
         self.lent.get(&i)
     }
 
-    /// The keys and values of layer `i` of some of its sequences.
+    /// The keys and values of layer `i` for some of its sequences.
     pub(super) fn keys_and_values(&self, i: usize, sequences: &Range<usize>) -> Result<Option<[Tensor; 2]>> {
         let Some([keys, values]) = self.lent(i) else { return Ok(None) };
         let of = |all: &Tensor| all.rows(sequences.start * self.positions, sequences.len() * self.positions);
@@ -84,9 +85,9 @@ impl Shard {
         self.hidden.rows(sequences.start * self.positions, sequences.len() * self.positions)
     }
 
-    /// The batches of one round, of at most `most` of its sequences, after which the experts they
-    /// chose are asked for: those are read while others pass the mixer. Rounds are the same however
-    /// the work is cut, and so the order of the experts, too.
+    /// The batches of one round, of at most `most` sequences each. The experts that a round chose
+    /// are requested after it, and are read while the next round passes the mixer. Rounds, and so
+    /// the order of the experts, do not depend on the batch size.
     pub(super) fn batches(&self, round: usize, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let all = self.sequences.len();
         let size = all.div_ceil(ROUNDS);
@@ -101,10 +102,10 @@ impl Shard {
     }
 }
 
-/// Lets all shards work at the same time.
+/// Runs `work` for all shards at the same time.
 ///
 /// # Errors
-/// Of the first shard that fails, once all are done.
+/// The error of the first shard that fails, after all are done.
 pub(super) fn each(shards: &mut [Shard], work: impl Fn(&mut Shard) -> Result<()> + Sync) -> Result<()> {
     if let [shard] = shards {
         return work(shard);

@@ -12,7 +12,7 @@ use crate::tensor::{Device, Tensor};
 use crate::weights::load::Loader;
 use crate::weights::plan::Plan;
 use crate::weights::reader::{Portion, Reader, Times};
-use crate::weights::{OpenModel, Share};
+use crate::weights::{OpenModel, ShardPlan};
 
 /// The amount of weights that are read ahead.
 #[derive(Clone, Copy, PartialEq)]
@@ -32,15 +32,15 @@ pub(crate) struct WeightStream<'a> {
 }
 
 impl<'a> WeightStream<'a> {
-    /// Starts the stream for layers from `first` on, on the devices of `shares`.
+    /// Starts the stream for layers from `first` on, on the devices of `plans`.
     pub(crate) fn start(
         model: &'a OpenModel,
-        shares: &[Share],
+        plans: &[ShardPlan],
         tokens: &Tokens,
         (logits, first): (bool, usize),
         ahead: ReadAhead,
     ) -> Result<Self> {
-        let devices: Arc<[Device]> = shares.iter().map(|share| share.device.clone()).collect();
+        let devices: Arc<[Device]> = plans.iter().map(|plan| plan.device.clone()).collect();
         let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
         // A missing weight is not needed.
         let size = |part: &Part| Ok(loader.resident_bytes(part).unwrap_or(0));
@@ -56,66 +56,66 @@ impl<'a> WeightStream<'a> {
         Ok(Self { model, reader, plan: Plan::new(model, tokens, logits, first)?, needed: 0 })
     }
 
-    fn ask(&mut self, portion: Portion, parts: Vec<Part>) -> Result<()> {
+    fn request(&mut self, portion: Portion, parts: Vec<Part>) -> Result<()> {
         for part in &parts {
             self.needed += self.model.stored_bytes(part)?;
         }
         self.plan.announce(portion, &parts)?;
-        self.reader.ask(portion, parts)
+        self.reader.request(portion, parts)
     }
 
     /// Requests the core of a layer: all weights but those of the routed experts. Without `ffn`,
     /// only the mixer and the norms that `Layer::needed` keeps. After the last layer it does
     /// nothing.
-    pub(crate) fn ask_core(&mut self, layer: usize, ffn: bool) -> Result<()> {
+    pub(crate) fn request_core(&mut self, layer: usize, ffn: bool) -> Result<()> {
         match self.model.spec.layers.get(layer) {
-            Some(spec) => self.ask(Portion::Core(layer), inventory::core(spec, ffn)),
+            Some(spec) => self.request(Portion::Core(layer), inventory::core(spec, ffn)),
             None => Ok(()),
         }
     }
 
-    pub(crate) fn ask_expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<()> {
-        self.ask(Portion::Expert { layer, expert }, inventory::expert(&moe.experts, expert))
+    pub(crate) fn request_expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<()> {
+        self.request(Portion::Expert { layer, expert }, inventory::expert(&moe.experts, expert))
     }
 
-    /// Discards the announcements of all experts of this layer that are not in `asked`.
-    pub(crate) fn skip_other_experts(&mut self, layer: usize, moe: &Moe, asked: &[usize]) {
-        self.plan.skip_other_experts(layer, moe.num_experts, asked);
+    /// Discards the announcements of all experts of this layer that are not in `requested`.
+    pub(crate) fn skip_other_experts(&mut self, layer: usize, moe: &Moe, requested: &[usize]) {
+        self.plan.skip_other_experts(layer, moe.num_experts, requested);
     }
 
     /// Requests all weights that a pass can need, and waits for them.
     pub(crate) fn preload(&mut self, needs_ffn: impl Fn(usize) -> bool) -> Result<()> {
         let model = self.model;
         for (i, layer) in model.spec.layers.iter().enumerate() {
-            self.ask_core(i, needs_ffn(i))?;
+            self.request_core(i, needs_ffn(i))?;
             if let (Some(moe), true) = (layer.moe(), needs_ffn(i)) {
-                (0..moe.num_experts).try_for_each(|expert| self.ask_expert(i, moe, expert))?;
+                (0..moe.num_experts).try_for_each(|expert| self.request_expert(i, moe, expert))?;
             }
         }
-        self.reader.settle();
+        self.reader.wait_all();
         Ok(())
     }
 
     /// Waits for the core of a layer, requested with the same `ffn`. One copy for each device.
     pub(crate) fn layer(&mut self, layer: usize, ffn: bool) -> Result<Vec<Layer<Tensor>>> {
         let needed = self.model.spec.layers[layer].needed(ffn);
-        let read = self.reader.take(Portion::Core(layer))?;
+        let read = self.reader.recv(Portion::Core(layer))?;
         Ok(read.into_iter().map(|read| inventory::filled(&needed, read)).collect())
     }
 
     /// Waits for a requested expert. One copy for each device.
     pub(crate) fn expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<Vec<Mlp<Tensor>>> {
         let network = moe.experts.network(expert);
-        let read = self.reader.take(Portion::Expert { layer, expert })?;
+        let read = self.reader.recv(Portion::Expert { layer, expert })?;
         Ok(read.into_iter().map(|read| inventory::filled(&network, read)).collect())
     }
 
     /// Requests the weights between the last layer and the head (the final norm, and OPT's
-    /// projection) and waits for them.
+    /// projection), and waits for them.
     pub(crate) fn before_head(&mut self) -> Result<Vec<BeforeHead<Tensor>>> {
         let before = self.model.spec.before_head();
-        self.reader.ask(Portion::FinalNorm, inventory::parts(&before))?;
-        let read = self.reader.take(Portion::FinalNorm)?;
+        self.reader.request(Portion::FinalNorm, inventory::parts(&before))?;
+        let read = self.reader.recv(Portion::FinalNorm)?;
         Ok(read.into_iter().map(|read| inventory::filled(&before, read)).collect())
     }
 

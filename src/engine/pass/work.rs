@@ -7,13 +7,14 @@ use crate::engine::workspace::BatchPlan;
 use crate::record::{Site, SiteId};
 use crate::weights::OpenModel;
 
-/// Sites after the feed-forward network of a layer, which therefore need it.
+/// The sites after the first product of a feed-forward network. A layer with one of these sites
+/// observed needs its network.
 const BEHIND_FFN: [Site; 5] = [Site::FfnMid, Site::FfnMidShared, Site::FfnWrite, Site::ResidPost, Site::FinalNorm];
 
 pub(crate) struct Work<'a> {
     pub model: &'a OpenModel,
     /// The batch sizes.
-    pub cut: BatchPlan,
+    pub plan: BatchPlan,
     pub logits: bool,
     pub observers: Observers<'a>,
 }
@@ -27,7 +28,7 @@ impl Work<'_> {
 
     /// Number of tokens per product of a network whose inner width is `intermediate`.
     pub(crate) fn ffn_rows(&self, intermediate: usize) -> usize {
-        self.cut.ffn_rows(self.model.spec.hidden_size, intermediate)
+        self.plan.ffn_rows(self.model.spec.hidden_size, intermediate)
     }
 
     /// True if large projections may round their inputs to bf16 where that is faster, because the

@@ -1,8 +1,8 @@
 //! Trinity (`model_type` "afmoe"). Facts: transformers `modeling_afmoe`; Arcee AI 2025.
 //!
-//! Norms before and behind attention and feed-forward network. Attention passes a gate that it has
-//! a projection for; only layers with a sliding window have positions. Experts are chosen by
-//! sigmoid scores plus a bias; shared ones are added.
+//! Norms precede and follow attention and feed-forward network. A gate with a projection of its own
+//! multiplies the output of attention. Only layers with a sliding window have positions. Experts
+//! are chosen by sigmoid scores plus a bias. Shared experts are added.
 
 use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
 use super::experts::{self, SUM_EPS, Sizes};
@@ -13,11 +13,11 @@ use crate::spec::{Divisor, Ffn, Gate, Linear, Mixer, Mlp, Model, Score, Scoring,
 use crate::vocabulary::{NormKind, Span};
 
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, head_dim: Some(128), ..LLAMA };
-// What transformers takes for keys that are left out.
+// The defaults of transformers.
 const SLIDING_WINDOW: usize = 1024;
 const FULL_EVERY: usize = 4;
 const SHARED_EXPERTS: usize = 2;
-/// The norms of a layer in the order in which they are computed.
+/// The norms of a layer, in the order of computation.
 const NORMS: [&str; 4] = ["input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"];
 
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
@@ -33,7 +33,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     for key in ["num_expert_groups", "num_limited_groups", "n_group", "topk_group"] {
         c.only(key, 1.into())?;
     }
-    // Of training.
+    // This key is for training.
     c.without_effect(&["load_balance_coeff"]);
     let sizes =
         Sizes::from_config(c, decoder.layers, &["num_experts", "num_local_experts"], &["moe_intermediate_size"])?;

@@ -1,8 +1,8 @@
 //! Apertus (`model_type` "apertus"). Facts: transformers `modeling_apertus`; Apertus Project 2025;
 //! Huang and Schlag 2025 (xIELU).
 //!
-//! The feed-forward network has no gate, and an activation with four numbers of its own in each
-//! layer. Query and key norms run over each head.
+//! The feed-forward network has no gate, and its activation has four parameters in each layer.
+//! Query and key norms are per head.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::names::Names;

@@ -1,7 +1,7 @@
 //! BLOOM (`model_type` "bloom"). Facts: transformers `modeling_bloom`; BigScience Workshop 2022.
 //!
-//! It has LayerNorms, also after the embeddings, one projection with the query, key and value of
-//! each head, and linear biases on scores in place of positions.
+//! It has LayerNorms, one of them after the embeddings, one projection with the query, key and
+//! value of each head, and linear biases of scores in place of positions.
 
 use super::alibi;
 use super::decoder::head_size;
@@ -19,8 +19,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let eps = c.opt_f64("layer_norm_epsilon")?.unwrap_or(1e-5);
     let tied = c.bool_or("tie_word_embeddings", true)?;
     c.only("apply_residual_connection_post_layernorm", false.into())?;
-    // Megatron's variants of the same sums, and the width of the MLP, which is always four times
-    // the hidden size.
+    // These are Megatron's variants of the same sums, and the width of the MLP, which is always
+    // four times the hidden size.
     c.without_effect(&[
         "attention_softmax_in_fp32",
         "bias_dropout_fusion",

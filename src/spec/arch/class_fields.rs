@@ -1,6 +1,7 @@
-//! What transformers' configuration classes take for keys that a `config.json` leaves out, and
-//! write when they save one: `tests/configs/class_fields.json` has the fields of the class of every
-//! architecture with their defaults.
+//! Tests of the keys that a `config.json` leaves out, against the defaults of transformers'
+//! configuration classes, which also write them when they save a config.
+//! `tests/configs/class_fields.json` has the fields of the class of every architecture with their
+//! defaults.
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use super::*;
 
 const FIELDS: &str = include_str!("../../../tests/configs/class_fields.json");
 
-/// Sizes, counts, and what the layers are: a config has to say them, whatever its class would take.
+/// Sizes, counts, and the kinds of layers. A config must have them, even if its class has a
+/// default.
 #[rustfmt::skip]
 const SIZES: &[&str] = &[
     "d_model", "hidden_size", "intermediate_size", "intermediate_size_mlp", "kv_lora_rank", "linear_key_head_dim",
@@ -20,7 +22,7 @@ const SIZES: &[&str] = &[
     "num_experts_per_tok", "num_heads", "num_hidden_layers", "num_key_value_heads", "num_layers", "num_local_experts", "q_lora_rank",
     "qk_nope_head_dim", "qk_rope_head_dim", "shared_expert_intermediate_size", "ssm_state_size", "v_head_dim", "vocab_size", "ffn_dim",
 ];
-/// Old spellings of what stands in `rope_parameters`.
+/// Old spellings of the contents of `rope_parameters`.
 const OLD_ROPES: &[&str] = &[
     "rope_theta",
     "rope_scaling",
@@ -32,12 +34,12 @@ const OLD_ROPES: &[&str] = &[
     "original_max_position_embeddings",
 ];
 
-/// Latent attention has a key for each head, and with another count transformers fails: as many as
-/// heads are taken.
+/// Latent attention has a key for each head. With another count transformers fails, and the program
+/// takes the number of heads.
 const OF_ALL_HEADS: (&str, &[&str]) =
     ("num_key_value_heads", &["deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k2", "mistral4"]);
-/// What classes leave open, or take in a way of which they cannot make a model: more than one
-/// expert or a whole size of heads.
+/// Values of keys that a class leaves open, or whose default cannot make a model: more than one
+/// expert is needed, and a head of a whole size.
 const OPEN: &[(&str, &str, u64)] = &[
     ("deepseek_v2", "num_experts_per_tok", 6),
     ("dots1", "num_experts_per_tok", 6),
@@ -51,7 +53,7 @@ fn table() -> Keys {
     serde_json::from_str(FIELDS).unwrap()
 }
 
-/// The language models of all fixtures of this type, with the name of the folder.
+/// The language models of all fixtures of this type, each with the name of its folder.
 pub(super) fn fixtures(model_type: &str) -> Vec<(String, Keys)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut found = Vec::new();
@@ -70,19 +72,19 @@ pub(super) fn read(config: &Keys) -> Result<Model> {
     model(&Config::parse(&Value::Object(config.clone()).to_string(), "config.json")?, &Released)
 }
 
-/// All that is computed, or the error, in words.
+/// The description of the model in words, or the error.
 pub(super) fn outcome(config: &Keys) -> std::result::Result<String, String> {
     read(config).map(|model| format!("{model:?}")).map_err(|error| error.message)
 }
 
-/// Why a config that leaves `key` out does not stand for the class's `default`, if so.
+/// The fault, if a config without `key` is not the same as one with the class's `default`.
 fn fault(config: &Keys, key: &str, names: &[String], default: &Value) -> Option<String> {
     let mut bare = config.clone();
     bare.retain(|other, _| {
         other != key
             && !names.contains(other)
             && (key != "rope_parameters" || !OLD_ROPES.contains(&other.as_str()))
-            // What layers there are is said by their list, and without it by these.
+            // The list of layers decides, and these keys only without it.
             && (!key.contains("layers") && !key.contains("pattern") || other != "layer_types")
     });
     let mut spelled = bare.clone();
@@ -97,8 +99,8 @@ fn fault(config: &Keys, key: &str, names: &[String], default: &Value) -> Option<
     }
 }
 
-/// Biases of GLM-4 and shared experts of Trinity were missing without these keys, norms had another
-/// epsilon, ropes another base.
+/// Without these keys, the biases of GLM-4 and the shared experts of Trinity were missing, norms
+/// had another epsilon, and ropes another base.
 #[test]
 fn what_a_config_leaves_out_is_the_default_of_its_class() {
     let table = table();
@@ -122,15 +124,14 @@ fn what_a_config_leaves_out_is_the_default_of_its_class() {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
 }
 
-/// Such a config was "not understood" where its class has a field that none of its releases
-/// mentions.
+/// A config was "not understood" if it had a field of its class that no release has.
 #[test]
 fn a_config_that_a_class_writes_of_its_defaults_is_understood() {
     let table = table();
     let mut faults = Vec::new();
     for model_type in supported() {
         let mut config = table[model_type]["fields"].as_object().unwrap().clone();
-        // Of the base class.
+        // These keys belong to the base class.
         let base = json!({"model_type": model_type, "architectures": ["X"], "chunk_size_feed_forward": 0, "dtype": "bfloat16",
             "id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}, "is_encoder_decoder": false,
             "output_attentions": false, "output_hidden_states": false, "problem_type": null, "return_dict": true,

@@ -1,9 +1,9 @@
 //! Cohere's Command R and R+ (`model_type` "cohere"). Facts: transformers `modeling_cohere`; no
 //! paper.
 //!
-//! Attention and MLP read the same LayerNorm, which has no bias, and are added together;
-//! neighbouring dimensions turn together; logits have a factor. R+ has LayerNorms of queries and
-//! keys with weights of its own for each head.
+//! Attention and MLP have the same LayerNorm as input, which has no bias, and their outputs are
+//! added together. The rotary embedding rotates adjacent dimensions. Logits have a factor. R+ has
+//! LayerNorms of queries and keys with a weight for each head.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -15,7 +15,7 @@ use crate::spec::{Attention, Ffn, HeadNorm, Layer, Mixer, Mlp, Model, Norm, QkNo
 use crate::vocabulary::{NormKind, Pairs};
 
 const ROPE: RopeDefaults = RopeDefaults { pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
-/// Of both generations, but for the rope.
+/// The defaults of both generations, except for the rope.
 pub(super) const DEFAULTS: Defaults =
     Defaults { eps_key: "layer_norm_eps", rms_norm_eps: 1e-5, tied: true, rope: ROPE, ..LLAMA };
 
@@ -38,7 +38,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     })
 }
 
-/// A model of layers on one norm, with attention as `change` makes it in each.
+/// A model of layers with one norm. `change` changes the attention of each layer.
 pub(super) fn parallel(
     c: &Config,
     model_type: &str,

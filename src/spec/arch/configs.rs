@@ -1,6 +1,6 @@
-//! Every config of `tests/configs/releases.json`, shrunk to the fixture of its architecture:
-//! accepted, or refused for the reason that is written there; and what a key of `keys.rs` says
-//! changes nothing of the model.
+//! Tests of every config of `tests/configs/releases.json`, shrunk to the fixture of its
+//! architecture: it is accepted, or refused for the reason in that file. The keys of `keys.rs` have
+//! no effect on the model.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn fixture(model_type: &str) -> Map<String, Value> {
     // The folder of this name comes first, if there is one.
     folders.sort_by_key(|folder| (!folder.ends_with(model_type), folder.clone()));
     let configs = folders.iter().filter_map(|folder| std::fs::read_to_string(folder.join("config.json")).ok());
-    // Of a larger model, the language model.
+    // For a larger model, this takes the language model.
     let configs = configs.map(|text| {
         let config = table(&text.replace("Infinity", "1e9"));
         config.get("text_config").unwrap_or(&config).as_object().unwrap().clone()
@@ -34,7 +34,7 @@ fn fixture(model_type: &str) -> Map<String, Value> {
     of_type.next().unwrap_or_else(|| panic!("no fixture is a {model_type}"))
 }
 
-/// The sizes of the fixture and all other keys of a release.
+/// The sizes of the fixture, with all other keys of a release.
 fn shrunk(release: &Value, sizes: &Value) -> Map<String, Value> {
     let model_type = release["type"].as_str().unwrap();
     let sizes = sizes[model_type].as_array().unwrap();
@@ -42,7 +42,7 @@ fn shrunk(release: &Value, sizes: &Value) -> Map<String, Value> {
     config.retain(|key, _| key == "model_type" || sizes.iter().any(|size| size == key));
     config.extend(release["keys"].as_object().unwrap().clone());
     if let Some(types) = release["keys"]["layer_types"].as_array() {
-        // Of the list the table has the first period.
+        // The table has the first period of the list.
         let layers = config["num_hidden_layers"].as_u64().unwrap() as usize;
         config.insert("layer_types".to_string(), types.iter().cycle().take(layers).cloned().collect());
     }
@@ -53,7 +53,7 @@ fn read(config: &Map<String, Value>) -> Result<Model> {
     model(&Config::parse(&Value::Object(config.clone()).to_string(), "config.json")?, &Released)
 }
 
-/// All that is computed, in words.
+/// The description of the model in words.
 fn spec(config: &Map<String, Value>) -> String {
     format!("{:?}", read(config).unwrap_or_else(|error| panic!("{error}: {config:?}")))
 }
@@ -89,7 +89,7 @@ fn keys_without_effect_leave_the_model_of_every_release_as_it_is() {
         let read_by_the_architecture = |key: &str| {
             let mut without = config.clone();
             without.remove(key);
-            // A key that is missed, or whose absence shows, is one that is read.
+            // A key whose absence changes or breaks the model is a key that is read.
             !matches!(read(&without), Ok(model) if format!("{model:?}") == spec(&config))
         };
         let mut bare = config.clone();
@@ -99,8 +99,8 @@ fn keys_without_effect_leave_the_model_of_every_release_as_it_is() {
     }
 }
 
-/// Every row of the table in every architecture that it holds for: a value that changes nothing,
-/// and one that would.
+/// Tests every row of the table in every architecture that it holds for, with a value that has no
+/// effect and one that would.
 #[test]
 fn every_row_of_the_table_holds() {
     for model_type in supported() {
@@ -108,7 +108,7 @@ fn every_row_of_the_table_holds() {
         let plain = spec(&fixture);
         let config = Config::parse(&Value::Object(fixture.clone()).to_string(), "config.json").unwrap();
         model(&config, &Released).unwrap();
-        // What an architecture reads, the table does not rule.
+        // The table does not decide about keys that an architecture reads.
         for name in keys::names().filter(|name| !config.was_read(name)) {
             let Some(row) = keys::row(name, model_type) else {
                 continue;
@@ -153,7 +153,8 @@ fn rows_say_why_and_do_not_hide_each_other() {
     }
 }
 
-/// Against the class of rotary embeddings that transformers 5.23 makes from the same config.
+/// The expected values are from the class of rotary embeddings that transformers 5.23 makes from
+/// the same config.
 #[test]
 fn ropes_of_releases_turn_by_the_angles_of_transformers() {
     let ropes = table(ROPES);
@@ -182,7 +183,7 @@ fn ropes_of_releases_turn_by_the_angles_of_transformers() {
     assert!(compared > 80, "{compared}");
 }
 
-/// Class defaults of transformers 5.23, spelled out. A config that leaves them out is the same
+/// Class defaults of transformers 5.23, written out. A config without these keys describes the same
 /// model.
 #[test]
 fn what_is_left_out_is_the_default_of_the_class() {
@@ -219,7 +220,8 @@ fn what_is_left_out_is_the_default_of_the_class() {
         let mut bare = fixture(model_type);
         let heads = bare.get("num_attention_heads").and_then(Value::as_u64);
         bare.retain(|key, _| !spelled.contains_key(key) && key != "rope_scaling" && key != "layer_types");
-        // More heads where the default of grouped heads does not divide those of the fixture.
+        // More heads are needed if the default number of key heads does not divide those of the
+        // fixture.
         let groups = spelled.get("num_key_value_heads").and_then(Value::as_u64);
         if let (Some(heads), Some(groups)) = (heads, groups) {
             bare.insert("num_attention_heads".to_string(), heads.max(groups).into());
@@ -291,7 +293,7 @@ fn layers_that_borrow_keys_take_those_of_the_last_of_their_kind() {
     let (config, _) = language_model(Config::parse(text, "config.json").unwrap()).unwrap();
     let spec = model(&config, &Released).unwrap();
     let borrowed: Vec<_> = spec.layers.iter().map(Layer::borrows).collect();
-    // Windows in layers 0, 2 and 4.
+    // Layers 0, 2 and 4 have windows.
     assert_eq!(borrowed, [None, None, None, Some(1), Some(2), Some(1)]);
     assert_eq!([2, 3, 5, 6].map(|done| spec.lenders(done)), [vec![1], vec![1, 2], vec![1], vec![]]);
     let mut all = fixture("gemma4_text");
@@ -299,8 +301,8 @@ fn layers_that_borrow_keys_take_those_of_the_last_of_their_kind() {
     assert!(read(&all).unwrap_err().message.contains("`num_kv_shared_layers` is "));
 }
 
-/// Found by random variants: transformers does not read these keys, whatever the original code did
-/// with them.
+/// Random variants found keys that transformers does not read, whatever the original code did with
+/// them.
 #[test]
 fn weights_of_experts_that_transformers_sums_anyway() {
     for (model_type, key, odd) in [
@@ -315,8 +317,8 @@ fn weights_of_experts_that_transformers_sums_anyway() {
     }
 }
 
-/// Found by random variants: sizes of layers that are not there were "not understood", and biases
-/// and shared experts read that transformers does not have.
+/// Random variants found that sizes of missing layers were "not understood", and that biases and
+/// shared experts were read that transformers does not have.
 #[test]
 fn nemotron_h_reads_what_its_layers_need_and_no_more() {
     let mut config = fixture("nemotron_h");

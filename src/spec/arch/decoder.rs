@@ -12,29 +12,28 @@ use crate::spec::{
 };
 use crate::vocabulary::{NormKind, Span};
 
-/// What transformers takes for a key that a config.json leaves out.
+/// The values in transformers of keys that a config.json leaves out.
 pub(super) struct Defaults {
     pub rms_norm_eps: f64,
-    /// How the config calls it.
+    /// The key of the epsilon.
     pub eps_key: &'static str,
-    /// Whether head and embedding are tied where the config does not say.
+    /// True if head and embedding are tied by default.
     pub tied: bool,
-    /// What says so.
+    /// The key that ties them.
     pub tied_key: &'static str,
-    /// `None`: the config must say.
+    /// None if the config must have it.
     pub vocab_size: Option<usize>,
     pub num_attention_heads: Option<usize>,
-    /// `None`: as many as query heads.
+    /// None for as many as query heads.
     pub num_key_value_heads: Option<usize>,
-    /// `None`: hidden size / heads.
+    /// None for hidden size / heads.
     pub head_dim: Option<usize>,
     pub rope: RopeDefaults,
-    /// Where types of layers have ropes of their own: the type whose rope `rope` is, and
-    /// `Decoder::rope` will be.
+    /// If types of layers have ropes of their own, the type of `rope` and of `Decoder::rope`.
     pub rope_of: Option<&'static str>,
 }
 
-/// Llama's own, which most relatives keep.
+/// The defaults of Llama, which most related architectures share.
 pub(super) const LLAMA: Defaults = Defaults {
     rms_norm_eps: 1e-6,
     eps_key: "rms_norm_eps",
@@ -48,20 +47,20 @@ pub(super) const LLAMA: Defaults = Defaults {
     rope_of: None,
 };
 
-/// Heads of a layer; the most that are released have some hundreds.
+/// The largest number of heads of a layer. Released models have at most some hundreds.
 const MAX_HEADS: usize = 1 << 14;
 
-/// Names of the norms behind attention and feed-forward network where none stand before them (OLMo
+/// Names of the norms after attention and feed-forward network if there are none before them (OLMo
 /// 2).
 pub(super) const POST_NORMS: [&str; 2] = ["post_attention_layernorm", "post_feedforward_layernorm"];
 
-/// Names of the norms around both (Gemma 2).
+/// Names of the norms before and after both (Gemma 2).
 pub(super) const GEMMA_NORMS: [&str; 4] =
     ["input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"];
 
-/// Of `max_window_layers` in the Qwen family.
+/// The default of `max_window_layers` in the Qwen family.
 pub(super) const MAX_WINDOW_LAYERS: usize = 28;
-/// Of `sliding_window` there.
+/// The default of `sliding_window` in the Qwen family.
 const QWEN_SLIDING_WINDOW: usize = 4096;
 
 /// Head counts and sizes of grouped-query attention.
@@ -75,8 +74,8 @@ pub(super) struct Heads {
 impl Heads {
     fn from_config(c: &Config, defaults: &Defaults) -> Result<Self> {
         let heads = c.size_or("num_attention_heads", defaults.num_attention_heads)?;
-        // A null is not a missing key: transformers takes it for "as many as heads", "hidden size /
-        // heads".
+        // For transformers, null is not a missing key. It means "as many as heads" or "hidden size
+        // / heads".
         let absent = |key, default: Option<usize>| default.filter(|_| c.missing(key));
         let kv_heads = match c.opt_usize("num_key_value_heads")? {
             Some(count) => count,
@@ -97,7 +96,7 @@ impl Heads {
     }
 }
 
-/// Query heads, key heads, and their size.
+/// The number of query heads, the number of key heads, and their size.
 pub(super) fn head_sizes(c: &Config, defaults: &Defaults) -> Result<(usize, usize, usize)> {
     Heads::from_config(c, defaults).map(|Heads { heads, kv_heads, head_dim }| (heads, kv_heads, head_dim))
 }
@@ -124,7 +123,7 @@ impl Decoder {
         Self::with_heads(c, names, norm, defaults, (heads, rope))
     }
 
-    /// As `from_config`, with heads and a rope that are read otherwise.
+    /// As `from_config`, with heads and a rope from elsewhere.
     pub(super) fn with_heads(
         c: &Config,
         names: &dyn Names,
@@ -153,7 +152,7 @@ impl Decoder {
         format!("{}layers.{i}.", self.prefix)
     }
 
-    /// The two norms under their usual names, with `mixer` and `ffn` between.
+    /// A layer with the two norms under their usual names.
     pub(super) fn block(&self, i: usize, mixer: Mixer, ffn: Ffn) -> Layer {
         let norm = |name: &str| Norm::new(self.norm, &format!("{}{name}", self.layer(i)), self.hidden, self.eps);
         Layer::of_two_norms([norm("input_layernorm"), norm("post_attention_layernorm")], mixer, ffn)
@@ -181,7 +180,7 @@ impl Decoder {
         Model::new(model_type, self.hidden, self.ends.clone(), layers, final_norm)
     }
 
-    /// Plain grouped-query attention under `self_attn.`: callers change the fields in which they
+    /// Plain grouped-query attention under `self_attn.`. Callers change the fields in which they
     /// differ.
     pub(super) fn attention(&self, i: usize, bias: bool) -> Attention {
         let Heads { heads, kv_heads, head_dim } = self.heads;
@@ -197,7 +196,7 @@ impl Decoder {
         attention
     }
 
-    /// `q_norm` and `k_norm` over each head (`per_head`) or over the whole projection.
+    /// The norms `q_norm` and `k_norm`, over each head (`per_head`) or over the whole projection.
     pub(super) fn qk_norm(&self, i: usize, per_head: bool) -> QkNorm {
         let heads = self.heads;
         let norm = |name: &str, count: usize| {
@@ -209,10 +208,10 @@ impl Decoder {
     }
 }
 
-/// `count` key heads, which the config has under `key`, for `heads` query heads.
+/// Checks `count`, the number of key heads in the config under `key`, against `heads` query heads.
 ///
 /// # Errors
-/// Where they do not divide those.
+/// An error if it does not divide `heads`.
 pub(super) fn head_count(c: &Config, key: &str, count: usize, heads: usize) -> Result<usize> {
     match count == 0 || !heads.is_multiple_of(count) {
         true => Err(c.wrong(key, &format!("is {count}, which does not divide {heads} heads"))),
@@ -220,11 +219,11 @@ pub(super) fn head_count(c: &Config, key: &str, count: usize, heads: usize) -> R
     }
 }
 
-/// The size of a head, of which `heads` make the hidden size; `key` is what the config calls their
-/// number.
+/// The size of a head if `heads` of them make the hidden size. `key` is the name of their number in
+/// the config.
 ///
 /// # Errors
-/// `unsupported` where that is no whole number, or there are more heads than any model has.
+/// `unsupported` if the size is not a whole number, or there are more heads than any model has.
 pub(super) fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> Result<usize> {
     if heads > MAX_HEADS {
         return Err(c.wrong(key, &format!("is {heads}, more heads than any model has")));
@@ -235,7 +234,7 @@ pub(super) fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> R
     Ok(hidden / heads)
 }
 
-/// `sliding_window`: how many keys a query sees, itself included.
+/// `sliding_window`: the number of keys that a query attends to, including its own.
 pub(super) fn sliding_window(c: &Config) -> Result<Option<usize>> {
     match c.opt_usize("sliding_window")? {
         Some(0) => Err(c.wrong("sliding_window", "is 0")),
@@ -243,25 +242,25 @@ pub(super) fn sliding_window(c: &Config) -> Result<Option<usize>> {
     }
 }
 
-/// The same, `default` where the config does not have the key.
+/// As `sliding_window`, with `default` if the config does not have the key.
 pub(super) fn window_or(c: &Config, default: usize) -> Result<Option<usize>> {
     Ok(sliding_window(c)?.or(Some(default).filter(|_| c.missing("sliding_window"))))
 }
 
-/// What a query sees with such a window, or without.
+/// The span of a query, with or without a window.
 pub(super) fn span(window: Option<usize>) -> Span {
     window.map_or(Span::All, Span::Window)
 }
 
-/// The Qwen family carries a `sliding_window` that counts only with `use_sliding_window`, off by
+/// The `sliding_window` of the Qwen family applies only with `use_sliding_window`, which is off by
 /// default.
 pub(super) fn switched_window(c: &Config) -> Result<Option<usize>> {
     let used = c.bool_or("use_sliding_window", false)?;
     Ok(window_or(c, QWEN_SLIDING_WINDOW)?.filter(|_| used))
 }
 
-/// Which layers have full attention: `layer_types` says "full_attention" or `other` for each, else
-/// `pattern` decides.
+/// Whether each layer has full attention: `layer_types` has "full_attention" or `other` for each;
+/// without it `pattern` decides.
 pub(super) fn full_attention(
     c: &Config,
     layers: usize,
@@ -285,8 +284,8 @@ pub(super) fn full_attention(
     types.iter().map(full).collect()
 }
 
-/// The window of each layer: `window` where `layer_types` says "sliding_attention" (else where
-/// `pattern` is true).
+/// The window of each layer: `window` if `layer_types` has "sliding_attention" for it, or without
+/// that list if `pattern` is true.
 pub(super) fn layer_windows(
     c: &Config,
     layers: usize,

@@ -1,9 +1,9 @@
 //! DeepSeek-V2 and its Lite and Coder (`model_type` "deepseek_v2"). Facts: transformers
 //! `modeling_deepseek_v2`; DeepSeek-AI 2024.
 //!
-//! Multi-head latent attention. Experts are chosen by softmax scores, which weigh them as they are;
-//! `group_limited_greedy` chooses within the groups whose best expert is best. Shared experts are
-//! added.
+//! Multi-head latent attention. Experts are chosen by softmax scores, which are also their weights.
+//! `group_limited_greedy` chooses within the groups that have the best single experts. Shared
+//! experts are added.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, Sizes};

@@ -1,9 +1,8 @@
 //! EXAONE 4.0 (`model_type` "exaone4"). Facts: transformers `modeling_exaone4`; LG AI Research
 //! 2025.
 //!
-//! Norms are behind attention and feed-forward network, as in OLMo 2; queries and keys have norms
-//! over each head. Where there is a sliding window, the layers without one have no rotary
-//! embedding.
+//! Norms follow attention and feed-forward network, as in OLMo 2. Query and key norms are per head.
+//! If some layers have a sliding window, the others have no rotary embedding.
 
 use serde_json::Value;
 
@@ -24,12 +23,12 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &DEFAULTS)?;
     let window = window_or(c, SLIDING_WINDOW)?;
     let pattern = if c.has("layer_types") || window.is_none() { Vec::new() } else { pattern(c)? };
-    // Beside the list that counts.
+    // The list of layers decides, not this key.
     c.without_effect(&[PATTERN]);
     let by_letters = c.get(PATTERN).is_some_and(Value::is_string);
     let sliding = |i: usize| match pattern.is_empty() {
         true => false,
-        // The last layer sees everything where letters say what the others are.
+        // In a pattern of letters, the last layer attends to all keys.
         false => pattern[i % pattern.len()] && !(by_letters && i + 1 == decoder.layers),
     };
     let spans = layer_windows(c, decoder.layers, window, sliding)?;
@@ -48,8 +47,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("exaone4", layers.collect()))
 }
 
-/// Which layers have a window, over and over: a number says that every so many have none, letters
-/// say it of each ("LLLG": three local ones, then a global one).
+/// Whether each layer of a period has a window: a number means that the last of so many has none,
+/// letters describe each layer ("LLLG": three local ones, then a global one).
 fn pattern(c: &Config) -> Result<Vec<bool>> {
     let Some(Value::String(letters)) = c.get(PATTERN) else {
         let every = c.opt_usize(PATTERN)?.unwrap_or(4).max(1);

@@ -1,5 +1,5 @@
-//! The usual layout of a mixture of experts: a router and one gated MLP per expert; and which
-//! layers have one.
+//! The usual layout of a mixture of experts, a router and one gated MLP per expert, and the choice
+//! of layers that have one.
 
 use std::sync::Arc;
 
@@ -10,21 +10,21 @@ use crate::spec::config::Config;
 use crate::spec::{Divisor, Experts, Ffn, Groups, Linear, Mlp, Moe, Router, Score, Scoring, SharedExpert, TensorSpec};
 use crate::vocabulary::{Activation, Order};
 
-/// Added to the sum of the weights before they are divided by it (transformers
-/// `DeepseekV3TopkRouter` and its relatives).
+/// The number that is added to the sum of the weights before they are divided by it (transformers
+/// `DeepseekV3TopkRouter` and similar classes).
 pub(super) const SUM_EPS: f32 = 1e-20;
 
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
     pub num_experts: usize,
     pub top_k: usize,
-    /// Width of one expert's hidden layer.
+    /// Inner width of an expert.
     pub intermediate: usize,
     pub activation: Activation,
 }
 
 impl Sizes {
-    /// From `num_experts_per_tok`, `hidden_act`, and what the config calls the other two.
+    /// Reads `num_experts_per_tok`, `hidden_act`, and the other two under the given names.
     pub(super) fn from_config(c: &Config, layers: usize, num_experts: &[&str], intermediate: &[&str]) -> Result<Self> {
         let top_k = c.size("num_experts_per_tok")?;
         Ok(Self {
@@ -36,8 +36,8 @@ impl Sizes {
     }
 }
 
-/// `key` asks for weights of the chosen experts that sum to 1, or not: transformers does not read
-/// it, and makes them `summed`.
+/// The key `key` says whether the weights of the chosen experts sum to 1. transformers does not
+/// read it and always uses `summed`.
 pub(super) fn summed_anyway(c: &Config, key: &str, summed: bool) -> Result<()> {
     if c.bool_or(key, summed)? != summed {
         let says = if summed { "sum to 1" } else { "are the scores themselves" };
@@ -49,8 +49,8 @@ pub(super) fn summed_anyway(c: &Config, key: &str, summed: bool) -> Result<()> {
     Ok(())
 }
 
-/// Which layers of the Qwen family are mixtures: every `decoder_sparse_step`-th but those in
-/// `mlp_only_layers`.
+/// Whether each layer of the Qwen family is a mixture: every `decoder_sparse_step`-th is one,
+/// except for those in `mlp_only_layers`.
 pub(super) fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let dense = c.opt_list_usize("mlp_only_layers")?.unwrap_or_default();
     let step = c.opt_usize("decoder_sparse_step")?.unwrap_or(1);
@@ -60,7 +60,7 @@ pub(super) fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     Ok((0..layers).map(|i| !dense.contains(&i) && (i + 1) % step == 0).collect())
 }
 
-/// A router `{prefix}gate` and experts `{prefix}experts.{e}.{gate,up,down}_proj`.
+/// A mixture of a router `{prefix}gate` and experts `{prefix}experts.{e}.{gate,up,down}_proj`.
 pub(super) fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scoring) -> Moe {
     let expert = |e| {
         let prefix = format!("{prefix}experts.{e}.");
@@ -80,7 +80,7 @@ pub(super) fn separate(prefix: &str, hidden: usize, sizes: Sizes, scoring: Scori
     }
 }
 
-/// With an expert of its own gate that every token passes through: `{prefix}shared_expert` and
+/// The mixture with a shared expert that has a gate: `{prefix}shared_expert` and
 /// `shared_expert_gate`.
 pub(super) fn with_gated_shared(moe: Moe, prefix: &str, hidden: usize, width: usize, act: Activation) -> Moe {
     let mlp = Mlp::gated(&format!("{prefix}shared_expert."), hidden, width, act, false);
@@ -88,7 +88,7 @@ pub(super) fn with_gated_shared(moe: Moe, prefix: &str, hidden: usize, width: us
     Moe { shared: Some(SharedExpert { mlp, gate }), ..moe }
 }
 
-/// The gated MLPs of experts under other names for gate, up and down: `{prefix}experts.{e}.{name}`.
+/// Experts with other names for gate, up and down: `{prefix}experts.{e}.{name}`.
 pub(super) fn called([gate, up, down]: [&str; 3], prefix: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
     let expert = |e| {
         let name = |part: &str| format!("{prefix}experts.{e}.{part}");
@@ -103,8 +103,8 @@ pub(super) fn called([gate, up, down]: [&str; 3], prefix: &str, hidden: usize, s
     Arc::new(Experts::Separate((0..sizes.num_experts).map(expert).collect()))
 }
 
-/// Experts in two tensors for all of them: gate above up [experts, 2 * intermediate, hidden], and
-/// down [experts, hidden, intermediate].
+/// All experts in two tensors: gate above up, [experts, 2 * intermediate, hidden], and down,
+/// [experts, hidden, intermediate].
 pub(super) fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
     let Sizes { num_experts, intermediate, activation, .. } = sizes;
     let linear = |weight| Linear { weight, bias: None, order: Order::OutIn };
@@ -118,15 +118,15 @@ pub(super) fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) ->
     }))
 }
 
-/// Shared experts `{prefix}{gate,up,down}_proj`, whose outputs are added as they are; none of width
-/// 0.
+/// Shared experts `{prefix}{gate,up,down}_proj`, whose outputs are added as they are. None if their
+/// width is 0.
 pub(super) fn shared(prefix: &str, hidden: usize, width: usize, activation: Activation) -> Option<SharedExpert> {
     let mlp = || Mlp::gated(prefix, hidden, width, activation, false);
     (width > 0).then(|| SharedExpert { mlp: mlp(), gate: None })
 }
 
-/// Which layers are mixtures: `mlp_layer_types` says "sparse" or "dense" for each, else all but the
-/// first `dense`.
+/// Whether each layer is a mixture: `mlp_layer_types` has "sparse" or "dense" for each; without it
+/// the first `dense` layers are dense.
 pub(super) fn behind_dense(c: &Config, layers: usize, dense: usize) -> Result<Vec<bool>> {
     let Some(types) = c.opt_list_str("mlp_layer_types")? else {
         return Ok((0..layers).map(|i| i >= dense).collect());
@@ -142,14 +142,14 @@ pub(super) fn behind_dense(c: &Config, layers: usize, dense: usize) -> Result<Ve
     types.iter().map(sparse).collect()
 }
 
-/// What transformers takes for the keys of a router with groups that a config.json leaves out.
+/// The defaults in transformers of the keys of a router with groups.
 pub(super) struct Grouped {
     pub score: Score,
     pub groups: usize,
     pub top_groups: usize,
     pub renormalised: bool,
     pub factor: f64,
-    /// The score that experts of other groups get.
+    /// The score of experts in other groups.
     pub masked: f32,
 }
 
@@ -164,8 +164,8 @@ pub(super) const ONE_GROUP: Grouped = Grouped {
 };
 
 impl Grouped {
-    /// Experts of the best groups, which are judged by the sum of their two best, weighed by their
-    /// scores.
+    /// The experts of the best groups are chosen and weighted by their scores. The score of a group
+    /// is the sum of its two best.
     pub(super) fn scoring(&self, c: &Config, sizes: Sizes) -> Result<Scoring> {
         let groups = c.opt_usize("n_group")?.unwrap_or(self.groups);
         let top_groups = c.opt_usize("topk_group")?.unwrap_or(self.top_groups);
@@ -188,7 +188,7 @@ impl Grouped {
     }
 }
 
-/// The feed-forward networks of DeepSeek-V3 and its relatives: dense ones, or under `{prefix}` a
+/// The feed-forward networks of DeepSeek-V3 and similar models: a dense one, or under `{prefix}` a
 /// router `gate` with a correction bias, experts, and shared experts `shared_experts`.
 pub(super) struct Corrected {
     hidden: usize,

@@ -1,8 +1,8 @@
 //! Falcon (`model_type` "falcon"). Facts: transformers `modeling_falcon`; Almazrouei et al. 2023.
 //!
-//! Three kinds of layers: attention and MLP beside each other, on one LayerNorm (7B, 11B) or on one
+//! Three kinds of layers: attention and MLP in parallel with one LayerNorm (7B, 11B) or with one
 //! each (40B, 180B), or one after the other (RW). One projection holds, for each key head, its
-//! queries, its key and its value. RW has linear biases on scores, rounded to bf16, in place of
+//! queries, its key and its value. RW has linear biases of scores, rounded to bf16, in place of
 //! rotary embeddings.
 
 use super::activation::activation;
@@ -31,7 +31,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.without_effect(&["ff_factor"]);
     let (rope, alibi) = if c.bool_or("alibi", false)? {
         c.without_effect(&["rope_theta", "rope_scaling", "rope_parameters"]);
-        // The scores are scaled with the biases on them.
+        // The scores are scaled after the biases are added.
         (None, Some(Alibi { slopes: alibi::slopes(heads), rounded: Some((head_dim as f32).powf(-0.5)) }))
     } else {
         (Some(Rope::from_config(c, head_dim, &DEFAULTS)?), None)
@@ -64,13 +64,13 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(Model::new("falcon", hidden, ends, layers, norm("ln_f")))
 }
 
-/// How attention and feed-forward network stand to each other.
+/// The arrangement of attention and feed-forward network.
 #[derive(Clone, Copy)]
 enum Kind {
     OneAfterTheOther,
-    /// Beside each other.
+    /// Both in parallel.
     OnOneNorm,
-    /// Beside each other.
+    /// Both in parallel.
     OnTwoNorms,
 }
 
@@ -94,7 +94,7 @@ impl Kind {
     }
 }
 
-/// One key head where the older kind asks for `multi_query`, else `num_kv_heads`.
+/// The number of key heads: one if an older config has `multi_query`, `num_kv_heads` otherwise.
 fn kv_heads(c: &Config, heads: usize) -> Result<usize> {
     let (new, multi_query) = (c.bool_or("new_decoder_architecture", false)?, c.nullable_bool_or("multi_query", true)?);
     let count = c.opt_usize("num_kv_heads")?.unwrap_or(heads);

@@ -1,8 +1,8 @@
 //! The first generation of Gemma, and CodeGemma (`model_type` "gemma"). Facts: transformers
 //! `modeling_gemma`; Gemma Team 2024.
 //!
-//! Norms multiply by 1 + weight, embeddings are multiplied by the root of their width, and head and
-//! embedding are tied.
+//! Norms multiply by 1 + weight, embeddings are multiplied by the square root of their width, and
+//! head and embedding are tied.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

@@ -1,8 +1,8 @@
 //! Gemma 2 (`model_type` "gemma2"). Facts: transformers `modeling_gemma2`; Gemma Team 2024, "Gemma
 //! 2".
 //!
-//! Norms stand before and behind attention and feed-forward network. Scores and logits are capped,
-//! and every other layer, beginning with the first, has a sliding window.
+//! Norms precede and follow attention and feed-forward network. Scores and logits have soft caps.
+//! Every other layer, beginning with the first, has a sliding window.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, GEMMA_NORMS, LLAMA, layer_windows, window_or};
@@ -18,7 +18,7 @@ const SLIDING_WINDOW: usize = 4096;
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let window = window_or(c, SLIDING_WINDOW)?;
-    // The name of the first weeks, which only the original code reads.
+    // This is the key of the first weeks, which only the original code reads.
     if let Some(size) = c.opt_usize("sliding_window_size")?.filter(|size| window.is_some_and(|window| window != *size))
     {
         let says = format!("is {size}, which has no effect: transformers reads `sliding_window`");

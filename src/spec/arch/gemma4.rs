@@ -1,11 +1,11 @@
 //! Gemma 4 (`model_type` "gemma4_text", inside "gemma4"). Facts: transformers `modeling_gemma4`;
 //! Google 2026.
 //!
-//! Norms before and behind attention and feed-forward network, and a factor on the stream behind
-//! each layer. Layers with a window have heads of another size than those without, whose keys may
-//! be their values; a part of their pairs turns. The small sizes (E2B, E4B) have embeddings of
-//! their own for each layer, and their last layers use the keys and values of earlier ones. The
-//! mixture (26B-A4B) is refused.
+//! Norms precede and follow attention and feed-forward network, and a factor multiplies the stream
+//! after each layer. Layers with a window and layers without have heads of different sizes. The
+//! keys of the latter may also be their values, and only some of their pairs of dimensions are
+//! rotated. The small sizes (E2B, E4B) have embeddings for each layer, and their last layers use
+//! the keys and values of earlier ones. The mixture (26B-A4B) is refused.
 
 use super::activation::activation;
 use super::decoder::{GEMMA_NORMS, full_attention, head_count, sliding_window, span};
@@ -20,12 +20,12 @@ use crate::vocabulary::{NormKind, Pairs};
 
 const SLIDING_WINDOW: usize = 512;
 const GLOBAL_HEAD_DIM: usize = 512;
-/// Of a head in `per_layer_config`; the widest that are released have 512 dimensions.
+/// The largest width of a head in `per_layer_config`. Released models have at most 512 dimensions.
 const MAX_WIDTH: u64 = 1 << 16;
-/// Every so many layers one has no window, and the last has none.
+/// Every layer with this number has no window, and neither has the last.
 const PATTERN: usize = 6;
 
-/// What the layers of one kind have of their own.
+/// The properties of the layers of one kind.
 struct Kind {
     head_dim: usize,
     kv_heads: usize,
@@ -39,7 +39,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         c.only(key, false.into())?;
     }
     c.without_effect(&["max_position_embeddings", "moe_intermediate_size", "num_experts", "top_k_experts"]);
-    // Tokens of images see each other, which a text has none of.
+    // Tokens of images attend to each other, but a text has none.
     c.only("use_bidirectional_attention", "vision".into())?;
     let (vocab, hidden, heads) = (c.size("vocab_size")?, c.size("hidden_size")?, c.size("num_attention_heads")?);
     let intermediate = c.size("intermediate_size")?;
@@ -97,7 +97,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(model)
 }
 
-/// Layers with a window, and layers without.
+/// The kinds of layers: with a window, and without.
 fn kinds(c: &Config, heads: usize, full: &[bool]) -> Result<[Kind; 2]> {
     let head_dim = c.opt_usize("head_dim")?.unwrap_or(256);
     let kv_heads = head_count(c, "num_key_value_heads", c.size("num_key_value_heads")?, heads)?;
@@ -136,9 +136,10 @@ fn kinds(c: &Config, heads: usize, full: &[bool]) -> Result<[Kind; 2]> {
     ])
 }
 
-/// Size and number of the key heads of layers without a window in `per_layer_config`, which
-/// transformers 5 writes in place of `global_head_dim` and `num_global_key_value_heads`, and which
-/// counts more: by number of layer what is not as in the others.
+/// The size and number of the key heads of layers without a window in `per_layer_config`.
+/// transformers 5 writes this object in place of `global_head_dim` and
+/// `num_global_key_value_heads`, and it has precedence over them. It has, by number of layer, the
+/// values that differ from those of other layers.
 fn overrides(c: &Config, full: &[bool]) -> Result<Option<[Option<usize>; 2]>> {
     const KEY: &str = "per_layer_config";
     const NAMES: [&str; 2] = ["head_dim", "num_key_value_heads"];

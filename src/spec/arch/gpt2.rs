@@ -1,8 +1,8 @@
 //! GPT-2 (`model_type` "gpt2"). Facts: transformers `modeling_gpt2`; Radford et al. 2019.
 //!
-//! LayerNorms, learned positions, one fused projection for q, k and v, weights stored [in, out].
-//! Checkpoints have their names with or without `transformer.`; `attn.bias` in them is a causal
-//! mask, not a bias.
+//! LayerNorms, learned positions, one fused projection for q, k and v, and weights stored as [in,
+//! out]. The names in checkpoints may begin with `transformer.`. `attn.bias` in checkpoints is a
+//! causal mask, not a bias.
 
 use super::activation::activation;
 use super::names::Names;

@@ -81,7 +81,7 @@ fn alternating(layers: usize) -> Vec<String> {
     ["global", "local"].into_iter().cycle().take(layers).map(str::to_string).collect()
 }
 
-/// The kinds of all layers, of which there may be at most one more than `layers`.
+/// The kinds of all layers. There may be one more than `layers`.
 fn expanded(types: &Value, layers: usize) -> Option<Vec<String>> {
     let mut kinds = Vec::new();
     for pair in types.as_array()? {

@@ -1,9 +1,9 @@
 //! GPT-NeoX and Pythia (`model_type` "gpt_neox"). Facts: transformers `modeling_gpt_neox`; Black et
 //! al. 2022, Biderman et al. 2023.
 //!
-//! Attention and feed-forward network each read a LayerNorm of the same stream and are added
-//! together; one projection holds the query, key and value of each head; the first dimensions of a
-//! head turn.
+//! Attention and feed-forward network each have a LayerNorm of the same stream as input, and their
+//! outputs are added together. One projection holds the query, key and value of each head. The
+//! first dimensions of a head have a rotary embedding.
 
 use super::activation::activation;
 use super::names::Names;

@@ -1,9 +1,9 @@
 //! gpt-oss (`model_type` "gpt_oss"). Facts: transformers `modeling_gpt_oss`; OpenAI model card
 //! 2025.
 //!
-//! Experts are stacked in one tensor each, MXFP4 as released or [in, out] in bf16 where someone
-//! unpacked them. Which of the two is told by the tensor names, and by `quantization_config` when
-//! there is no checkpoint yet.
+//! Experts are stacked in one tensor each, which is MXFP4 in releases, or [in, out] in bf16 if they
+//! were unpacked. The tensor names tell which, or `quantization_config` if there is no checkpoint
+//! yet.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ const ROPE: RopeDefaults = RopeDefaults {
 };
 const DEFAULTS: Defaults =
     Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(64), rope: ROPE, ..LLAMA };
-// What transformers takes for `swiglu_limit` and `sliding_window` where they are left out.
+// The defaults of `swiglu_limit` and `sliding_window` in transformers.
 const SWIGLU_LIMIT: f64 = 7.0;
 const SLIDING_WINDOW: usize = 128;
 

@@ -1,7 +1,7 @@
 //! Hunyuan 0.5B to 7B (`model_type` "hunyuan_v1_dense"). Facts: transformers
 //! `modeling_hunyuan_v1_dense`; Tencent 2025.
 //!
-//! Llama with norms of queries and keys behind the rotary embedding, whose base `alpha` stretches.
+//! Llama with norms of queries and keys after the rotary embedding, whose base `alpha` stretches.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -20,7 +20,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;
     let bias = c.bool_or("attention_bias", false)?;
-    // What the modeling file computes whatever these say.
+    // The modeling file computes the same whatever these keys say.
     c.only("mlp_bias", false.into())?;
     c.only("use_cla", false.into())?;
     c.only("use_qk_norm", true.into())?;
@@ -29,8 +29,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("num_experts", 1.into())?;
     c.only("use_mla", false.into())?;
     c.only("add_classification_head", false.into())?;
-    // Tokens, sizes said twice, and settings of models for images and classification, which this
-    // one is not.
+    // These are ids of tokens, repeated sizes, and settings of models for images and
+    // classification.
     c.without_effect(&["attention_head_dim", "cla_share_factor", "org_vocab_size", "pad_id", "eod_token_id"]);
     c.without_effect(&["im_start_id", "im_end_id", "im_newline_id", "image_token_id", "text_start_id", "text_end_id"]);
     c.without_effect(&[

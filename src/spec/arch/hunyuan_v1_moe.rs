@@ -1,9 +1,9 @@
 //! Hunyuan-A13B (`model_type` "hunyuan_v1_moe"). Facts: transformers `modeling_hunyuan_v1_moe`;
 //! Tencent 2025.
 //!
-//! Norms of queries and keys are behind the rotary embedding, whose base `alpha` stretches once and
-//! for all. Every layer is a mixture; softmax weights are divided by their sum, and a shared expert
-//! is added. Counts may be lists with one for each layer.
+//! Norms of queries and keys follow the rotary embedding, whose base `alpha` stretches for all
+//! lengths. Every layer is a mixture. Softmax weights are divided by their sum, and a shared expert
+//! is added. Counts may be lists with one number for each layer.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -18,7 +18,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { alpha: true, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, rope: ROPE, ..LLAMA };
 
-/// Keys of Tencent's own code, for other models of the family, images, or training.
+/// Keys of Tencent's own code for other models of the family, for images, or for training.
 #[rustfmt::skip]
 const UNREAD: &[&str] = &[
     "add_classification_head", "anyres_pooling_size", "anyres_vit_max_image_size", "anyres_vit_two_views", "attention_head_dim",
@@ -72,7 +72,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("hunyuan_v1_moe", layers))
 }
 
-/// A count for each layer: one number for all, or a list.
+/// The count of each layer, from one number for all or from a list.
 fn per_layer(c: &Config, key: &str, usual: usize, layers: usize) -> Result<Vec<usize>> {
     let counts = match c.get(key).is_some_and(|value| value.is_array()) {
         true => c.opt_list_usize(key)?.unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! Hy3 (`model_type` "hy_v3"). Facts: transformers `modeling_hy_v3`; Tencent 2026.
 //!
-//! Qwen3's attention. Experts are chosen by sigmoid scores plus a bias; shared ones are added.
-//! Which layers are dense is said by `mlp_layer_types` alone, else it is the first.
+//! Qwen3's attention. Experts are chosen by sigmoid scores plus a bias. Shared experts are added.
+//! Only `mlp_layer_types` determines the dense layers; by default it is the first.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::experts::{self, SUM_EPS, Sizes};
@@ -15,7 +15,7 @@ use crate::vocabulary::NormKind;
 const ROPE: RopeDefaults = RopeDefaults { theta: 11_158_840.0, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults =
     Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(128), rope: ROPE, ..LLAMA };
-/// Of `router_scaling_factor`.
+/// The default of `router_scaling_factor`.
 const FACTOR: f64 = 2.826;
 
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
@@ -26,8 +26,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.only("moe_router_use_sigmoid", true.into())?;
     c.only("moe_router_enable_expert_bias", true.into())?;
     experts::summed_anyway(c, "route_norm", true)?;
-    // Formats in which single sums are kept, layers for multi-token prediction, and a key of which
-    // only the default counts.
+    // These are formats in which some sums are kept, layers for multi-token prediction, and a key
+    // of which only the default is computed.
     c.without_effect(&["enable_attention_fp32_softmax", "enable_lm_head_fp32", "enable_moe_fp32_combine"]);
     c.without_effect(&["num_nextn_predict_layers", "first_k_dense_replace"]);
     let sizes =

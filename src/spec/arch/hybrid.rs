@@ -45,7 +45,7 @@ impl Hybrid {
         attention.qk_norm = Some(decoder.qk_norm(i, true));
         attention.gate = Some(Gate::InQuery);
         if let Qkv::Separate { q, .. } = &mut attention.qkv {
-            // For each head the query, then its gate.
+            // The outputs of a head are its query, then its gate.
             let name = format!("{}self_attn.q_proj", decoder.layer(i));
             *q = Linear::new(&name, 2 * attention.heads * attention.head_dim, decoder.hidden, self.bias);
         }

@@ -1,7 +1,7 @@
 //! LFM2 (`model_type` "lfm2"). Facts: transformers `modeling_lfm2`; Liquid AI 2025.
 //!
-//! Most layers have a short convolution between two gates in place of attention. The final norm is
-//! called `embedding_norm`.
+//! Most layers have a short convolution between two gates in place of attention. The name of the
+//! final norm is `embedding_norm`.
 
 use super::decoder::{Decoder, Defaults, LLAMA};
 use super::names::Names;
@@ -15,7 +15,7 @@ use crate::vocabulary::{Activation, NormKind};
 const ROPE: RopeDefaults = RopeDefaults { theta: 1_000_000.0, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults =
     Defaults { rms_norm_eps: 1e-5, eps_key: "norm_eps", tied: true, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
-/// Of training, and other spellings of what is read.
+/// Keys for training, and other spellings of keys that are read.
 const WITHOUT_EFFECT: &[&str] = &[
     "block_dim",
     "block_mlp_init_scale",
@@ -75,7 +75,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(model)
 }
 
-/// The key that ties head and embedding: the older name counts, as in Lfm2Config.
+/// The key that ties head and embedding. The older name has precedence, as in Lfm2Config.
 fn tied_key(c: &Config) -> Result<&'static str> {
     if !c.has("tie_embedding") {
         return Ok("tie_word_embeddings");
@@ -88,10 +88,10 @@ fn tied_key(c: &Config) -> Result<&'static str> {
     Ok("tie_embedding")
 }
 
-/// Width of the feed-forward networks: two thirds of what the config says, in whole multiples,
-/// unless it says not to.
+/// Inner width of the feed-forward networks: two thirds of the config's number, rounded up to a
+/// multiple, unless the config turns this off.
 fn inner(c: &Config) -> Result<usize> {
-    // The older name counts, as in Lfm2Config.
+    // The older name has precedence, as in Lfm2Config.
     let width = c.size(if c.has("block_ff_dim") { "block_ff_dim" } else { "intermediate_size" })?;
     if let Some(other) = c.opt_usize("intermediate_size")?.filter(|other| *other != width) {
         let says = format!("is {other}, but `block_ff_dim` is {width}; as in transformers, the latter counts");
@@ -105,7 +105,7 @@ fn inner(c: &Config) -> Result<usize> {
     Ok(((factor * (2 * width / 3) as f64) as usize).next_multiple_of(multiple))
 }
 
-/// Which layers have attention.
+/// Whether each layer has attention.
 fn full(c: &Config, layers: usize) -> Result<Vec<bool>> {
     if let Some(types) = c.opt_list_str("layer_types")? {
         let full = |name: &String| match name.as_str() {

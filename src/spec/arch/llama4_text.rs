@@ -2,9 +2,9 @@
 //! `modeling_llama4`; Meta 2025.
 //!
 //! Layers with positions attend within chunks, and normalise queries and keys without a weight
-//! behind the rotary embedding, of neighbouring dimensions; layers without see everything, and
-//! their queries grow with the position. Experts are stacked, [in, out], and the sigmoid of a
-//! router logit multiplies what its expert reads; a shared expert is added.
+//! after the rotary embedding, which rotates adjacent dimensions. Layers without positions attend
+//! to all keys, and their queries grow with the position. Experts are stacked, [in, out]. The
+//! sigmoid of a router logit multiplies the input of its expert. A shared expert is added.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::vocabulary::{Activation, NormKind, Order, Pairs, Span};
 const ROPE: RopeDefaults = RopeDefaults { theta: 500_000.0, pairs: Pairs::Adjacent, ..rope_config::DEFAULTS };
 const DEFAULTS: Defaults =
     Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), head_dim: Some(128), rope: ROPE, ..LLAMA };
-// What transformers takes for keys that are left out.
+// The defaults of transformers.
 const CHUNK: usize = 8192;
 const WITHOUT_ROPE_EVERY: usize = 4;
 const GROWTH: (f64, f64) = (0.1, 8192.0);
@@ -34,7 +34,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (hidden, bias) = (decoder.hidden, c.bool_or("attention_bias", false)?);
     c.without_effect(&["for_llm_compressor"]);
     let normed = c.bool_or("use_qk_norm", true)?;
-    // The first releases have a number for true.
+    // The first releases have a number in place of true.
     let tuned = match c.get("attn_temperature_tuning") {
         Some(Value::Number(number)) => number.as_f64() != Some(0.0),
         _ => c.bool_or("attn_temperature_tuning", true)?,
@@ -76,8 +76,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(decoder.model("llama4_text", layers.collect()))
 }
 
-/// Layers with a rotary embedding: `no_rope_layers` says 1 for each, else all but every
-/// `no_rope_layer_interval`-th.
+/// Whether each layer has a rotary embedding: its number in `no_rope_layers` is 1; without that
+/// list, every `no_rope_layer_interval`-th has none.
 fn turning_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let every = c.opt_usize("no_rope_layer_interval")?.unwrap_or(WITHOUT_ROPE_EVERY);
     match c.opt_list_usize("no_rope_layers")?.filter(|list| !list.is_empty()) {
@@ -90,7 +90,8 @@ fn turning_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     }
 }
 
-/// Layers with experts: those in `moe_layers`, else every `interleave_moe_layer_step`-th.
+/// Whether each layer has experts: `moe_layers` lists those that do; without that list, every
+/// `interleave_moe_layer_step`-th does.
 fn sparse_layers(c: &Config, layers: usize) -> Result<Vec<bool>> {
     let step = c.opt_usize("interleave_moe_layer_step")?.unwrap_or(1);
     match c.opt_list_usize("moe_layers")? {

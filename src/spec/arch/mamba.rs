@@ -1,4 +1,4 @@
-//! Mamba-2 as configs of hybrids describe it, and what each of their layers is.
+//! Mamba-2 in the configs of hybrids, and the kind of each of their layers.
 
 use crate::error::Result;
 use crate::outside::shown;
@@ -6,7 +6,7 @@ use crate::spec::config::Config;
 use crate::spec::{Linear, Mamba2, Norm, TensorSpec};
 use crate::vocabulary::NormKind;
 
-/// What a layer with a single sublayer has there.
+/// The sublayer of a layer that has only one.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     Mamba,
@@ -15,8 +15,8 @@ pub(super) enum Kind {
     Mixture,
 }
 
-/// What each layer is: by words as transformers 5 writes them, which count where there are both, or
-/// by letters.
+/// The kind of each layer, from a list of words, as transformers 5 writes it, or from letters. The
+/// words have precedence.
 pub(super) fn kinds(c: &Config) -> Result<Vec<Kind>> {
     let by_words = c.opt_list_str("layers_block_type")?.map(|words| by_words(c, &words)).transpose()?;
     let by_letters = c.opt_str("hybrid_override_pattern")?.map(|letters| by_letters(c, &letters)).transpose()?;
@@ -64,14 +64,14 @@ fn by_words(c: &Config, words: &[String]) -> Result<Vec<Kind>> {
     words.iter().map(kind).collect()
 }
 
-/// Older names of settings, which count more, with the newer ones.
+/// Older names of settings, which have precedence, with the newer ones.
 const RENAMED: &[(&str, &str)] = &[
     ("mamba_n_groups", "n_groups"),
     ("mamba_d_conv", "conv_kernel"),
     ("mamba_conv_bias", "use_conv_bias"),
     ("mamba_dt_min", "time_step_min"),
 ];
-/// All older names, those of settings that no layer needs, too.
+/// All older names, also of settings that no layer needs.
 pub(super) const OLDER: &[&str] = &[
     "mamba_n_groups",
     "mamba_d_conv",
@@ -89,7 +89,7 @@ fn spelled<'a>(c: &Config, name: &'a str) -> &'a str {
     RENAMED.iter().find(|(old, new)| *new == name && c.has(old)).map_or(name, |(old, _)| old)
 }
 
-/// A Mamba-2 whose tensors are called `{name}in_proj` and so on, in a model of this hidden size.
+/// A Mamba-2 mixer whose tensors have the names `{name}in_proj` and so on, for this hidden size.
 pub(super) fn mamba2(c: &Config, name: &str, hidden: usize, eps: f64) -> Result<Mamba2> {
     let named = |part: &str| format!("{name}{part}");
     let (heads, head_dim) = (c.size("mamba_num_heads")?, c.size("mamba_head_dim")?);

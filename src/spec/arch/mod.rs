@@ -92,19 +92,19 @@ use crate::suggest;
 
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
-/// Names as almost all have them. The second prefix is that of models for question answering.
+/// The names of most architectures. The second prefix belongs to models for question answering.
 const USUAL: Naming = Naming { base: "model.", older: &["transformer."], nested: false };
 const TRANSFORMER: Naming = Naming { base: "transformer.", older: &[], nested: false };
 const GPT_NEOX: Naming = Naming { base: "gpt_neox.", older: &[], nested: false };
 const NEMOTRON_H: Naming = Naming { base: "backbone.", older: &[], nested: false };
 const OPT: Naming = Naming { base: "model.", older: &[], nested: false };
 
-/// A supported `model_type` as config.json spells it, how its tensors are called, and the function
-/// that reads the rest.
+/// A supported `model_type` in config.json, the names of its tensors, and the function that reads
+/// the rest.
 pub struct Kind(&'static str, Naming, Build);
 
 impl Kind {
-    /// How its tensors are called in files.
+    /// The names of its tensors in files.
     pub fn naming(&self) -> Naming {
         self.1
     }
@@ -175,12 +175,12 @@ const ARCHITECTURES: &[Kind] = &[
 ];
 
 /// A larger model, for images or speech, around a language model that is computed; the `model_type`
-/// of that where its config does not say; and whether head and embedding are tied where its own
-/// config does not say.
+/// of the language model if its config has none; and whether head and embedding are tied by
+/// default.
 ///
-/// transformers' AutoModelForCausalLM makes the larger model of some of them, and with it the
-/// config of the whole says whether head and embedding are tied, whatever the other says. Of the
-/// rest it takes the language model alone, which says so itself: `None`.
+/// For some of them, transformers' AutoModelForCausalLM makes the larger model, and then the config
+/// of the whole decides whether head and embedding are tied. For the others (`None`) it makes only
+/// the language model, whose own config decides.
 struct Around(&'static str, &'static str, Option<bool>);
 
 const AROUND: &[Around] = &[
@@ -197,10 +197,10 @@ const AROUND: &[Around] = &[
 const SHARED: &[&str] = &[TIED, "quantization_config", "compression_config"];
 const TIED: &str = "tie_word_embeddings";
 
-/// The config of the language model in a larger one; or the config as it is, and false.
+/// The config of the language model inside a larger one and true, or the config itself and false.
 ///
 /// # Errors
-/// `unsupported` where `text_config` is no object.
+/// `unsupported` if `text_config` is not an object.
 pub fn language_model(config: Config) -> Result<(Config, bool)> {
     let model_type = config.peek("model_type").and_then(|value| value.as_str());
     let Some(Around(_, inside, tied)) = AROUND.iter().find(|Around(around, ..)| Some(*around) == model_type) else {
@@ -230,8 +230,7 @@ pub fn around() -> impl Iterator<Item = &'static str> {
 /// The architecture that `config` names.
 ///
 /// # Errors
-/// `unsupported` where it is unknown, or the config says that its weights are quantised in a way
-/// that is not read.
+/// `unsupported` if it is unknown, or the weights are quantised in a way that is not read.
 pub fn kind(config: &Config) -> Result<&'static Kind> {
     let model_type = config
         .opt_str("model_type")?
@@ -243,8 +242,8 @@ pub fn kind(config: &Config) -> Result<&'static Kind> {
     Ok(kind)
 }
 
-/// The error of a `model_type` that is not computed: one that exists, a misspelt one, or one that
-/// nobody has heard of.
+/// The error of a `model_type` that is not supported: it exists elsewhere, is misspelt, or is
+/// unknown.
 fn unknown(place: &str, model_type: &str) -> Error {
     let all = supported().collect::<Vec<_>>().join(", ");
     if elsewhere::NAMES.contains(&model_type) {
@@ -262,14 +261,13 @@ fn unknown(place: &str, model_type: &str) -> Error {
     })
 }
 
-/// The spec of the model that `config` describes. Every key of the config is understood or an error
-/// names it.
+/// The model that `config` describes. The error names any key of the config that is not understood.
 pub fn model(config: &Config, names: &dyn Names) -> Result<Model> {
     let Kind(_, _, build) = kind(config)?;
     let model = build(config, names)?;
     let settings = quantised::settings(config)?;
     config.finish(&model.model_type)?;
-    // Everything that counts bytes may then multiply sizes.
+    // After this check, sums of bytes cannot overflow.
     if !inventory::plausible(&model) {
         return Err(Error::unsupported(format!(
             "{}: its sizes make tensors larger than any model has",

@@ -1,6 +1,6 @@
 //! MPT (`model_type` "mpt"). Facts: transformers `modeling_mpt`; MosaicML 2023.
 //!
-//! LayerNorms without biases, one projection for q, k and v, and linear biases on scores in place
+//! LayerNorms without biases, one projection for q, k and v, and linear biases of scores in place
 //! of positions.
 
 use super::alibi;
@@ -19,14 +19,14 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let eps = c.opt_f64("layer_norm_epsilon")?.unwrap_or(1e-5);
     let tied = c.bool_or("tie_word_embeddings", true)?;
     let (clip, scale) = attention_settings(c)?;
-    // transformers has fixed values for these.
+    // transformers has fixed values for these keys.
     c.only("expansion_ratio", 4.into())?;
     c.only("no_bias", true.into())?;
     if c.opt_str("norm_type")?.is_some_and(|kind| !["layernorm", "low_precision_layernorm"].contains(&kind.as_str())) {
         return Err(c.wrong("norm_type", "is not \"layernorm\" or \"low_precision_layernorm\""));
     }
     c.get("logit_scale").map_or(Ok(()), |_| Err(c.wrong("logit_scale", "asks for a factor that is not applied")))?;
-    // There are no learned positions with linear biases. The other keys are of training and of
+    // A model with linear biases has no learned positions. The other keys are for training and
     // tokenizers.
     c.without_effect(&["learned_pos_emb", "max_seq_len", "emb_pdrop", "embedding_fraction", "fc_type", "loss_fn"]);
     c.without_effect(&["init_config", "init_device", "tokenizer_name", "verbose", "use_pad_tok_in_ffn"]);
@@ -49,7 +49,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(Model::new("mpt", hidden, ends, (0..layers).map(layer).collect(), norm("norm_f")))
 }
 
-/// `clip_qkv` and `softmax_scale` of `attn_config`.
+/// The settings `clip_qkv` and `softmax_scale` of `attn_config`.
 fn attention_settings(c: &Config) -> Result<(Option<f64>, Option<f64>)> {
     let Some(attention) = c.section("attn_config")? else { return Ok((None, None)) };
     attention.only("alibi", true.into())?;

@@ -3,19 +3,18 @@
 use crate::formats::Headers;
 use crate::spec::{Ends, HEAD, TensorSpec};
 
-/// What the spec depends on beyond the config: which tensors the checkpoint at hand has, under
+/// The facts beyond the config that the spec depends on: which tensors the checkpoint has, under
 /// their names in the whole model.
 pub trait Names {
     /// Whether the checkpoint holds a tensor of this name.
     fn has(&self, tensor: &str) -> bool;
 
-    /// What headers of files say of the tensors, and where the files are; none where there is a
-    /// config alone.
+    /// The headers of the files and the place of the files, or None if there is a config alone.
     fn headers(&self) -> Option<(&dyn Headers, &str)>;
 
-    /// Embedding and head. Where the config ties them, a head of its own counts nevertheless, and
-    /// serves as the embedding where that is missing: transformers ties what is not in the files,
-    /// and only that.
+    /// The embedding and the head. A stored head is used even if the config ties it, and it also
+    /// serves as the embedding if that is missing: transformers ties only tensors that are not in
+    /// the files.
     fn ends(&self, tied: bool, embedding: TensorSpec) -> Ends {
         self.ends_called(tied, embedding, HEAD)
     }
@@ -32,8 +31,8 @@ pub trait Names {
     }
 }
 
-/// Names as released, for plans made from `config.json` alone. No release has a head beside the
-/// embedding it is tied to.
+/// Names as released, for plans made from `config.json` alone. No release has both an embedding and
+/// a head that is tied to it.
 pub struct Released;
 
 impl Names for Released {

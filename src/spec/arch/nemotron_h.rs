@@ -1,8 +1,8 @@
 //! Nemotron-H and Nemotron 3 (`model_type` "nemotron_h"). Facts: transformers
 //! `modeling_nemotron_h`; NVIDIA 2025.
 //!
-//! A layer is one norm and one of four: Mamba-2, attention without positions, a feed-forward
-//! network with squared ReLU, or a mixture of such.
+//! A layer has one norm and one sublayer of four kinds: Mamba-2, attention without positions, a
+//! feed-forward network with squared ReLU, or a mixture of such networks.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::spec::{
 };
 use crate::vocabulary::{Activation, NormKind};
 
-/// Of training, of inference, and of other kinds of models of the family.
+/// Keys for training, for inference, and for other kinds of models of the family.
 #[rustfmt::skip]
 const WITHOUT_EFFECT: &[&str] = &[
     "chunk_size", "expand", "hidden_dropout", "layers_block_type", "mamba_ssm_cache_dtype", "mamba_ssm_dtype", "norm_eps",
@@ -27,7 +27,7 @@ const WITHOUT_EFFECT: &[&str] = &[
     "hidden_act", "intermediate_size", "moe_shared_expert_overlap",
 ];
 
-/// Of kinds of layers that a model may not have.
+/// Keys for kinds of layers that a model may not have.
 #[rustfmt::skip]
 const OF_OTHER_LAYERS: &[&str] = &[
     "num_attention_heads", "num_key_value_heads", "head_dim", "mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size",
@@ -36,7 +36,7 @@ const OF_OTHER_LAYERS: &[&str] = &[
 ];
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(8), head_dim: Some(HEAD_DIM), ..LLAMA };
 const HEAD_DIM: usize = 128;
-/// What transformers does not read, and the value at which nobody is misled.
+/// Keys that transformers does not read, each with the value that does not mislead.
 const NOT_READ: &[(&str, &str)] =
     &[("attention_bias", "false"), ("mamba_proj_bias", "false"), ("n_shared_experts", "1")];
 
@@ -77,7 +77,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(Model::new("nemotron_h", hidden, ends, layers, final_norm))
 }
 
-/// Names of NVIDIA's own code for settings that transformers reads under others.
+/// Checks the names in NVIDIA's own code of settings that transformers reads under other names.
 fn said_twice(c: &Config, eps: f64) -> Result<()> {
     let number = |key: &str, usual: f64| Ok::<_, Error>(c.opt_f64(key)?.unwrap_or(usual));
     let head_dim = number("head_dim", HEAD_DIM as f64)?;

@@ -1,17 +1,16 @@
-//! What Gemma's small sizes have for each layer: embeddings of its own, and the keys and values of
-//! another. Names are those of transformers modules.
+//! The parts that Gemma's small sizes have for each layer: embeddings of its own, and the keys and
+//! values of another layer. Names are those of transformers modules.
 
 use crate::error::Result;
 use crate::spec::config::Config;
 use crate::spec::{EmbeddingGate, LayerEmbeddings, Linear, Norm, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
-// What transformers takes for `vocab_size_per_layer_input` and `hidden_size_per_layer_input` where
-// they are left out.
+// The defaults of `vocab_size_per_layer_input` and `hidden_size_per_layer_input` in transformers.
 const ROWS: usize = 262_144;
 const SIZE: usize = 256;
 
-/// Sizes of embeddings for each layer, where a config has them.
+/// Sizes of the embeddings for each layer, if a config has them.
 #[derive(Clone, Copy)]
 pub(super) struct PerLayer {
     size: usize,
@@ -21,7 +20,7 @@ pub(super) struct PerLayer {
 }
 
 impl PerLayer {
-    /// None where `hidden_size_per_layer_input` is 0 or null.
+    /// Reads the sizes. None if `hidden_size_per_layer_input` is 0 or null.
     pub(super) fn from_config(c: &Config, vocab: usize, hidden: usize, eps: f64) -> Result<Option<Self>> {
         let rows = c.opt_usize("vocab_size_per_layer_input")?.unwrap_or(ROWS);
         let usual = Some(SIZE).filter(|_| c.missing("hidden_size_per_layer_input"));
@@ -39,7 +38,8 @@ impl PerLayer {
         Norm::new(NormKind::RmsRoundedOnce, name, size, self.eps)
     }
 
-    /// The embeddings of `layers` layers under `model.`, each scaled by the root of its width.
+    /// The embeddings of `layers` layers under `model.`, each scaled by the square root of its
+    /// width.
     pub(super) fn embeddings(&self, layers: usize) -> LayerEmbeddings {
         let Self { size, rows, hidden, .. } = *self;
         LayerEmbeddings {
@@ -52,7 +52,7 @@ impl PerLayer {
         }
     }
 
-    /// What layer `i` does with its own.
+    /// The gate through which layer `i` adds its embedding.
     pub(super) fn gate(&self, i: usize, activation: Activation) -> EmbeddingGate {
         let name = |part: &str| format!("model.layers.{i}.{part}");
         EmbeddingGate {
@@ -64,8 +64,9 @@ impl PerLayer {
     }
 }
 
-/// Whose keys and values each layer uses, where not its own: the last `num_kv_shared_layers` those
-/// of the last layer before them that is of their kind, with full attention or without.
+/// The layer whose keys and values each layer uses, if not its own. Each of the last
+/// `num_kv_shared_layers` layers uses those of the last earlier layer of its kind, with full
+/// attention or without.
 pub(super) fn lenders(c: &Config, full: &[bool]) -> Result<Vec<Option<usize>>> {
     let shared = c.opt_usize("num_kv_shared_layers")?.unwrap_or(0);
     let own = full.len().saturating_sub(shared);

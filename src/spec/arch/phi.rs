@@ -1,8 +1,8 @@
 //! Phi-1, Phi-1.5 and Phi-2 (`model_type` "phi"). Facts: transformers `modeling_phi`; Gunasekar et
 //! al. 2023.
 //!
-//! Attention and feed-forward network read the same LayerNorm and are added together; everything
-//! has a bias, the head too.
+//! Attention and feed-forward network have the same LayerNorm as input, and their outputs are added
+//! together. All projections and the head have biases.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};

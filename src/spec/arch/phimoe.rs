@@ -1,7 +1,8 @@
 //! Phi-3.5-MoE (`model_type` "phimoe"). Facts: transformers `modeling_phimoe`; Abdin et al. 2024.
 //!
-//! LayerNorms with biases, biases in attention and head. Two experts, called as those of Mixtral,
-//! are chosen one after the other, each weighed among those whose logits are near its own.
+//! LayerNorms with biases, and biases in attention and head. Two experts, with Mixtral's names, are
+//! chosen one after the other. Each is weighted among the experts whose logits are close to its
+//! own.
 
 use super::decoder::{Decoder, Defaults, LLAMA, sliding_window, span};
 use super::experts::{self, Sizes};
@@ -20,7 +21,7 @@ const ROPE: RopeDefaults = RopeDefaults {
     ..rope_config::DEFAULTS
 };
 const DEFAULTS: Defaults = Defaults { rms_norm_eps: 1e-5, num_key_value_heads: Some(8), rope: ROPE, ..LLAMA };
-/// Of `router_jitter_noise`.
+/// The default of `router_jitter_noise`.
 const JITTER: f64 = 0.01;
 
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
@@ -28,7 +29,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let max_positions = magnitudes(c, &mut decoder.rope)?;
     let (bias, head_bias) = (c.bool_or("attention_bias", false)?, c.bool_or("lm_head_bias", false)?);
     let window = sliding_window(c)?;
-    // Noise of training.
+    // This is noise for training.
     c.without_effect(&["input_jitter_noise"]);
     let jitter = c.opt_f64("router_jitter_noise")?.unwrap_or(JITTER) as f32;
     let sizes = Sizes::from_config(c, decoder.layers, &["num_local_experts", "num_experts"], &["intermediate_size"])?;
@@ -50,10 +51,10 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     Ok(model)
 }
 
-/// LongRoPE of these models: `short_mscale` multiplies cosines and sines, and the frequencies are
-/// those of short sequences for long ones too, which transformers computes with `long_mscale`.
-/// Where that is another factor, longer sequences are refused. The usual factor of LongRoPE stands
-/// for one that is missing.
+/// The factors of LongRoPE in these models: `short_mscale` multiplies cosines and sines.
+/// transformers computes long sequences with `long_mscale` but the frequencies of short ones, so
+/// longer sequences are refused if the two factors differ. A missing factor has the usual value of
+/// LongRoPE.
 fn magnitudes(c: &Config, rope: &mut Rope) -> Result<Option<MaxPositions>> {
     let Scaling::LongRope { short, long, original, attention_factor } = &mut rope.scaling else { return Ok(None) };
     let usual = *attention_factor;

@@ -14,8 +14,8 @@ use crate::spec::config::Config;
 use crate::spec::{Ffn, Mlp, Model, Scoring};
 use crate::vocabulary::NormKind;
 
-/// Layers for multi-token prediction are not part of a forward pass, for text all positions of a
-/// token are equal, and transformers has fixed values for the others.
+/// Keys for layers of multi-token prediction, which are not part of a forward pass, for positions
+/// in images, which are equal for a text, and keys for which transformers has fixed values.
 const WITHOUT_EFFECT: &[&str] = &[
     "mtp_num_hidden_layers",
     "mtp_use_dedicated_embeddings",

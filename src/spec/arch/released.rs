@@ -1,6 +1,5 @@
-//! The released models of the sweep, re-typed from their config.json without what does not matter:
-//! their sizes must come out to the byte, and whatever a config holds beyond must be refused by
-//! name.
+//! Tests of the released models of the sweep, whose configs are re-typed without keys that have no
+//! effect: the sizes must be exact to the byte, and any additional key must be refused by name.
 //!
 //! Byte counts are the `total_size` of the hub's index (Qwen3-30B-A3B, Mixtral, gpt-oss-20b) or
 //! sums over transformers' parameters (the others); layers for multi-token prediction are left out.
@@ -99,7 +98,7 @@ fn spec(text: &str) -> Result<Model> {
     model(&Config::parse(text, "config.json")?, &Released)
 }
 
-/// `config` with one more key.
+/// The `config` with one more key.
 fn with(config: &str, key: &str, value: &str) -> String {
     config.replacen('{', &format!("{{\"{key}\": {value}, "), 1)
 }
@@ -131,14 +130,14 @@ fn what_is_not_understood_is_named() {
     assert!(error.message.contains("`quant_method` \"aqlm\""), "{error}");
 }
 
-/// Bytes that a config announces, from the sizes of the released models in their papers.
+/// The bytes that a config announces follow from the sizes in the papers of the released models.
 #[test]
 fn bytes_of_quantised_releases_follow_from_their_configs() {
     let bytes = |config: &str| -> u64 {
         let tensors = inventory::tensors(&spec(config).unwrap());
         tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum()
     };
-    // DeepSeek-V3: codes of a byte, and an f32 for each 128 × 128.
+    // DeepSeek-V3 has codes of one byte, and an f32 for each 128 × 128.
     let fp8 = |out: u64, input: u64| out * input + 4 * out.div_ceil(128) * input.div_ceil(128);
     let attention = fp8(1536, 7168) + fp8(24576, 1536) + fp8(576, 7168) + fp8(32768, 512) + fp8(7168, 16384);
     let norms = 2 * (2 * 7168 + 1536 + 512);
@@ -146,8 +145,8 @@ fn bytes_of_quantised_releases_follow_from_their_configs() {
     let mixture = 257 * mlp(2048) + 2 * 256 * 7168 + 4 * 256;
     let ends = 2 * 2 * 129_280 * 7168 + 2 * 7168;
     assert_eq!(bytes(DEEPSEEK_V3), 61 * (attention + norms) + 3 * mlp(18432) + 58 * mixture + ends);
-    // The same with attention and routers left plain, and the rest in NVFP4: half a byte, one of
-    // each 16, and a number.
+    // The same config with attention and routers left plain, and the rest in NVFP4: half a byte per
+    // weight, one byte per 16 weights, and a number.
     let nvfp4 = |out: u64, input: u64| out * input / 2 + out * input / 16 + 4;
     let plain = 2 * (1536 * 7168 + 24576 * 1536 + 576 * 7168 + 32768 * 512 + 7168 * 16384);
     let mlp = |width: u64| 2 * nvfp4(width, 7168) + nvfp4(7168, width);
@@ -189,7 +188,7 @@ fn both_spellings_of_a_config_give_the_same_model() {
     assert_eq!(format!("{old:?}"), format!("{:?}", spec(&new).unwrap()));
 }
 
-/// A small config of the dense Qwen3, to be varied.
+/// A small config of the dense Qwen3, which the tests vary.
 const QWEN3: &str = r#"{"model_type": "qwen3", "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 32,
     "num_hidden_layers": 2, "vocab_size": 100}"#;
 const OPT: &str = r#"{"model_type": "opt", "hidden_size": 64, "ffn_dim": 96, "num_attention_heads": 4,
@@ -209,13 +208,13 @@ fn what_a_config_leaves_out_is_what_transformers_takes() {
         (attention.kv_heads, attention.head_dim)
     };
     assert_eq!(sizes(QWEN3), (32, 128));
-    // A null is no missing key.
+    // A null is not a missing key.
     assert_eq!(sizes(&with(QWEN3, "head_dim", "null")), (32, 2));
     let windowed = with(QWEN3, "use_sliding_window", "true");
     assert_eq!(attention(&windowed, 1).span, Span::All); // max_window_layers is 28
     let windowed = with(&windowed, "max_window_layers", "1");
     assert_eq!((attention(&windowed, 0).span, attention(&windowed, 1).span), (Span::All, Span::Window(4096)));
-    // Without `quantization_config` a gpt-oss is one that somebody unpacked.
+    // A gpt-oss without `quantization_config` has been unpacked.
     let unpacked = RELEASES[2].config.replace(r#""quantization_config": {"quant_method": "mxfp4"},"#, "");
     let tensors = inventory::tensors(&spec(&unpacked).unwrap());
     let bytes: u64 = tensors.iter().map(|(tensor, role)| inventory::released_bytes(tensor, *role)).sum();

@@ -1,8 +1,8 @@
 //! StableLM 3B and 2 (`model_type` "stablelm"). Facts: transformers `modeling_stablelm`; Bellagente
 //! et al. 2024.
 //!
-//! Llama with LayerNorms and partial rotary embeddings. The 12B has attention and MLP beside each
-//! other on one norm, and norms of queries and keys with a tensor of its own for each head.
+//! Llama with LayerNorms and partial rotary embeddings. The 12B has attention and MLP in parallel
+//! on one norm, and norms of queries and keys with a tensor for each head.
 
 use super::activation::activation;
 use super::decoder::{Decoder, Defaults, LLAMA};
@@ -17,11 +17,11 @@ const ROPE: RopeDefaults = RopeDefaults { partial_rotary_factor: Some(0.25), ..r
 const DEFAULTS: Defaults =
     Defaults { eps_key: "layer_norm_eps", rms_norm_eps: 1e-5, num_key_value_heads: Some(32), rope: ROPE, ..LLAMA };
 
-/// Norms of the queries of all layers; the 12B has 1,280.
+/// The largest number of query norms in all layers. The 12B has 1,280.
 const MAX_NORMS: usize = 1 << 17;
 
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
-    // Its rotary embedding would have this size, its projections would not.
+    // The rotary embedding would have this size, but the projections would not.
     c.only("head_dim", (c.size("hidden_size")? / c.size("num_attention_heads")?).into())?;
     let decoder = Decoder::from_config(c, names, NormKind::Layer, &DEFAULTS)?;
     let intermediate = c.size("intermediate_size")?;

@@ -1,5 +1,5 @@
-//! Which of two spellings of a setting counts, and keys without effect that releases have: as in
-//! the configuration classes of transformers 5.23.
+//! Tests of precedence between two spellings of a setting, and of keys without effect that releases
+//! have, as in the configuration classes of transformers 5.23.
 
 use serde_json::{Value, json};
 
@@ -55,7 +55,8 @@ fn gemma_4_as_transformers_5_saves_it_was_refused() {
     let of = |own: Value| with(&config, &global, json!({"per_layer_config": own}));
     let own = json!({"head_dim": config[global[0]], "num_key_value_heads": config[global[1]]});
     assert_eq!(outcome(&of(all(own.clone()))), outcome(&config));
-    // It counts more than the older keys, and what it leaves out is as in the other layers.
+    // It has precedence over the older keys, and values that it leaves out are those of other
+    // layers.
     let both = with(&config, &[], json!({"global_head_dim": 64, "per_layer_config": all(own.clone())}));
     assert_eq!(outcome(&both), outcome(&config));
     let plain = with(&config, &[], json!({"global_head_dim": config["head_dim"], "num_global_key_value_heads": null}));
@@ -108,7 +109,7 @@ fn gpt_neox_turned_by_names_that_its_class_does_not_read() {
     assert!(plain.is_ok());
     for unread in [json!({"rope_theta": 1e6}), json!({"partial_rotary_factor": 1.0})] {
         assert_eq!(outcome(&with(&config, &[], unread.clone())), plain, "{unread}");
-        // Nor where the names that it reads are missing: they have the defaults.
+        // Keys that are missing have the defaults, and these do not replace them.
         assert_eq!(outcome(&with(&config, &["rotary_emb_base", "rotary_pct"], unread.clone())), plain, "{unread}");
     }
     assert_ne!(outcome(&with(&config, &[], json!({"rotary_emb_base": 1e6}))), plain);
@@ -188,8 +189,8 @@ fn experts_of_hy_3_have_the_width_that_transformers_reads() {
     assert_eq!(outcome(&with(&config, &[], json!({"expert_hidden_dim": 4000}))), outcome(&config));
 }
 
-/// Where transformers makes the model around a language model, the whole says whether head and
-/// embedding are tied; of Llama 4 and Qwen3.5 it makes the language model alone.
+/// If transformers makes the model around a language model, the config of the whole decides whether
+/// head and embedding are tied. For Llama 4 and Qwen3.5 it makes only the language model.
 #[test]
 fn who_says_that_a_head_inside_a_larger_model_is_tied() {
     let tied = |around: &str, inside: Keys, whole: Value, own: Value| {
@@ -219,7 +220,7 @@ fn who_says_that_a_head_inside_a_larger_model_is_tied() {
     }
 }
 
-/// They were "not understood".
+/// These keys were "not understood".
 #[test]
 fn keys_of_releases_that_change_nothing() {
     for (model_type, keys) in [

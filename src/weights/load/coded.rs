@@ -1,4 +1,4 @@
-//! Weights in codes: the bytes of their pieces, and the values that a format makes of them.
+//! Loads weights in codes: reads the bytes of their pieces and decodes them, or keeps the codes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,11 +15,12 @@ use crate::tensor::{Device, InCodes, Tensor, gpus};
 use crate::vector::vectorised;
 use crate::weights::checkpoint::Entry;
 
-/// What to do with codes that stand for nothing.
+/// The advice about codes that have no value.
 const DAMAGED: &str = "the weights are damaged: every result computed from them would be meaningless";
 
 impl Loader<'_> {
-    /// A part in codes, for each device: as numbers of a type, or as it stays in memory.
+    /// Loads a part in codes, for each device: as numbers of a type, or as the codes that stay in
+    /// memory.
     pub(super) fn coded(&self, coding: &Arc<dyn Coding>, part: &Part, to: Option<DType>) -> Result<Vec<Tensor>> {
         let weight = &part.weight;
         let (rows, window, shape) = (weight.own_rows(), weight.window(), weight.loaded_shape());
@@ -72,7 +73,7 @@ impl Loader<'_> {
         }
     }
 
-    /// The same values on each device.
+    /// A tensor of the same values on each device.
     fn everywhere<T: candle_core::WithDType>(&self, values: Vec<T>, shape: Vec<usize>) -> Result<Vec<Tensor>> {
         match self.devices {
             [device] => Ok(vec![Tensor::from_vec(values, shape, device)?]),
@@ -86,7 +87,7 @@ impl Loader<'_> {
     }
 }
 
-/// The values that are wanted, of those that had to be decoded with them.
+/// The values in `own`, without those that had to be decoded with them.
 fn cut<T: Copy>(mut values: Vec<T>, own: Range<usize>) -> Vec<T> {
     if own != (0..values.len()) {
         values.copy_within(own.clone(), 0);

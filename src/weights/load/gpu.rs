@@ -1,5 +1,5 @@
-//! Weights to GPUs: the stored bytes cross the bus as they are, and are checked, widened and
-//! dequantised there.
+//! Loads weights to GPUs. The stored bytes cross the bus as they are, and kernels check, widen and
+//! dequantise them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ const BF16_EXPONENT: usize = 0x7f80;
 const F16_EXPONENT: usize = 0x7c00;
 
 impl Loader<'_> {
-    /// Numbers from byte `offset` of a tensor on, as bf16 or f32 and once for each GPU, or the
-    /// index of one that is not finite.
+    /// Loads numbers from byte `offset` of a tensor on, as bf16 or f32, once for each GPU. The
+    /// result is the index of a number that is not finite, if there is one.
     pub(super) fn to_gpus(
         &self,
         contexts: &[&Arc<Context>],
@@ -42,7 +42,7 @@ impl Loader<'_> {
         complete(kept).map(Ok)
     }
 
-    /// The pieces of a packed weight, unpacked to bf16 of this shape, once for each GPU.
+    /// Loads the pieces of a packed weight, unpacked to bf16 of this shape, once for each GPU.
     pub(super) fn unpacked_on_gpus(
         &self,
         contexts: &[&Arc<Context>],
@@ -66,7 +66,8 @@ impl Loader<'_> {
         complete(unpacked.collect())
     }
 
-    /// What is stored from byte `offset` of a tensor on, on the copying stream of each GPU.
+    /// Copies the stored bytes from byte `offset` of a tensor on, by the copying stream of each
+    /// GPU.
     fn stored_on_gpus(
         &self,
         contexts: &[&Arc<Context>],
@@ -80,7 +81,7 @@ impl Loader<'_> {
     }
 }
 
-/// The index of the first of the stored numbers that is NaN or infinite.
+/// The index of the first stored number that is NaN or infinite.
 fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
     let first = stored.filled_on_same_stream(0xff, &[1], Element::U64)?;
     let (words, count, first_there) = (stored, stored.len(), &first);
@@ -97,12 +98,12 @@ fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
     Ok((index != u64::MAX).then_some(index as usize))
 }
 
-/// What the computing streams may use, once all GPUs are at work on it.
+/// Arrays that the computing streams may use, after all GPUs have begun.
 fn complete(arrays: Result<Vec<Array>>) -> Result<Vec<Array>> {
     arrays?.into_iter().map(Array::hand_to_compute_stream).collect()
 }
 
-/// The same numbers as `to`.
+/// Converts the numbers to type `to`.
 fn widened(stored: Array, to: Element) -> Result<Array> {
     let wide = |stored: &Array| stored.uninit_on_same_stream(stored.dims(), Element::F32);
     Ok(match (stored.element(), to) {

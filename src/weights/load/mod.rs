@@ -1,5 +1,5 @@
-//! From bytes of a checkpoint to tensors as they stay in memory: narrowing, dequantising, and
-//! refusing NaN. Runs on the threads that read.
+//! Turns bytes of a checkpoint into tensors as they stay in memory: converts, dequantises, and
+//! refuses NaN. It runs on the reading threads.
 
 mod coded;
 mod gpu;
@@ -18,10 +18,10 @@ use crate::tensor::gpus;
 use crate::tensor::{Device, Tensor};
 use crate::vector::vectorised;
 
-/// Values that are checked at once.
+/// Number of values that are checked at once.
 const PIECE: usize = 1 << 14;
 
-/// Bytes of a part once loaded, on the CPU or on a GPU; `stored` is the type of plain floats.
+/// Number of bytes of a loaded part, on the CPU or on a GPU. `stored` is the type of plain floats.
 pub fn resident_bytes(part: &Part, stored: Dtype, gpu: bool) -> usize {
     if !gpu && stays_in_codes(part) {
         let bytes = |tensor: StoredTensor| {
@@ -34,23 +34,23 @@ pub fn resident_bytes(part: &Part, stored: Dtype, gpu: bool) -> usize {
     part.elements() * resident_dtype(part, stored).size_in_bytes()
 }
 
-/// Whether a part stays in codes in the memory of the CPU: products make numbers of them where they
-/// use them.
+/// Whether a part stays in codes in the memory of the CPU, so that products decode it when they use
+/// it.
 fn stays_in_codes(part: &Part) -> bool {
     !part.role.in_f32() && part.weight.coding.as_ref().is_some_and(|coding| coding.rows().is_some())
 }
 
-/// The dtype in which a part stays in memory: bf16 stays bf16 (products widen it, exactly), codes
-/// become bf16 where that holds all their values, all else is f32. No weight is ever narrowed: a
-/// model with rounded weights is another model, whose router may choose other experts. `stored` is
-/// the type of plain floats.
+/// The dtype in which a part stays in memory. bf16 stays bf16, which products widen exactly, codes
+/// become bf16 if that holds all their values, and everything else is f32. No weight is ever
+/// narrowed, because a model with rounded weights is another model, whose router may choose other
+/// experts. `stored` is the type of plain floats.
 fn resident_dtype(part: &Part, stored: Dtype) -> DType {
     let narrow = part.weight.coding.as_ref().map_or(stored == Dtype::BF16, |coding| coding.exact_in_bf16());
     if narrow && !part.role.in_f32() { DType::BF16 } else { DType::F32 }
 }
 
-/// Source and devices of everything that is loaded: it is read once, and comes as one tensor for
-/// each device, in their order.
+/// The source and the devices of all loaded weights. Each weight is read once and gives one tensor
+/// for each device, in their order.
 pub struct Loader<'a> {
     pub checkpoint: &'a Checkpoint,
     pub devices: &'a [Device],
@@ -72,15 +72,15 @@ impl Loader<'_> {
         self.values(entry, offset, shape, resident_dtype(part, entry.dtype))
     }
 
-    /// Bytes of a part once loaded.
+    /// Number of bytes of a loaded part.
     pub fn resident_bytes(&self, part: &Part) -> Result<usize> {
         let first = &part.stored()[0];
         let entry = self.checkpoint.expect(&first.name, &first.shape)?;
         Ok(resident_bytes(part, entry.dtype, gpus(self.devices).is_some()))
     }
 
-    /// Rows `first..first + count` of a [rows, width] tensor, as a projection's weight or, with
-    /// `F32`, widened.
+    /// Loads rows `first..first + count` of a [rows, width] tensor, as a projection's weight or,
+    /// with `F32`, converted to f32.
     pub fn rows(&self, tensor: &TensorSpec, first: usize, count: usize, dtype: Option<DType>) -> Result<Vec<Tensor>> {
         let part = Part { weight: tensor.rows(first, count), role: Role::ToResidual };
         if let Some(coding) = &tensor.coding {
@@ -93,7 +93,7 @@ impl Loader<'_> {
         self.values(entry, offset, part.weight.loaded_shape(), dtype)
     }
 
-    /// `count` numbers from byte `offset` of a tensor on.
+    /// Reads `count` numbers from byte `offset` of a tensor on.
     fn stored<T: Pod>(&self, entry: &Entry, offset: u64, count: usize) -> Result<Vec<T>> {
         let mut stored = memory::uninit_vec_at(count, entry.phase(offset));
         self.checkpoint.read_into(entry, offset, bytemuck::cast_slice_mut(&mut stored))?;
@@ -104,7 +104,7 @@ impl Loader<'_> {
         if let Some(gpus) = gpus(self.devices) {
             return match self.to_gpus(&gpus, entry, offset, &shape, to)? {
                 Ok(arrays) => Ok(on_gpus(arrays)),
-                // Said in words by the same check on this side.
+                // The same check on the CPU gives the message.
                 Err(_) => Loader { devices: &[Device::Cpu], ..*self }.values(entry, offset, shape, to),
             };
         }
@@ -126,7 +126,7 @@ impl Loader<'_> {
             .hint("the weights are damaged: every result computed from them would be meaningless")
     }
 
-    /// A small tensor of which −∞ is a value like others, widened, for each device.
+    /// Loads a small tensor in which −∞ is a valid value, converted to f32, for each device.
     fn with_minus_infinity(&self, entry: &Entry, shape: Vec<usize>) -> Result<Vec<Tensor>> {
         let count = shape.iter().product();
         let values = match entry.dtype {
@@ -162,7 +162,7 @@ impl Loader<'_> {
         tensors.map(Converted::Finite)
     }
 
-    /// Values for a device that is alone, as the CPU is.
+    /// A tensor for the only device, the CPU.
     fn in_memory<U: WithDType>(&self, values: Vec<U>, shape: impl Into<Shape>) -> Result<Vec<Tensor>> {
         Ok(vec![Tensor::from_vec(values, shape, &self.devices[0])?])
     }
@@ -177,7 +177,7 @@ enum Converted {
     NotFinite { index: usize, value: f32 },
 }
 
-/// A floating-point type weights are stored in.
+/// A floating-point type in which weights are stored.
 trait Stored: Pod + Send + Sync {
     fn to_f32(self) -> f32;
     fn finite(self) -> bool;
@@ -193,7 +193,7 @@ fn collect<T: Stored, U: Pod>(values: &[T], convert: impl Fn(T) -> U) -> Vec<U> 
     vectorised(|| values.iter().map(|v| convert(*v)).collect())
 }
 
-/// Looks at every value, so that the loop has no exits.
+/// Examines every value, so that the loop has no exits.
 #[inline(always)]
 fn all_finite<T: Stored>(values: &[T]) -> bool {
     values.iter().fold(true, |all, v| all & v.finite())

@@ -92,7 +92,7 @@ pub(super) fn place(tail: &[u8], bytes: u64) -> Outcome<Option<Place>> {
 
 /// An entry of the directory.
 struct Entry {
-    /// The range in the directory.
+    /// The range of the name in the directory.
     name: Range<usize>,
     flags: u16,
     method: u16,
@@ -106,7 +106,7 @@ struct Entry {
 
 pub(super) struct Directory {
     pub data: Vec<u8>,
-    /// Sorted by name.
+    /// The entries, sorted by name.
     entries: Vec<Entry>,
     /// The common prefix of all names, with its slash.
     prefix: String,
@@ -114,7 +114,7 @@ pub(super) struct Directory {
 
 impl Directory {
     /// # Errors
-    /// Entries that are truncated, overlap or leave the file, and duplicate names.
+    /// An error for entries that are truncated, overlap or leave the file, and for duplicate names.
     pub(super) fn read(data: Vec<u8>, place: &Place) -> Outcome<Self> {
         let mut entries: Vec<Entry> = Vec::with_capacity(place.entries as usize);
         let mut at = 0;
@@ -159,7 +159,7 @@ impl Directory {
     /// An entry by its name without the prefix; None if it does not exist.
     ///
     /// # Errors
-    /// It is compressed or encrypted.
+    /// An error if it is compressed or encrypted.
     pub(super) fn find(&self, name: &str) -> Outcome<Option<Found>> {
         let name = format!("{}{name}", self.prefix);
         let of = |entry: &Entry| &self.data[entry.name.clone()];

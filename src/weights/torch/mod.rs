@@ -45,7 +45,7 @@ pub(super) struct Tensor {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// In elements, if its numbers are not contiguous.
+    /// The strides in elements, if its numbers are not contiguous.
     pub strides: Option<Vec<usize>>,
     /// Offset of its data in the file.
     pub begin: u64,
@@ -55,7 +55,7 @@ pub(super) struct Tensor {
 /// The description of one file.
 pub(super) struct Described {
     pub tensors: Vec<Tensor>,
-    /// Directory and pickle.
+    /// The directory and the pickle.
     pub header: Vec<u8>,
 }
 
@@ -193,7 +193,7 @@ fn check_order(order: &[u8]) -> Outcome<()> {
 struct State<'a> {
     pickle: &'a [u8],
     tensors: Vec<Stored<'a>>,
-    /// By their names in the pickle.
+    /// The storages by their names in the pickle.
     storages: BTreeMap<&'a str, Found>,
 }
 

@@ -36,11 +36,11 @@ pub(super) enum Known {
     Size,
     /// A tensor of a typed storage.
     Rebuild,
-    /// The same, with a type of its own.
+    /// As `Rebuild`, with a type of its own.
     RebuildTyped,
     /// A trainable tensor: the same tensor.
     Parameter,
-    /// The type of a storage; None for bytes.
+    /// The type of a storage. None means bytes.
     Storage(Option<Dtype>),
     Dtype(Dtype),
 }
@@ -87,7 +87,7 @@ impl Known {
     /// The object with this name.
     ///
     /// # Errors
-    /// Tensors do not need it.
+    /// An error if tensors do not need it.
     pub(super) fn named(module: &str, name: &str) -> Outcome<Self> {
         let dtype = || DTYPES.iter().find(|(dtype, _)| *dtype == name).map(|(_, dtype)| Self::Dtype(*dtype));
         let storage = || STORAGES.iter().find(|(storage, _)| *storage == name).map(|(_, dtype)| Self::Storage(*dtype));
@@ -122,7 +122,7 @@ pub(super) struct Storage {
     /// Start and end in the pickle of its entry's name in the archive.
     pub key: (u32, u32),
     pub dtype: Option<Dtype>,
-    /// Or bytes, if it has no type.
+    /// Number of elements, or of bytes if it has no type.
     pub elements: u64,
 }
 

@@ -34,7 +34,7 @@ struct Machine<'a> {
 /// Interprets a pickle and returns its objects and its result.
 ///
 /// # Errors
-/// It needs something other than tensors, is truncated, or creates too many values.
+/// An error if it needs something other than tensors, is truncated, or creates too many values.
 pub(super) fn run(pickle: &[u8]) -> Outcome<(Objects<'_>, Value)> {
     let objects = Objects { pickle, ..Objects::default() };
     let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());

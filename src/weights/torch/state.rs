@@ -22,7 +22,7 @@ pub(super) struct Stored<'a> {
     pub name: &'a str,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// In elements, if its numbers are not contiguous.
+    /// The strides in elements, if its numbers are not contiguous.
     pub strides: Option<Vec<usize>>,
     /// The name of the storage's entry in `data/`.
     pub key: &'a str,
@@ -32,10 +32,10 @@ pub(super) struct Stored<'a> {
     pub bytes: u64,
 }
 
-/// All tensors of the dictionary `root`; of duplicate names the last.
+/// All tensors of the dictionary `root`. Of duplicate names it returns the last.
 ///
 /// # Errors
-/// There is no such dictionary, or a tensor does not fit its storage.
+/// An error if there is no such dictionary, or a tensor does not fit its storage.
 pub(super) fn tensors<'a>(objects: &Objects<'a>, root: Value) -> Outcome<Vec<Stored<'a>>> {
     let pairs = dictionary(objects, root)?;
     let named = pairs.iter().filter_map(|pair| match pair {
