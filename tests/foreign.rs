@@ -203,7 +203,7 @@ fn a_safetensors_file_that_is_cut_off_is_no_pickle() {
 #[test]
 fn weights_that_are_told_as_texts_are_told_in_a_folder() {
     for (name, what, hint) in [
-        ("MODEL.Q8_0.GGUF", "a GGUF file of llama.cpp", "the model they were made from"),
+        ("MODEL.Q8_0.GGML", "a GGUF file of llama.cpp", "the model it was made from"),
         ("weights.npy", "a NumPy file", "in the layout of Hugging Face transformers"),
         ("model.hdf5", "an HDF5 file", "in the layout of Hugging Face transformers"),
         ("model.pkl", "a pickle file", "in the layout of Hugging Face transformers"),
@@ -224,7 +224,7 @@ fn weights_that_are_told_as_texts_are_told_in_a_folder() {
 #[test]
 fn a_file_given_as_a_model_is_told_by_what_it_is() {
     for (name, data, what, hint) in [
-        ("weights", stray(b"GGUF\x03\0\0\0"), "a GGUF file of llama.cpp; only safetensors are read", "made from"),
+        ("weights", stray(b"tjgg"), "a GGUF file of llama.cpp; only safetensors are read", "made from"),
         ("weights.pt", stray(b"PK\x03\x04"), "a PyTorch file; only safetensors are read", "save_pretrained"),
         ("m.tar.gz", stray(b"\x1f\x8b\x08"), "packed with gzip; only safetensors are read", "unpack it"),
         ("m.npy", stray(b"\x93NUMPY"), "a NumPy file; only safetensors are read", "release"),

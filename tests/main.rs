@@ -4,7 +4,7 @@
 // Items that modules of a test share are public to nobody else.
 #![allow(unreachable_pub)]
 
-/// Tools: safetensors and PyTorch files to damage, emulated GPUs, a simulated hub and RunPod, an SSH
+/// Tools: safetensors, PyTorch and GGUF files to damage, emulated GPUs, a simulated hub and RunPod, an SSH
 /// server, a worker that lies, a pseudo-terminal, and a project folder in which the program runs;
 /// JSON schemas.
 mod checkpoint;
@@ -12,6 +12,7 @@ mod emulated_gpu;
 mod fake_hub;
 #[allow(dead_code)] // the drill uses the rest of it
 mod fake_runpod;
+mod gguf_file;
 #[allow(dead_code)] // fuzzers use the rest of it
 mod hostile_worker;
 mod project;
@@ -47,7 +48,9 @@ mod unused_weights;
 /// The choice of a model's tensors in a folder.
 mod which_weights;
 
-/// Models in PyTorch files, and malicious files.
+/// Models in PyTorch and GGUF files, and malicious files.
+mod gguf;
+mod gguf_places;
 mod pytorch_files;
 
 /// Texts that are far longer than the sequences made of them.

@@ -153,11 +153,7 @@ fn weights_in_other_formats() {
         (&["model.pt"][..], "model.pt, a PyTorch file", "called pytorch_model.bin"),
         (&["a.ckpt", "b.ckpt", "optimizer.pt"], "a.ckpt and 1 more, each a PyTorch file", "save_pretrained(FOLDER)"),
         (&["consolidated.00.pth", "params.json"], "consolidated.00.pth, a PyTorch file", "save_pretrained"),
-        (
-            &["llama-2-7b.Q4_K_M.gguf"],
-            "llama-2-7b.Q4_K_M.gguf, a GGUF file of llama.cpp",
-            "the model they were made from",
-        ),
+        (&["llama-7b.ggml"], "llama-7b.ggml, a GGUF file of llama.cpp", "the model it was made from"),
         (
             &["flax_model.msgpack"],
             "flax_model.msgpack, a MessagePack file, as Flax writes weights",
@@ -254,8 +250,15 @@ fn a_file_given_for_a_folder() {
     project.refuses(
         "load_model(\"m.gguf\");",
         FAILED,
-        "a GGUF file of llama.cpp; only safetensors are read",
-        "the model they were made from",
+        "reading m.gguf: it ends within its header",
+        "the file is damaged or incomplete",
+    );
+    project.file("n.gguf", "no weights");
+    project.refuses(
+        "load_model(\"n.gguf\");",
+        FAILED,
+        "reading n.gguf: it does not begin as a GGUF file",
+        "the file is damaged or incomplete",
     );
     project.file("pytorch_model.bin", "PK\x03\x04");
     project.refuses(

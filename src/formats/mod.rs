@@ -11,6 +11,7 @@ mod bitsandbytes;
 mod float;
 mod format;
 mod fp8;
+pub mod ggml;
 mod gptq;
 mod int8;
 mod look;
@@ -45,6 +46,7 @@ static FORMATS: &[&Format] = &[
     &gptq::GPTQ,
     &awq::AWQ,
     &bitsandbytes::FOUR_BITS,
+    &ggml::GGML,
 ];
 
 /// Endings of the names of tensors that hold settings of calibration or of activations. They say
@@ -79,7 +81,8 @@ pub fn is_plain(dtype: Dtype) -> bool {
 /// The names that the codes of the weight `P.weight` may have in place of its own.
 pub fn names_of_codes(weight: &str) -> Vec<String> {
     let module = weight.strip_suffix(".weight");
-    module.map(|module| vec![format!("{weight}_packed"), format!("{module}.qweight")]).unwrap_or_default()
+    let packed = module.map(|module| [format!("{weight}_packed"), format!("{module}.qweight")]);
+    packed.into_iter().flatten().chain(ggml::names(weight)).collect()
 }
 
 /// How a weight is stored, or None if it is stored as plain floats or is not in the files.

@@ -24,9 +24,12 @@ pub(super) fn look_at_models(context: &Context, up: &[String], progress: &dyn Pr
     }
 }
 
-/// True if a folder contains a model: analyses and other programs have a config.json without
-/// weights, too.
+/// True if this is a GGUF file, or a folder that contains a model: analyses and other programs have
+/// a config.json without weights, too.
 fn is_model(folder: &Path) -> bool {
+    if folder.is_file() {
+        return folder.extension().is_some_and(|ending| ending == "gguf");
+    }
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let weights = |name: String| name != FULL && WEIGHTS.iter().any(|end| name.ends_with(end));

@@ -49,15 +49,11 @@ impl<'a> Place<'a> {
     /// The error of a missing model on a machine: a local folder must be sent first.
     fn there(&self, id: &str, error: Error) -> Error {
         let Some(machine) = self.session.machine().filter(|_| error.kind == Kind::NotFound) else { return error };
-        let here = home::expanded(id).is_dir();
+        let here = home::expanded(id).exists();
         let error = error.context(format!("on {machine}"));
         match remote::inside("sync", id) {
-            Ok(()) if here => {
-                error.hint(format!("the folder is here, and not there: gpu.sync(#{{ up: {id:?} }}) sends it"))
-            }
-            _ if here => {
-                error.hint("the folder is here, and not there: gpu.sync(#{ up: … }) sends folders of the project")
-            }
+            Ok(()) if here => error.hint(format!("it is here, and not there: gpu.sync(#{{ up: {id:?} }}) sends it")),
+            _ if here => error.hint("it is here, and not there: gpu.sync(#{ up: … }) sends folders of the project"),
             _ => error,
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Folder {
     /// None if there are no weights.
     opened: OnceLock<Option<Opened>>,
     note: OnceLock<String>,
+    /// The weight files, if they were named.
+    only: Option<Vec<String>>,
 }
 
 struct Opened {
@@ -37,7 +39,12 @@ struct Opened {
 impl Folder {
     /// Files are opened at their first use.
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new() }
+        Self { path: path.to_path_buf(), opened: OnceLock::new(), note: OnceLock::new(), only: None }
+    }
+
+    /// A folder whose weights are in these files.
+    pub(super) fn of_files(path: &Path, names: Vec<String>) -> Self {
+        Self { only: Some(names), ..Self::new(path) }
     }
 
     /// Adds a note for the user about the origin of the files.
@@ -49,6 +56,9 @@ impl Folder {
     /// The files that transformers would read: safetensors before PyTorch files, and a single file
     /// before the files of an index.
     fn names(&self) -> Result<Option<Vec<String>>> {
+        if self.only.is_some() {
+            return Ok(self.only.clone());
+        }
         for layout in &LAYOUTS {
             if let Some(names) = self.names_of(layout)? {
                 return Ok(Some(names));

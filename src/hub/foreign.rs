@@ -41,8 +41,8 @@ const TRANSFORMERS: &str = "a PyTorch file is read where it is called pytorch_mo
                             safetensors; or look for a copy of this model that has them";
 const RELEASE: &str =
     "look for this model's release in the layout of Hugging Face transformers, with config.json and safetensors files";
-const QUANTISED: &str = "such files are mostly quantised; use the model they were made from, whose id the model card names, as \
-                         safetensors in BF16, F16 or F32";
+const GGUF: &str =
+    "name a GGUF file of version 2 or 3 by its path, load_model(\"FILE.gguf\"); or the model it was made from";
 const UNPACK_MODEL: &str = "unpack it, and give the folder that then holds config.json and safetensors files";
 
 /// Number of first bytes that suffice to recognise every format, and to read a whole pointer.
@@ -66,7 +66,7 @@ pub(super) static FORMATS: &[Foreign] = &[
         &["gguf", "ggml"],
     )
     .text(NO_TEXT)
-    .weights(QUANTISED),
+    .weights(GGUF),
     format("a MessagePack file, as Flax writes weights", &[], &["msgpack"]).text(EXPORT).weights(RELEASE),
     format("an HDF5 file", &[b"\x89HDF\r\n"], &["h5", "hdf5"]).text(EXPORT).weights(RELEASE),
     format("a model of TensorFlow or Keras", &[], &["keras", "pb"]).text(NO_TEXT).weights(RELEASE).archived(),
@@ -198,6 +198,11 @@ impl Foreign {
     fn begins(&self, head: &[u8]) -> bool {
         self.begins.iter().any(|magic| head.starts_with(magic))
             || self.within.is_some_and(|(offset, bytes)| head.get(offset..).is_some_and(|at| at.starts_with(bytes)))
+    }
+
+    /// True if this is GGUF.
+    pub(super) fn is_gguf(&self) -> bool {
+        self.endings.contains(&"gguf")
     }
 
     /// True if this is safetensors.

@@ -1,6 +1,6 @@
-//! From a user's input (`a/folder`, `owner/name` or `gpt2`) to the bytes of a model's files: from a
-//! folder, from the Hugging Face cache, or from the hub by ranges; and to the documents of a text
-//! file or of a dataset on the hub.
+//! From a user's input (`a/folder`, `a/file.gguf`, `owner/name`, `owner/name:Q8_0` or `gpt2`) to
+//! the bytes of a model's files: from a folder, from the Hugging Face cache, or from the hub by
+//! ranges; and to the documents of a text file or of a dataset on the hub.
 //!
 //! Token, endpoint and cache are those of the Hugging Face tools (`HF_TOKEN`, `HF_ENDPOINT`,
 //! `HF_HOME`, `HF_HUB_OFFLINE`).
@@ -20,6 +20,8 @@ mod folder;
 mod folders;
 mod foreign;
 mod formats;
+mod gguf;
+mod gguf_files;
 mod hash;
 mod http;
 mod json;
@@ -52,7 +54,7 @@ pub use documents::Documents;
 pub use environment::{own_token, use_token};
 pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
 pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
-pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, Tag};
+pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
 pub use weight_formats::{ADAPTER, without_config};
 
 use crate::error::{Error, Kind, Result};
@@ -61,8 +63,10 @@ use crate::outside;
 use crate::plain::plain;
 use crate::progress::Progress;
 use folder::Folder;
+use gguf::remote::Named;
 use ranges::Limits;
 use resolve::{Address, MODEL_IDS, RepositoryKind};
+use shards::LAYOUTS;
 use streamed::Streamed;
 
 /// The most bytes of a streamed model that are in memory before they are read.
@@ -101,12 +105,20 @@ pub fn open_checked(
     check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
 ) -> Result<Opened> {
     let folder = home::expanded(id);
-    if folder.is_dir() {
-        return Ok(Opened { source: Arc::new(Folder::new(&folder)), revision: None });
+    if folder.is_dir() || gguf::is_gguf(&folder) {
+        return Ok(Opened { source: here(&folder)?, revision: None });
     }
     if folder.is_file() {
         let head = outside::beginning(&folder, TELLING).unwrap_or_default();
         return Err(weight_formats::file_for_folder(&plain(id, 200), &head));
+    }
+    if let Some(named) = Named::parse(id) {
+        let opened = match access == Access::Stream && !environment::offline() {
+            true => named.stream(revision),
+            false => named.download(revision, progress, check),
+        };
+        let (model, commit) = opened.map_err(|error| folders::told(id, error))?;
+        return Ok(Opened { source: Arc::new(model), revision: Some(commit) });
     }
     let meant = spelling::meant(RepositoryKind::Model, id);
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
@@ -157,8 +169,30 @@ pub fn text_bytes(path: &str) -> Result<u64> {
 
 /// The files of a model at the place that an opened source has returned.
 pub fn at(place: &str) -> Result<Arc<dyn ByteSource>> {
-    match Streamed::at(place) {
-        Some(model) => Ok(Arc::new(model?)),
-        None => Ok(Arc::new(Folder::new(Path::new(place)))),
+    match (Streamed::at(place), gguf::remote::at(place)) {
+        (Some(model), _) => Ok(Arc::new(model?)),
+        (None, Some(model)) => Ok(Arc::new(model?)),
+        (None, None) => here(Path::new(place)),
     }
+}
+
+/// The files of a model in a folder of this machine, or in a GGUF file.
+///
+/// # Errors
+/// `not_found` if a folder has several models in GGUF files, and no other weights.
+fn here(path: &Path) -> Result<Arc<dyn ByteSource>> {
+    let others = || LAYOUTS.iter().any(|layout| [layout.single, layout.index].iter().any(|name| is_there(path, name)));
+    let file = match gguf::is_gguf(path) {
+        true => Some(path.to_path_buf()),
+        false if others() => None,
+        false => gguf::in_folder(path)?,
+    };
+    Ok(match file {
+        Some(file) => Arc::new(gguf::Gguf::new(&file)),
+        None => Arc::new(Folder::new(path)),
+    })
+}
+
+fn is_there(folder: &Path, name: &str) -> bool {
+    folder.join(name).symlink_metadata().is_ok()
 }

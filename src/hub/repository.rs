@@ -29,7 +29,7 @@ const TOKENIZER: &str = "tokenizer.json";
 
 /// Size of weights in bytes from which on their headers are read before the download. Smaller ones
 /// arrive as quickly.
-const LOOKED_AT_FIRST: u64 = 64 << 20;
+pub(super) const LOOKED_AT_FIRST: u64 = 64 << 20;
 
 /// Names of weight files, and a note about the choice.
 type Chosen = (Vec<String>, Option<String>);
@@ -179,7 +179,7 @@ pub(super) fn problem(error: &Error, address: &Address) -> String {
 }
 
 /// Downloads a file and checks that it begins as its name says.
-fn fetched(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
+pub(super) fn fetched(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snapshot, tally: &mut Tally) -> Result<()> {
     if file.bytes > SMALL_FILE && file.name.ends_with(".json") {
         return Err(too_large(&file.doing(), file.bytes));
     }

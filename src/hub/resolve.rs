@@ -91,6 +91,11 @@ impl Address {
         format!("/api/{kind}/{}/tree/{}", self.id, encoded(revision, ""))
     }
 
+    /// The API path that lists all folders of a revision.
+    pub(super) fn all_path(&self, revision: &str) -> String {
+        format!("{}?recursive=true", self.root_path(revision))
+    }
+
     /// The API path that lists the open pull requests of one author.
     pub(super) fn requests_path(&self, author: &str) -> String {
         format!("/api/models/{}/discussions?type=pull_request&status=open&author={author}", self.id)

@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use safetensors::Dtype;
+
 use super::shards::nothing;
 use crate::error::{Error, Result};
 
@@ -25,6 +27,24 @@ pub struct SourceFile {
     pub bytes: u64,
     /// SHA-256 of the whole file as the hub announces it, 64 hexadecimal digits.
     pub announced_sha256: Option<String>,
+}
+
+/// A tensor of a source that itself knows its tensors.
+pub struct SourceTensor {
+    /// In the whole model.
+    pub name: String,
+    /// The index of its weight file.
+    pub file: usize,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub begin: u64,
+    pub bytes: u64,
+}
+
+pub struct SourceTensors {
+    pub tensors: Vec<SourceTensor>,
+    /// Bytes at the beginning of each file that describe them.
+    pub headers: Vec<u64>,
 }
 
 /// Bytes `range` of the weight file with this index.
@@ -47,8 +67,14 @@ pub struct Announcement {
 }
 
 pub trait ByteSource: Send + Sync {
-    /// The folder, or `hf://owner/name@commit`.
+    /// The folder, or `hf://owner/name@commit`; of GGUF files the first, in that folder or behind
+    /// that address.
     fn place(&self) -> String;
+
+    /// Where one of its files is, for messages.
+    fn place_of(&self, file: &str) -> String {
+        format!("{}/{file}", self.place())
+    }
 
     /// The contents of a small file; None if it does not exist.
     ///
@@ -70,6 +96,14 @@ pub trait ByteSource: Send + Sync {
     /// As `weights`, and `not_found` if there are none.
     fn files(&self) -> Result<&[SourceFile]> {
         self.weights()?.ok_or_else(|| nothing(&self.place(), &self.models_below()))
+    }
+
+    /// The tensors, if the source itself knows them; `None` if the files have to be asked.
+    ///
+    /// # Errors
+    /// `corrupt` if the file is damaged, `unsupported` if it has something that is not read.
+    fn tensors(&self) -> Result<Option<&SourceTensors>> {
+        Ok(None)
     }
 
     /// Names of all files other than weights, if they can be listed.

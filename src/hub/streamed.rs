@@ -87,6 +87,30 @@ impl Streamed {
         Some(Http::new().map(|http| Self::of_commit(&address, Arc::new(http), commit)))
     }
 
+    /// With these weight files of its commit.
+    pub(super) fn of_files(self, files: Vec<Arc<RemoteFile>>) -> Self {
+        let weights = self.weights_in(files, None);
+        Self { opened: OnceLock::from(Some(weights)), ..self }
+    }
+
+    /// With the weight files of these names.
+    pub(super) fn named(self, names: &[String]) -> Result<Self> {
+        let files: Result<_> = self.resolve(names)?.into_iter().collect();
+        Ok(self.of_files(files?))
+    }
+
+    /// The paths of all files of a revision, in folders too.
+    pub(super) fn all_files(
+        http: &Arc<Http>,
+        address: &Address,
+        revision: &str,
+        patience: fn() -> Patience,
+    ) -> Result<Vec<String>> {
+        let doing = address.doing("the list of files");
+        let pages: Vec<Vec<Listed>> = http.json(&address.all_path(revision), &doing, patience)?;
+        Ok(pages.into_iter().flatten().map(|entry| entry.path).collect())
+    }
+
     fn resolve(&self, names: &[String]) -> Result<Vec<Result<Arc<RemoteFile>>>> {
         resolve_all(&self.http, &self.address, &self.commit, names.iter().map(String::as_str))
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::foreign;
+use super::gguf_files;
 use super::shards::{Layout, PYTORCH, SAFETENSORS, only_below};
 use super::source::ByteSource;
 use crate::error::{Error, Result};
@@ -54,7 +55,9 @@ pub(super) fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Res
         let found = some(&|name| foreign::of_weights(name).is_some_and(|named| std::ptr::eq(named, format)));
         let each = if found.len() > 1 { "each " } else { "" };
         let message = || format!("{place}: no safetensors weights, but {}, {each}{}", told(&found), format.what);
-        (!found.is_empty()).then(|| Error::unsupported(message()).hint(advice))
+        let to_name = format.is_gguf().then(|| gguf_files::of_repository(&found)).flatten();
+        let hint = to_name.unwrap_or_else(|| advice.to_string());
+        (!found.is_empty()).then(|| Error::unsupported(message()).hint(hint))
     })
 }
 

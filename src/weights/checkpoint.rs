@@ -87,6 +87,9 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Reads all headers, and hashes them, config.json and the other small files.
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
+        if let Some(tensors) = source.tensors()? {
+            return Self::of_source(source.clone(), tensors);
+        }
         if torch::holds(&*source)? {
             let described = torch::read(&source)?;
             let mut checkpoint = Self::beside(source, &hub::PYTORCH)?;
@@ -105,6 +108,21 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// The checkpoint of a source that itself knows its tensors.
+    fn of_source(source: Arc<dyn ByteSource>, tensors: &hub::SourceTensors) -> Result<Self> {
+        let mut checkpoint = Self::empty(source.clone(), Vec::new());
+        for hub::SourceTensor { name, file, dtype, shape, begin, bytes } in &tensors.tensors {
+            let (name, file, shape) = (name.clone(), *file, shape.clone());
+            checkpoint.add(Entry { name, file, dtype: *dtype, shape, strides: None, begin: *begin, bytes: *bytes });
+        }
+        for (file, bytes) in tensors.headers.iter().enumerate() {
+            let mut header = vec![0; *bytes as usize];
+            source.read(file, 0, &mut header)?;
+            checkpoint.add_hash(file, || header)?;
+        }
+        Ok(checkpoint)
+    }
+
     /// A checkpoint without tensors, with the small files beside the weights.
     fn beside(source: Arc<dyn ByteSource>, layout: &hub::Layout) -> Result<Self> {
         let indexed = !matches!(source.files()?, [file] if file.name == layout.single);
@@ -116,7 +134,11 @@ impl Checkpoint {
                 hashes.push(file_hash(name, data.len() as u64, "sha256", &data));
             }
         }
-        Ok(Self {
+        Ok(Self::empty(source, hashes))
+    }
+
+    fn empty(source: Arc<dyn ByteSource>, hashes: Vec<FileHash>) -> Self {
+        Self {
             place: source.place(),
             hashes,
             notes: source.note().map(str::to_string).into_iter().collect(),
@@ -125,7 +147,7 @@ impl Checkpoint {
             repeated: (0, String::new()),
             bytes_read: AtomicU64::new(0),
             source,
-        })
+        }
     }
 
     fn note_repeated(&mut self) {
@@ -347,7 +369,7 @@ impl Checkpoint {
 
     /// The place of a tensor for messages: folder and file.
     pub fn place(&self, entry: &Entry) -> String {
-        format!("{}/{}", self.place, self.file_name(entry))
+        self.source.place_of(self.file_name(entry))
     }
 
     /// Fills `buffer` with a tensor's bytes from byte `offset` of its data.

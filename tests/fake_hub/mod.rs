@@ -315,7 +315,7 @@ pub fn git_hash(data: &[u8]) -> String {
 /// Which files the hub keeps elsewhere.
 fn is_large(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    ["safetensors", "parquet", "gz", "bin"].contains(&extension) || path.ends_with("tokenizer.json")
+    ["safetensors", "parquet", "gz", "bin", "gguf"].contains(&extension) || path.ends_with("tokenizer.json")
 }
 
 /// The files below a folder, as the API lists them.

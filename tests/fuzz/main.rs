@@ -12,6 +12,10 @@ mod chance;
 mod commands;
 mod detection;
 mod frames;
+#[path = "../gguf_file.rs"]
+#[allow(dead_code)] // tests use the rest of it
+mod gguf_file;
+mod gguf_files;
 mod hub;
 mod model_files;
 mod mutate;
@@ -60,6 +64,7 @@ const TARGETS: &[(&str, Make)] = &[
     ("values", model_files::values),
     ("index", model_files::index),
     ("pytorch", pytorch_files::pytorch),
+    ("gguf", gguf_files::gguf),
     ("tokenizer", model_files::tokenizer),
     ("ids", text_files::ids),
     ("jsonl", text_files::jsonl),

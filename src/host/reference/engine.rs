@@ -36,8 +36,8 @@ pub(super) const AREA: Area = Area {
                 "load_model(id: string, options?: map) -> model",
                 "load_model(gpu: gpu, id: string, options?: map) -> model",
             ],
-            summary: "Opens a model: a folder with config.json and safetensors or PyTorch files, or a hub id. Only headers are \
-                      read; weights are read when they are needed.",
+            summary: "Opens a model: a folder with config.json and safetensors or PyTorch files, a GGUF file, or a hub id. Only headers \
+                      are read; weights are read when they are needed.",
             options: &[DTYPE, DEVICE, REVISION, CHUNK_LAYERS, STREAM, MAX_VRAM],
             example: r#"let model = load_model("examples/shakespeare-olmoe", #{ dtype: "f32" });
 print(`${format_count(model.num_layers, "layer")}, ${format_count(model.num_experts, "expert")}`);"#,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::decoder::{Decoder, Defaults, LLAMA, layer_windows, sliding_window};
 use super::names::Names;
 use crate::error::Result;
+use crate::formats::ggml;
 use crate::formats::mxfp4::BLOCK;
 use crate::spec::config::Config;
 use crate::spec::quantised;
@@ -110,8 +111,12 @@ impl StackedExperts {
     }
 }
 
-/// Whether `weight` is stored as MXFP4 blocks and scales, as rows of outputs.
+/// Whether `weight` is stored as rows of outputs: as MXFP4 blocks and scales, or in a GGUF file.
 fn packed(c: &Config, names: &dyn Names, weight: &str) -> Result<bool> {
+    // A GGUF file has rows of outputs, too, in whatever type.
+    if ggml::names(weight).any(|name| names.has(&name)) {
+        return Ok(true);
+    }
     let announced = quantised::settings(c)?.is("mxfp4");
     Ok(match (names.has(&format!("{weight}_blocks")), names.has(weight)) {
         (true, false) => true,
