@@ -4,13 +4,17 @@
 //! Codes of at most eight bits less a zero have nine significant bits: the difference is exact in
 //! f32, and so is the product with a scale in bf16 or f16. With a scale in f32 it is rounded once.
 
+use std::ops::Range;
+
 use safetensors::Dtype;
 
 use super::float;
-use super::format::Wrong;
+use super::format::{Kept, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Piece};
+use super::widen::{self, First};
 use crate::error::Result;
+use crate::vector::vectorised;
 
 /// Bits of a word in which codes are packed.
 pub(super) const WORD_BITS: usize = 32;
@@ -65,61 +69,88 @@ pub(super) const ZEROS: usize = 2;
 pub(super) const NAMED: usize = 3;
 
 impl Integers {
+    /// What is kept of the parts of some rows: those of the rows `own`, and no names of groups that lie side by side.
+    pub(super) fn keep(&self, mut parts: [Vec<u8>; 4], own: Range<usize>) -> Kept {
+        for (part, bytes) in [(CODES, self.row_bytes), (SCALES, self.groups * self.scale_bytes()), (ZEROS, self.groups)]
+        {
+            let own = own.start * bytes..own.end * bytes;
+            if !parts[part].is_empty() && own != (0..parts[part].len()) {
+                parts[part] = parts[part][own].to_vec();
+            }
+        }
+        let groups = parts[NAMED].as_chunks().0.iter().map(|group| u32::from_le_bytes(*group) as usize);
+        if groups.enumerate().all(|(column, group)| group == column / self.columns) {
+            parts[NAMED] = Vec::new();
+        }
+        Kept { parts: parts.into(), above: 0 }
+    }
+
+    fn scale_bytes(&self) -> usize {
+        self.scale.bitsize() / 8
+    }
+
     /// The values of row `row` from column `from` on, as many as `to` has room for.
-    pub(super) fn decode(&self, kept: &[Vec<u8>], row: usize, mut from: usize, mut to: &mut [f32]) {
+    pub(super) fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let codes = &kept[CODES][row * self.row_bytes..][..self.row_bytes];
-        self.codes(codes, from, to);
         let own = |group: usize| {
             let index = row * self.groups + group;
             let zero = kept[ZEROS].get(index).map_or((1 << (self.bits - 1)) as f32, |zero| f32::from(*zero));
             (zero, float::scale(self.scale, &kept[SCALES], index))
         };
-        if !kept[NAMED].is_empty() {
-            for (value, group) in to.iter_mut().zip(&kept[NAMED].as_chunks().0[from..]) {
-                let (zero, scale) = own(u32::from_le_bytes(*group) as usize);
-                *value = (*value - zero) * scale;
-            }
-            return;
+        if kept[NAMED].is_empty() {
+            return self.widened(codes, self.columns, own, from, to);
         }
-        while !to.is_empty() {
-            let count = (self.columns - from % self.columns).min(to.len());
-            let (now, rest) = to.split_at_mut(count);
-            let (zero, scale) = own(from / self.columns);
-            now.iter_mut().for_each(|value| *value = (*value - zero) * scale);
-            (from, to) = (from + count, rest);
+        self.widened(codes, self.sizes[1].max(1), |_| (0.0, 1.0), from, to);
+        for (value, group) in to.iter_mut().zip(&kept[NAMED].as_chunks().0[from..]) {
+            let (zero, scale) = own(u32::from_le_bytes(*group) as usize);
+            *value = (*value - zero) * scale;
         }
     }
 
-    /// The codes of a row from column `from` on.
-    fn codes(&self, row: &[u8], from: usize, to: &mut [f32]) {
+    /// The codes of a row from column `from` on, less the zero and times the scale of their group of columns.
+    fn widened(&self, row: &[u8], columns: usize, own: impl Fn(usize) -> (f32, f32), from: usize, to: &mut [f32]) {
         match self.bits {
-            8 => to.iter_mut().zip(&row[from..]).for_each(|(value, code)| *value = f32::from(*code)),
-            4 if from.is_multiple_of(2) => {
-                let (pairs, last) = to.as_chunks_mut::<2>();
-                let bytes = &row[from / 2..];
-                for (pair, byte) in pairs.iter_mut().zip(bytes) {
-                    *pair = [f32::from(byte & 15), f32::from(byte >> 4)];
-                }
-                last.iter_mut().for_each(|value| *value = f32::from(bytes[pairs.len()] & 15));
+            8 => vectorised(|| {
+                widen::by_group(columns, from, to, |group, at, to| {
+                    let (zero, scale) = own(group);
+                    to.iter_mut().zip(&row[at..]).for_each(|(value, code)| *value = (f32::from(*code) - zero) * scale);
+                });
+            }),
+            4 => {
+                let table = |group: usize| {
+                    let (mut values, (zero, scale)) = (widen::INTEGERS, own(group));
+                    values.iter_mut().for_each(|value| *value = (*value - zero) * scale);
+                    values
+                };
+                widen::nibbles(row, First::Low, columns, table, from, to);
             }
-            bits => {
-                for (column, value) in (from..).zip(to) {
+            bits => widen::by_group(columns, from, to, |group, at, to| {
+                let (zero, scale) = own(group);
+                for (column, value) in (at..).zip(to) {
                     let bit = column * bits;
-                    *value = f32::from(row[bit / 8] >> (bit % 8) & ((1 << bits) - 1));
+                    *value = (f32::from(row[bit / 8] >> (bit % 8) & ((1 << bits) - 1)) - zero) * scale;
                 }
-            }
+            }),
         }
     }
 }
 
 /// Element [row][column] of a matrix of words that is [rows, columns], as row `column` of another.
-pub(super) fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize) -> Vec<u8> {
+pub(super) fn transposed(bytes: &[u8], sizes: [usize; 2], width: usize) -> Vec<u8> {
+    match width {
+        1 => transposed_words::<1>(bytes, sizes),
+        2 => transposed_words::<2>(bytes, sizes),
+        _ => transposed_words::<4>(bytes, sizes),
+    }
+}
+
+fn transposed_words<const WIDTH: usize>(bytes: &[u8], [rows, columns]: [usize; 2]) -> Vec<u8> {
     let mut to = vec![0; bytes.len()];
+    let (stored, turned) = (bytes.as_chunks::<WIDTH>().0, to.as_chunks_mut::<WIDTH>().0);
     for first in (0..columns).step_by(TILE) {
         for row in 0..rows {
             for column in first..(first + TILE).min(columns) {
-                let (here, there) = ((row * columns + column) * width, (column * rows + row) * width);
-                to[there..there + width].copy_from_slice(&bytes[here..here + width]);
+                turned[column * rows + row] = stored[row * columns + column];
             }
         }
     }
@@ -127,7 +158,7 @@ pub(super) fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize
 }
 
 /// Columns of a matrix that are turned together, so that what is written stays in a cache.
-const TILE: usize = 64;
+const TILE: usize = 16;
 
 /// Codes of one little-endian stream of bits, a byte each: code i has bits [i · bits, (i + 1) ·
 /// bits) of it.
@@ -182,13 +213,16 @@ pub(super) fn all_rows(look: &Look, name: &str, method: &str, types: &[Dtype], s
     look.piece(name, header, shape, look.sizes().1)
 }
 
-/// A small piece that says something of the whole weight.
+/// A small piece that says something of a whole matrix; for a stack, of each of its matrices or of all.
 ///
 /// # Errors
 /// Where it is of another type or shape.
 pub(super) fn aside(look: &Look, name: &str, header: Header, types: &[Dtype], shape: &[usize]) -> Result<Piece> {
     typed(look, name, header, types)?;
-    Ok(Piece { along: EVERY_ROW, ..look.piece(name, header, shape, 1)? })
+    if header.shape == shape {
+        return Ok(Piece { along: EVERY_ROW, ..look.whole(name, header) });
+    }
+    look.piece(name, header, shape, Along::EVERY)
 }
 
 /// Checks the type of a tensor.
@@ -245,11 +279,11 @@ mod tests {
             for named in [Vec::new(), named] {
                 let kept = [codes.clone(), scales.clone(), (0..12).collect(), named];
                 let mut whole = [0.0; 11];
-                integers.decode(&kept, 2, 0, &mut whole);
+                integers.numbers(&kept, 2, 0, &mut whole);
                 assert!(whole.iter().any(|value| *value != 0.0));
                 for from in 0..11 {
                     let mut some = vec![0.0; 11 - from];
-                    integers.decode(&kept, 2, from, &mut some);
+                    integers.numbers(&kept, 2, from, &mut some);
                     assert_eq!(some, whole[from..], "{bits} bits from {from}");
                 }
             }

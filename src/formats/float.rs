@@ -91,37 +91,13 @@ pub(super) fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
     }
 }
 
-/// The numbers of codes E2M1, two in a byte and the low nibble first, from number `from` of the
-/// bytes on; each `group` has a scale.
-#[inline]
-pub(super) fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, mut from: usize, mut to: &mut [f32]) {
-    while !to.is_empty() {
-        let count = (group - from % group).min(to.len());
-        let (now, rest) = to.split_at_mut(count);
-        let scale = scale(from / group);
-        if from.is_multiple_of(2) && count.is_multiple_of(2) {
-            for (pair, code) in now.as_chunks_mut::<2>().0.iter_mut().zip(&codes[from / 2..]) {
-                *pair = PAIRS[*code as usize].map(|value| value * scale);
-            }
-        } else {
-            for (i, value) in (from..).zip(now) {
-                *value = E2M1[(codes[i / 2] >> (4 * (i % 2)) & 15) as usize] * scale;
-            }
-        }
-        (from, to) = (from + count, rest);
-    }
+/// The values of the codes E2M1 with a scale.
+#[inline(always)]
+pub(super) fn e2m1(scale: f32) -> [f32; 16] {
+    let mut values = E2M1;
+    values.iter_mut().for_each(|value| *value *= scale);
+    values
 }
-
-/// Both values of a byte, the low nibble first.
-static PAIRS: [[f32; 2]; 256] = {
-    let mut pairs = [[0.0; 2]; 256];
-    let mut code = 0;
-    while code < 256 {
-        pairs[code] = [E2M1[code & 15], E2M1[code >> 4]];
-        code += 1;
-    }
-    pairs
-};
 
 #[cfg(test)]
 mod tests {

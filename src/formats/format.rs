@@ -1,6 +1,7 @@
 //! What a way of storing weights is: which tensors, and how their bytes become values.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
@@ -37,6 +38,9 @@ pub trait Coding: Debug + Send + Sync {
     /// The tensors that hold it, the codes first.
     fn pieces(&self) -> &[Piece];
 
+    /// Columns of its rows.
+    fn columns(&self) -> usize;
+
     /// Whether every value is exact in bf16; else values are f32.
     fn exact_in_bf16(&self) -> bool {
         false
@@ -47,48 +51,45 @@ pub trait Coding: Debug + Send + Sync {
         None
     }
 
-    /// What makes numbers of a few codes at a time, where they can stay as they are in the memory
-    /// of the CPU.
-    fn rows(&self) -> Option<&dyn Rows> {
-        None
-    }
-
-    /// The values of rows of one matrix, [rows, in], from the bytes of its pieces, in their order.
-    /// Pieces that are cut by rows hold those of these rows and of no others, beginning where a row
-    /// of every piece begins; pieces that are not are there whole, and so are all rows then.
+    /// What stays in the memory of the CPU of rows of one matrix, from the bytes of its pieces, in their order, in an order
+    /// in which a row is quickly read. Pieces that are cut by rows hold those of `rows` rows and of no others, beginning
+    /// where a row of every piece begins; pieces that are not are there whole, and so are all rows then. Of these the rows
+    /// `own` are wanted.
     ///
     /// # Errors
     /// What no value can be made of: codes and scales that are NaN, indices out of range.
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong>;
-}
+    fn keep(&self, pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong>;
 
-/// A weight that stays in codes, and of which products make numbers where they need them.
-pub trait Rows: Sync {
-    /// What is kept of the pieces of `rows` rows, which are as for `Coding::decode`: as many bytes,
-    /// in an order in which a row is quickly read.
+    /// Whether nothing is kept but the rows that are wanted, however many are read for them; else all of these stay.
+    fn keeps_own_rows(&self) -> bool {
+        false
+    }
+
+    /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room for.
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
+
+    /// The values of `rows` rows of one matrix, [rows, in], from pieces as for `keep`.
     ///
     /// # Errors
-    /// As `Coding::decode`.
-    fn kept(&self, pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong>;
-
-    /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room
-    /// for: those of `Coding::decode`.
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
+    /// As `keep`.
+    fn decode(&self, pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Decoded, Wrong> {
+        let kept = self.keep(pieces, rows, 0..rows)?;
+        let columns = self.columns();
+        let mut values = vec![0.0; rows * columns];
+        for (row, values) in values.chunks_exact_mut(columns.max(1)).enumerate() {
+            self.numbers(&kept.parts, kept.above + row, 0, values);
+        }
+        Ok(Decoded::F32(values))
+    }
 }
 
-/// `Coding::decode` for a coding with rows of `input` columns.
-pub(super) fn decode_rows(
-    by: &dyn Rows,
-    pieces: &[Vec<u8>],
-    rows: usize,
-    input: usize,
-) -> std::result::Result<Decoded, Wrong> {
-    let kept = by.kept(pieces.to_vec(), rows)?;
-    let mut values = vec![0.0; rows * input];
-    for (row, values) in values.chunks_exact_mut(input.max(1)).enumerate() {
-        by.decode(&kept, row, 0, values);
-    }
-    Ok(Decoded::F32(values))
+/// What stays in memory of a weight in codes.
+#[derive(Debug)]
+pub struct Kept {
+    /// In the order of the format.
+    pub parts: Vec<Vec<u8>>,
+    /// Rows above the first one that is wanted.
+    pub above: usize,
 }
 
 /// Values in the narrower of the types that hold all of them exactly.

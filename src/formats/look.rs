@@ -93,6 +93,14 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// What a shape has behind the experts of a stack.
+    pub fn of_matrix<'s>(&self, shape: &'s [usize]) -> &'s [usize] {
+        match shape {
+            [_, rest @ ..] if self.sizes().0.is_some() => rest,
+            all => all,
+        }
+    }
+
     /// [experts of a stack, then these].
     pub fn stacked(&self, matrix: &[usize]) -> Vec<usize> {
         let experts = self.sizes().0;

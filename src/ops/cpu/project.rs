@@ -8,6 +8,7 @@ use crate::gemm::{self, Dst, Gemm, Lhs, Rhs, Values};
 use crate::memory;
 use crate::ops::operands::Projection;
 use crate::tensor::{InCodes, Tensor, View};
+use crate::vocabulary::Order;
 
 /// The values of a projection's weight and bias.
 struct Views<'a> {
@@ -19,13 +20,16 @@ struct Views<'a> {
 enum Stored<'a> {
     Numbers(View<'a>),
     Codes(&'a InCodes),
+    /// Of codes that do not lie in rows of outputs.
+    Decoded(Vec<f32>),
 }
 
 impl<'a> Views<'a> {
     fn of(p: &Projection<'a>) -> Result<Self> {
         let bias = p.bias.map(|bias| View::of(bias.cpu()?)).transpose()?;
         let weight = match p.weight {
-            Tensor::Codes(codes) => Stored::Codes(codes),
+            Tensor::Codes(codes) if p.order == Order::OutIn => Stored::Codes(codes),
+            Tensor::Codes(codes) => Stored::Decoded(codes.values()),
             weight => Stored::Numbers(View::of(weight.cpu()?)?),
         };
         Ok(Self { weight, bias })
@@ -39,6 +43,7 @@ pub(super) fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs:
     for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
         let values = match weight {
             Stored::Codes(codes) => Values::Codes(*codes),
+            Stored::Decoded(values) => Values::F32(values),
             Stored::Numbers(view) => match p.weight.cpu()?.dtype() {
                 DType::F32 => Values::F32(view.values()?),
                 DType::BF16 => Values::Bf16(view.values()?),

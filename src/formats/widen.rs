@@ -1,0 +1,217 @@
+//! Codes to numbers, many at a time: products do it where they pack their operands, so it is as quick as the CPU can.
+//!
+//! With AVX2, sixteen at once; the portable loops beside it give the same numbers, bit by bit.
+
+use super::float::E4M3;
+
+/// Values of the codes of four bits.
+pub(super) type Table = [f32; 16];
+
+/// Of integers: the codes themselves.
+pub(super) static INTEGERS: Table =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+
+/// Which half of a byte holds the first of its two codes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum First {
+    Low,
+    High,
+}
+
+/// Calls `f` for each group of columns that `to` has a part of, with the number of the group, the first of these columns
+/// and their room in `to`, which begins with column `from`.
+#[inline(always)]
+pub(super) fn by_group(group: usize, mut from: usize, mut to: &mut [f32], mut f: impl FnMut(usize, usize, &mut [f32])) {
+    let (mut number, mut count) = (from / group, group - from % group);
+    while !to.is_empty() {
+        let (now, rest) = to.split_at_mut(count.min(to.len()));
+        f(number, from, now);
+        (number, from, to, count) = (number + 1, from + count, rest, group);
+    }
+}
+
+/// The numbers of codes of four bits, two in a byte, from code `from` on; each `group` of codes has a table.
+pub(super) fn nibbles(
+    codes: &[u8],
+    first: First,
+    group: usize,
+    table: impl Fn(usize) -> Table,
+    from: usize,
+    to: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2(
+            codes: &[u8],
+            first: First,
+            group: usize,
+            table: impl Fn(usize) -> Table,
+            from: usize,
+            to: &mut [f32],
+        ) {
+            by_group(group, from, to, |group, from, to| {
+                let table = table(group);
+                // Whole bytes, sixteen codes at a time.
+                let skipped = from % 2;
+                let (before, rest) = to.split_at_mut(skipped.min(to.len()));
+                one_by_one(codes, first, &table, from, before);
+                let bytes = &codes[(from + skipped) / 2..];
+                let (now, last) = rest.as_chunks_mut::<16>();
+                for (to, bytes) in now.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                    *to = avx2::sixteen_nibbles(bytes, first, &table);
+                }
+                one_by_one(codes, first, &table, from + skipped + 16 * now.len(), last);
+            });
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the CPU was just checked for these instructions.
+            return unsafe { with_avx2(codes, first, group, table, from, to) };
+        }
+    }
+    by_group(group, from, to, |group, from, to| one_by_one(codes, first, &table(group), from, to));
+}
+
+#[inline(always)]
+fn one_by_one(codes: &[u8], first: First, table: &Table, from: usize, to: &mut [f32]) {
+    let high = usize::from(first == First::High);
+    for (i, value) in (from..).zip(to) {
+        *value = table[usize::from(codes[i / 2] >> (4 * (i % 2 ^ high)) & 15)];
+    }
+}
+
+/// The numbers of codes E4M3, from the first on, which is in column `from`; each `group` of columns has a scale, for which
+/// 448 times the scale is finite.
+pub(super) fn e4m3(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, from: usize, to: &mut [f32]) {
+    let codes = &codes[..to.len()];
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,f16c")]
+        fn with_avx2(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, from: usize, to: &mut [f32]) {
+            by_group(group, from, to, |group, at, to| {
+                let (scale, codes) = (scale(group), &codes[at - from..]);
+                let (now, last) = to.as_chunks_mut::<16>();
+                for (to, codes) in now.iter_mut().zip(codes.as_chunks::<16>().0) {
+                    *to = avx2::sixteen_e4m3(codes, scale);
+                }
+                let codes = &codes[16 * now.len()..];
+                last.iter_mut().zip(codes).for_each(|(value, code)| *value = E4M3[usize::from(*code)] * scale);
+            });
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c") {
+            // SAFETY: the CPU was just checked for these instructions.
+            return unsafe { with_avx2(codes, group, scale, from, to) };
+        }
+    }
+    by_group(group, from, to, |group, at, to| {
+        let scale = scale(group);
+        to.iter_mut().zip(&codes[at - from..]).for_each(|(value, code)| *value = E4M3[usize::from(*code)] * scale);
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{First, Table};
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn sixteen_nibbles(bytes: &[u8; 8], first: First, table: &Table) -> [f32; 16] {
+        let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(*bytes));
+        let low = _mm_and_si128(bytes, _mm_set1_epi8(15));
+        let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), _mm_set1_epi8(15));
+        let codes = match first {
+            First::Low => _mm_unpacklo_epi8(low, high),
+            First::High => _mm_unpacklo_epi8(high, low),
+        };
+        // SAFETY: the table has two times eight numbers.
+        let tables = unsafe { [_mm256_loadu_ps(table.as_ptr()), _mm256_loadu_ps(table.as_ptr().add(8))] };
+        let eight = |codes: __m128i| {
+            let index = _mm256_cvtepu8_epi32(codes);
+            let [low, high] = tables.map(|table| _mm256_permutevar8x32_ps(table, index));
+            // Bit 3 says which table, in the place of a sign.
+            _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
+        };
+        both(eight(codes), eight(_mm_srli_si128::<8>(codes)))
+    }
+
+    /// A code less its sign, moved by seven bits, is an f16 of 2^-8 times its value, small ones included.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    pub(super) fn sixteen_e4m3(codes: &[u8; 16], scale: f32) -> [f32; 16] {
+        // SAFETY: there are 16 bytes.
+        let codes = _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) });
+        let magnitudes = _mm256_and_si256(_mm256_slli_epi16::<7>(codes), _mm256_set1_epi16(0x3f80));
+        let signs = _mm256_and_si256(_mm256_slli_epi16::<8>(codes), _mm256_set1_epi16(i16::MIN));
+        let halves = _mm256_or_si256(magnitudes, signs);
+        // Exact, and finite as 448 times the scale is.
+        let scale = _mm256_set1_ps(scale * 256.0);
+        let eight = |halves: __m128i| _mm256_mul_ps(_mm256_cvtph_ps(halves), scale);
+        both(eight(_mm256_castsi256_si128(halves)), eight(_mm256_extracti128_si256::<1>(halves)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn both(low: __m256, high: __m256) -> [f32; 16] {
+        let mut values = [0.0; 16];
+        // SAFETY: there is room for two times eight numbers.
+        unsafe {
+            _mm256_storeu_ps(values.as_mut_ptr(), low);
+            _mm256_storeu_ps(values.as_mut_ptr().add(8), high);
+        }
+        values
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Codes and their neighbours in every order that occurs.
+    fn bytes() -> Vec<u8> {
+        (0..=255u8).chain((0..=255).map(|i: u8| i.wrapping_mul(37).wrapping_add(11))).collect()
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn codes_of_four_bits_from_any_column_on() {
+        let bytes = bytes();
+        let table = |group: usize| std::array::from_fn(|code| (code as f32 - 7.5) * (group as f32 + 0.1));
+        for (first, group) in
+            [First::Low, First::High].into_iter().flat_map(|first| [1, 7, 16, 32, 1024].map(|group| (first, group)))
+        {
+            for (from, count) in [(0, 1024), (0, 15), (1, 1000), (3, 0), (5, 1), (16, 64), (31, 33), (1023, 1)] {
+                let mut found = vec![f32::NAN; count];
+                nibbles(&bytes, first, group, table, from, &mut found);
+                let expected = (from..from + count).map(|i| {
+                    let high = (i % 2 == 1) == (first == First::Low);
+                    table(i / group)[usize::from(if high { bytes[i / 2] >> 4 } else { bytes[i / 2] & 15 })]
+                });
+                assert_eq!(bits(&found), bits(&expected.collect::<Vec<_>>()), "{count} from {from}, groups of {group}");
+            }
+        }
+    }
+
+    #[test]
+    fn codes_e4m3_with_scales_large_and_small() {
+        let codes: Vec<u8> = bytes().into_iter().filter(|code| code & 0x7f != 0x7f).collect();
+        // The last is just below what makes 448 infinite; the first makes numbers below the smallest normal one.
+        for base in [f32::from_bits(3), 1e-37, 0.017, 1.0, 3e35, f32::MAX / 448.0] {
+            let scale = |group: usize| base * (1.0 - group as f32 / 64.0);
+            for (group, from, count) in [(128, 0, codes.len()), (32, 7, 300), (1, 0, 17), (1024, 5, 15), (16, 3, 0)] {
+                let mut found = vec![f32::NAN; count];
+                e4m3(&codes, group, scale, from, &mut found);
+                let expected = (0..count).map(|i| E4M3[usize::from(codes[i])] * scale((from + i) / group));
+                assert_eq!(
+                    bits(&found),
+                    bits(&expected.collect::<Vec<_>>()),
+                    "{base:e}, groups of {group} from {from}"
+                );
+            }
+        }
+    }
+}
