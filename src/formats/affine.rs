@@ -117,12 +117,11 @@ impl Integers {
                 });
             }),
             4 => {
-                let table = |group: usize| {
-                    let (mut values, (zero, scale)) = (widen::INTEGERS, own(group));
-                    values.iter_mut().for_each(|value| *value = (*value - zero) * scale);
-                    values
+                let values = |group: usize| {
+                    let (zero, scale) = own(group);
+                    widen::Integers { zero, scale }
                 };
-                widen::nibbles(row, First::Low, columns, table, from, to);
+                widen::nibbles(row, First::Low, columns, values, from, to);
             }
             bits => widen::by_group(columns, from, to, |group, at, to| {
                 let (zero, scale) = own(group);

@@ -19,7 +19,7 @@ use super::float;
 use super::format::{Coding, Format, Kept, Wrong};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
-use super::widen::{self, First};
+use super::widen::{self, Entries, First};
 use crate::error::Result;
 
 pub(super) static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
@@ -214,12 +214,8 @@ impl Coding for FourBits {
 
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let sizes = Sizes::of(&kept[STATE_AT]);
-        let values: [f32; CODES] = std::array::from_fn(|code| float::scale(Dtype::F32, &kept[TABLE_AT], code));
-        let table = |block: usize| {
-            let (mut values, scale) = (values, self.scale(kept, &sizes, block));
-            values.iter_mut().for_each(|value| *value *= scale);
-            values
-        };
-        widen::nibbles(&kept[CODES_AT], First::High, sizes.block, table, row * self.sizes[1] + from, to);
+        let table: [f32; CODES] = std::array::from_fn(|code| float::scale(Dtype::F32, &kept[TABLE_AT], code));
+        let values = |block: usize| Entries(&table, self.scale(kept, &sizes, block));
+        widen::nibbles(&kept[CODES_AT], First::High, sizes.block, values, row * self.sizes[1] + from, to);
     }
 }

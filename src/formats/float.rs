@@ -10,7 +10,7 @@ use super::format::Wrong;
 pub(super) static E4M3: [f32; 256] = e4m3();
 
 /// E2M1 (OCP Microscaling Formats) by code: sign in bit 3.
-pub(super) const E2M1: [f32; 16] =
+pub(super) static E2M1: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 const fn e4m3() -> [f32; 256] {
@@ -89,14 +89,6 @@ pub(super) fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
         Dtype::F8_E4M3 => E4M3[bytes[index] as usize],
         _ => e8m0(bytes[index]),
     }
-}
-
-/// The values of the codes E2M1 with a scale.
-#[inline(always)]
-pub(super) fn e2m1(scale: f32) -> [f32; 16] {
-    let mut values = E2M1;
-    values.iter_mut().for_each(|value| *value *= scale);
-    values
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::float::{self, E2M1, e8m0, is_exponent};
 use super::format::{Coding, Decoded, Format, Kept, Kernel, Wrong};
 use super::look::Look;
 use super::piece::{Announced, Piece};
-use super::widen::{self, First};
+use super::widen::{self, First, Floats};
 use crate::error::Result;
 use crate::vector::vectorised;
 
@@ -151,8 +151,8 @@ impl Coding for Mxfp4 {
 
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let scales = &kept[1][row * self.input / BLOCK..];
-        let table = |group: usize| float::e2m1(e8m0(scales[group]));
-        widen::nibbles(&kept[0][row * self.input / 2..], First::Low, BLOCK, table, from, to);
+        let codes = &kept[0][row * self.input / 2..];
+        widen::nibbles(codes, First::Low, BLOCK, |group| Floats(e8m0(scales[group])), from, to);
     }
 }
 

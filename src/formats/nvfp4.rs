@@ -13,7 +13,7 @@ use super::float;
 use super::format::{Coding, Format, Kept, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
-use super::widen::{self, First};
+use super::widen::{self, First, Floats};
 use crate::error::Result;
 
 pub(super) static NVFP4: Format = Format { name: "NVFP4", detect, announced };
@@ -125,7 +125,7 @@ impl Coding for Nvfp4 {
         let number = float::scale(self.pieces[2].dtype, &kept[2], 0);
         let scales = &kept[1][row * self.input / GROUP..];
         let scale = |group: usize| self.global.on(float::scale(Dtype::F8_E4M3, scales, group), number);
-        let table = |group: usize| float::e2m1(scale(group));
-        widen::nibbles(&kept[0][row * self.input / 2..], First::Low, GROUP, table, from, to);
+        let codes = &kept[0][row * self.input / 2..];
+        widen::nibbles(codes, First::Low, GROUP, |group| Floats(scale(group)), from, to);
     }
 }

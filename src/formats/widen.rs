@@ -2,14 +2,34 @@
 //!
 //! With AVX2, sixteen at once; the portable loops beside it give the same numbers, bit by bit.
 
-use super::float::E4M3;
+use super::float::{E2M1, E4M3};
 
-/// Values of the codes of four bits.
-pub(super) type Table = [f32; 16];
+/// What codes of four bits stand for.
+pub(super) trait Values: Copy {
+    fn one(self, code: u8) -> f32;
 
-/// Of integers: the codes themselves.
-pub(super) static INTEGERS: Table =
-    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
+    /// Eight of them.
+    ///
+    /// # Safety
+    /// The CPU has AVX2.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn eight(self, codes: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256;
+}
+
+/// (code − zero) · scale.
+#[derive(Clone, Copy)]
+pub(super) struct Integers {
+    pub zero: f32,
+    pub scale: f32,
+}
+
+/// E2M1 times a scale.
+#[derive(Clone, Copy)]
+pub(super) struct Floats(pub f32);
+
+/// An entry of a table times a scale.
+#[derive(Clone, Copy)]
+pub(super) struct Entries<'a>(pub &'a [f32; 16], pub f32);
 
 /// Which half of a byte holds the first of its two codes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,53 +50,53 @@ pub(super) fn by_group(group: usize, mut from: usize, mut to: &mut [f32], mut f:
     }
 }
 
-/// The numbers of codes of four bits, two in a byte, from code `from` on; each `group` of codes has a table.
-pub(super) fn nibbles(
+/// The numbers of codes of four bits, two in a byte, from code `from` on; each `group` of codes has values of its own.
+pub(super) fn nibbles<V: Values>(
     codes: &[u8],
     first: First,
     group: usize,
-    table: impl Fn(usize) -> Table,
+    values: impl Fn(usize) -> V,
     from: usize,
     to: &mut [f32],
 ) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2")]
-        fn with_avx2(
+        fn with_avx2<V: Values>(
             codes: &[u8],
             first: First,
             group: usize,
-            table: impl Fn(usize) -> Table,
+            values: impl Fn(usize) -> V,
             from: usize,
             to: &mut [f32],
         ) {
             by_group(group, from, to, |group, from, to| {
-                let table = table(group);
+                let values = values(group);
                 // Whole bytes, sixteen codes at a time.
                 let skipped = from % 2;
                 let (before, rest) = to.split_at_mut(skipped.min(to.len()));
-                one_by_one(codes, first, &table, from, before);
+                one_by_one(codes, first, values, from, before);
                 let bytes = &codes[(from + skipped) / 2..];
                 let (now, last) = rest.as_chunks_mut::<16>();
                 for (to, bytes) in now.iter_mut().zip(bytes.as_chunks::<8>().0) {
-                    *to = avx2::sixteen_nibbles(bytes, first, &table);
+                    avx2::sixteen_nibbles(bytes, first, values, to);
                 }
-                one_by_one(codes, first, &table, from + skipped + 16 * now.len(), last);
+                one_by_one(codes, first, values, from + skipped + 16 * now.len(), last);
             });
         }
         if is_x86_feature_detected!("avx2") {
             // SAFETY: the CPU was just checked for these instructions.
-            return unsafe { with_avx2(codes, first, group, table, from, to) };
+            return unsafe { with_avx2(codes, first, group, values, from, to) };
         }
     }
-    by_group(group, from, to, |group, from, to| one_by_one(codes, first, &table(group), from, to));
+    by_group(group, from, to, |group, from, to| one_by_one(codes, first, values(group), from, to));
 }
 
 #[inline(always)]
-fn one_by_one(codes: &[u8], first: First, table: &Table, from: usize, to: &mut [f32]) {
+fn one_by_one(codes: &[u8], first: First, values: impl Values, from: usize, to: &mut [f32]) {
     let high = usize::from(first == First::High);
     for (i, value) in (from..).zip(to) {
-        *value = table[usize::from(codes[i / 2] >> (4 * (i % 2 ^ high)) & 15)];
+        *value = values.one(codes[i / 2] >> (4 * (i % 2 ^ high)) & 15);
     }
 }
 
@@ -92,7 +112,7 @@ pub(super) fn e4m3(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, fro
                 let (scale, codes) = (scale(group), &codes[at - from..]);
                 let (now, last) = to.as_chunks_mut::<16>();
                 for (to, codes) in now.iter_mut().zip(codes.as_chunks::<16>().0) {
-                    *to = avx2::sixteen_e4m3(codes, scale);
+                    avx2::sixteen_e4m3(codes, scale, to);
                 }
                 let codes = &codes[16 * now.len()..];
                 last.iter_mut().zip(codes).for_each(|(value, code)| *value = E4M3[usize::from(*code)] * scale);
@@ -109,15 +129,71 @@ pub(super) fn e4m3(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, fro
     });
 }
 
+impl Values for Integers {
+    #[inline(always)]
+    fn one(self, code: u8) -> f32 {
+        (f32::from(code) - self.zero) * self.scale
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, codes: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256 {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller promises AVX2.
+        unsafe {
+            let less = _mm256_sub_ps(_mm256_cvtepi32_ps(codes), _mm256_set1_ps(self.zero));
+            _mm256_mul_ps(less, _mm256_set1_ps(self.scale))
+        }
+    }
+}
+
+impl Values for Floats {
+    #[inline(always)]
+    fn one(self, code: u8) -> f32 {
+        E2M1[usize::from(code)] * self.0
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, codes: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256 {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller promises AVX2, and there are eight magnitudes.
+        unsafe {
+            // Bit 3 is the sign; the lookup takes the three below.
+            let magnitudes = _mm256_permutevar8x32_ps(_mm256_loadu_ps(E2M1.as_ptr()), codes);
+            let signs = _mm256_slli_epi32::<28>(_mm256_and_si256(codes, _mm256_set1_epi32(8)));
+            _mm256_mul_ps(_mm256_or_ps(magnitudes, _mm256_castsi256_ps(signs)), _mm256_set1_ps(self.0))
+        }
+    }
+}
+
+impl Values for Entries<'_> {
+    #[inline(always)]
+    fn one(self, code: u8) -> f32 {
+        self.0[usize::from(code)] * self.1
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(self, codes: std::arch::x86_64::__m256i) -> std::arch::x86_64::__m256 {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller promises AVX2, and the table has two times eight numbers.
+        unsafe {
+            let low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(self.0.as_ptr()), codes);
+            let high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(self.0.as_ptr().add(8)), codes);
+            // Bit 3 says which half, in the place of a sign.
+            let entries = _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(codes)));
+            _mm256_mul_ps(entries, _mm256_set1_ps(self.1))
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{First, Table};
+    use super::{First, Values};
 
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn sixteen_nibbles(bytes: &[u8; 8], first: First, table: &Table) -> [f32; 16] {
+    pub(super) fn sixteen_nibbles(bytes: &[u8; 8], first: First, values: impl Values, to: &mut [f32; 16]) {
         let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(*bytes));
         let low = _mm_and_si128(bytes, _mm_set1_epi8(15));
         let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), _mm_set1_epi8(15));
@@ -125,21 +201,18 @@ mod avx2 {
             First::Low => _mm_unpacklo_epi8(low, high),
             First::High => _mm_unpacklo_epi8(high, low),
         };
-        // SAFETY: the table has two times eight numbers.
-        let tables = unsafe { [_mm256_loadu_ps(table.as_ptr()), _mm256_loadu_ps(table.as_ptr().add(8))] };
-        let eight = |codes: __m128i| {
-            let index = _mm256_cvtepu8_epi32(codes);
-            let [low, high] = tables.map(|table| _mm256_permutevar8x32_ps(table, index));
-            // Bit 3 says which table, in the place of a sign.
-            _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index)))
-        };
-        both(eight(codes), eight(_mm_srli_si128::<8>(codes)))
+        // SAFETY: this is compiled for AVX2, and there is room for two times eight numbers.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), values.eight(_mm256_cvtepu8_epi32(codes)));
+            let behind = _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(codes));
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), values.eight(behind));
+        }
     }
 
     /// A code less its sign, moved by seven bits, is an f16 of 2^-8 times its value, small ones included.
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    pub(super) fn sixteen_e4m3(codes: &[u8; 16], scale: f32) -> [f32; 16] {
+    pub(super) fn sixteen_e4m3(codes: &[u8; 16], scale: f32, to: &mut [f32; 16]) {
         // SAFETY: there are 16 bytes.
         let codes = _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) });
         let magnitudes = _mm256_and_si256(_mm256_slli_epi16::<7>(codes), _mm256_set1_epi16(0x3f80));
@@ -147,20 +220,13 @@ mod avx2 {
         let halves = _mm256_or_si256(magnitudes, signs);
         // Exact, and finite as 448 times the scale is.
         let scale = _mm256_set1_ps(scale * 256.0);
-        let eight = |halves: __m128i| _mm256_mul_ps(_mm256_cvtph_ps(halves), scale);
-        both(eight(_mm256_castsi256_si128(halves)), eight(_mm256_extracti128_si256::<1>(halves)))
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn both(low: __m256, high: __m256) -> [f32; 16] {
-        let mut values = [0.0; 16];
+        let low = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), scale);
+        let high = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves)), scale);
         // SAFETY: there is room for two times eight numbers.
         unsafe {
-            _mm256_storeu_ps(values.as_mut_ptr(), low);
-            _mm256_storeu_ps(values.as_mut_ptr().add(8), high);
+            _mm256_storeu_ps(to.as_mut_ptr(), low);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), high);
         }
-        values
     }
 }
 
@@ -177,23 +243,31 @@ mod tests {
         values.iter().map(|value| value.to_bits()).collect()
     }
 
-    #[test]
-    fn codes_of_four_bits_from_any_column_on() {
+    /// `value` is what a code of a group stands for.
+    fn check<V: Values>(what: &str, values: impl Fn(usize) -> V + Copy, value: impl Fn(usize, u8) -> f32) {
         let bytes = bytes();
-        let table = |group: usize| std::array::from_fn(|code| (code as f32 - 7.5) * (group as f32 + 0.1));
-        for (first, group) in
-            [First::Low, First::High].into_iter().flat_map(|first| [1, 7, 16, 32, 1024].map(|group| (first, group)))
-        {
+        let orders = [First::Low, First::High];
+        for (first, group) in orders.into_iter().flat_map(|first| [1, 7, 16, 32, 1024].map(|group| (first, group))) {
             for (from, count) in [(0, 1024), (0, 15), (1, 1000), (3, 0), (5, 1), (16, 64), (31, 33), (1023, 1)] {
                 let mut found = vec![f32::NAN; count];
-                nibbles(&bytes, first, group, table, from, &mut found);
+                nibbles(&bytes, first, group, values, from, &mut found);
                 let expected = (from..from + count).map(|i| {
                     let high = (i % 2 == 1) == (first == First::Low);
-                    table(i / group)[usize::from(if high { bytes[i / 2] >> 4 } else { bytes[i / 2] & 15 })]
+                    value(i / group, if high { bytes[i / 2] >> 4 } else { bytes[i / 2] & 15 })
                 });
-                assert_eq!(bits(&found), bits(&expected.collect::<Vec<_>>()), "{count} from {from}, groups of {group}");
+                assert_eq!(bits(&found), bits(&expected.collect::<Vec<_>>()), "{what}: {count} from {from} by {group}");
             }
         }
+    }
+
+    #[test]
+    fn codes_of_four_bits_from_any_column_on() {
+        let scale = |group: usize| group as f32 * 0.37 - 1.1;
+        let integers = |group: usize| Integers { zero: (group % 16) as f32, scale: scale(group) };
+        check("integers", integers, |group, code| (f32::from(code) - (group % 16) as f32) * scale(group));
+        check("floats", |group| Floats(scale(group)), |group, code| E2M1[usize::from(code)] * scale(group));
+        let table: [f32; 16] = std::array::from_fn(|code| (code as f32 - 7.3) * 0.11);
+        check("entries", |group| Entries(&table, scale(group)), |group, code| table[usize::from(code)] * scale(group));
     }
 
     #[test]
