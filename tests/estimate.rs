@@ -135,7 +135,7 @@ fn near(found: f64, expected: f64) {
 /// Experts in four bits with a scale in bf16 for each 32 columns, all else in bf16. Expected is the sum over the shapes.
 #[test]
 fn kimi_k2_thinking_is_counted_from_its_config_alone() {
-    let found = announced(&json!({
+    let mut config = json!({
         "model_type": "kimi_k2", "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 7168, "num_hidden_layers": 61,
         "vocab_size": 163840, "first_k_dense_replace": 1, "intermediate_size": 18432, "moe_intermediate_size": 2048,
         "n_routed_experts": 384, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 1, "topk_group": 1,
@@ -144,15 +144,18 @@ fn kimi_k2_thinking_is_counted_from_its_config_alone() {
         "norm_topk_prob": true, "scoring_func": "sigmoid", "topk_method": "noaux_tc", "routed_scaling_factor": 2.827,
         "moe_layer_freq": 1, "num_nextn_predict_layers": 0, "tie_word_embeddings": false, "attention_bias": false,
         "max_position_embeddings": 262144, "rope_theta": 50000.0,
-        "quantization_config": {
-            "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
-            "ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", "re:.*mlp\\.(gate|up|gate_up|down)_proj.*"],
-            "config_groups": { "group_0": {
-                "targets": ["Linear"], "input_activations": null, "output_activations": null,
-                "weights": { "num_bits": 4, "type": "int", "group_size": 32, "strategy": "group", "symmetric": true, "dynamic": false },
-            } },
-        },
-    }));
+    });
+    config["quantization_config"] = json!({
+        "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
+        "ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", "re:.*mlp\\.(gate|up|gate_up|down)_proj.*"],
+        "config_groups": { "group_0": {
+            "targets": ["Linear"], "input_activations": null, "output_activations": null,
+            "weights": {
+                "num_bits": 4, "type": "int", "group_size": 32, "strategy": "group", "symmetric": true, "dynamic": false,
+            },
+        } },
+    });
+    let found = announced(&config);
     let hidden = 7168.0;
     let attention = (1536.0 + 576.0 + 64.0 * 128.0) * hidden + 64.0 * 192.0 * 1536.0 + 64.0 * 256.0 * 512.0 + 2048.0;
     let moe = 384.0 * hidden + 3.0 * hidden * 2048.0;
@@ -167,14 +170,15 @@ fn kimi_k2_thinking_is_counted_from_its_config_alone() {
 fn qwen3_30b_in_nvfp4_is_counted_from_its_config_alone() {
     let routers = (0..48).map(|layer| format!("model.layers.{layer}.mlp.gate"));
     let plain: Vec<String> = std::iter::once("lm_head".to_string()).chain(routers).collect();
-    let found = announced(&json!({
+    let mut config = json!({
         "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 2048, "num_hidden_layers": 48,
         "vocab_size": 151936, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128,
         "num_experts_per_tok": 8, "moe_intermediate_size": 768, "intermediate_size": 6144, "decoder_sparse_step": 1,
         "mlp_only_layers": [], "norm_topk_prob": true, "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
         "max_position_embeddings": 40960, "tie_word_embeddings": false, "attention_bias": false,
-        "quantization_config": { "quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": plain },
-    }));
+    });
+    config["quantization_config"] = json!({ "quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": plain });
+    let found = announced(&config);
     let attention = 2.0 * 2048.0 * 4096.0 + 2.0 * 2048.0 * 512.0;
     let projections = 48.0 * (attention + 128.0 * 3.0 * 2048.0 * 768.0);
     let plain = 2.0 * 151936.0 * 2048.0 + 48.0 * (128.0 * 2048.0 + 2.0 * 2048.0 + 2.0 * 128.0);
