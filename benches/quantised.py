@@ -19,7 +19,9 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = """
-let flags = args(#{ model: #{ default: "" }, ids: #{ default: "" }, dtype: #{ default: "bf16" }, sequences: #{ default: 1 }, length: #{ default: 1 } });
+let flags = args(#{
+    model: #{ default: "" }, ids: #{ default: "" }, dtype: #{ default: "bf16" }, sequences: #{ default: 1 }, length: #{ default: 1 },
+});
 let model = load_model(flags.model, #{ dtype: flags.dtype });
 let acts = model.extract_layernorms(load_tokens(#{ ids: flags.ids }));
 let estimate = estimate_vram(flags.model, #{ dtype: flags.dtype, num_sequences: flags.sequences, sequence_length: flags.length });

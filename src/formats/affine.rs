@@ -69,7 +69,8 @@ pub(super) const ZEROS: usize = 2;
 pub(super) const NAMED: usize = 3;
 
 impl Integers {
-    /// What is kept of the parts of some rows: those of the rows `own`, and no names of groups that lie side by side.
+    /// What is kept of the parts of some rows: those of the rows `own`, and no names of groups that
+    /// lie side by side.
     pub(super) fn keep(&self, mut parts: [Vec<u8>; 4], own: Range<usize>) -> Kept {
         for (part, bytes) in [(CODES, self.row_bytes), (SCALES, self.groups * self.scale_bytes()), (ZEROS, self.groups)]
         {
@@ -107,7 +108,8 @@ impl Integers {
         }
     }
 
-    /// The codes of a row from column `from` on, less the zero and times the scale of their group of columns.
+    /// The codes of a row from column `from` on, less the zero and times the scale of their group of
+    /// columns.
     fn widened(&self, row: &[u8], columns: usize, own: impl Fn(usize) -> (f32, f32), from: usize, to: &mut [f32]) {
         match self.bits {
             8 => vectorised(|| {
@@ -212,7 +214,8 @@ pub(super) fn all_rows(look: &Look, name: &str, method: &str, types: &[Dtype], s
     look.piece(name, header, shape, look.sizes().1)
 }
 
-/// A small piece that says something of a whole matrix; for a stack, of each of its matrices or of all.
+/// A small piece that says something of a whole matrix; for a stack, of each of its matrices or of
+/// all.
 ///
 /// # Errors
 /// Where it is of another type or shape.

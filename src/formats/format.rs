@@ -51,21 +51,23 @@ pub trait Coding: Debug + Send + Sync {
         None
     }
 
-    /// What stays in the memory of the CPU of rows of one matrix, from the bytes of its pieces, in their order, in an order
-    /// in which a row is quickly read. Pieces that are cut by rows hold those of `rows` rows and of no others, beginning
-    /// where a row of every piece begins; pieces that are not are there whole, and so are all rows then. Of these the rows
-    /// `own` are wanted.
+    /// What stays in the memory of the CPU of rows of one matrix, from the bytes of its pieces, in
+    /// their order. Pieces that are cut by rows hold those of `rows` rows and of no others,
+    /// beginning where a row of every piece begins; pieces that are not are there whole, and so
+    /// are all rows then. Of these the rows `own` are wanted.
     ///
     /// # Errors
     /// What no value can be made of: codes and scales that are NaN, indices out of range.
     fn keep(&self, pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong>;
 
-    /// Whether nothing is kept but the rows that are wanted, however many are read for them; else all of these stay.
+    /// Whether nothing is kept but the rows that are wanted, however many are read for them; else
+    /// all of these stay.
     fn keeps_own_rows(&self) -> bool {
         false
     }
 
-    /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room for.
+    /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room
+    /// for.
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
 
     /// The values of `rows` rows of one matrix, [rows, in], from pieces as for `keep`.

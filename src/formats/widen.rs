@@ -1,4 +1,5 @@
-//! Codes to numbers, many at a time: products do it where they pack their operands, so it is as quick as the CPU can.
+//! Codes to numbers, many at a time: products do it where they pack their operands, as quickly as
+//! the CPU can.
 //!
 //! With AVX2, sixteen at once; the portable loops beside it give the same numbers, bit by bit.
 
@@ -38,8 +39,8 @@ pub(super) enum First {
     High,
 }
 
-/// Calls `f` for each group of columns that `to` has a part of, with the number of the group, the first of these columns
-/// and their room in `to`, which begins with column `from`.
+/// Calls `f` for each group of columns that `to` has a part of, with the number of the group, the
+/// first of these columns and their room in `to`, which begins with column `from`.
 #[inline(always)]
 pub(super) fn by_group(group: usize, mut from: usize, mut to: &mut [f32], mut f: impl FnMut(usize, usize, &mut [f32])) {
     let (mut number, mut count) = (from / group, group - from % group);
@@ -50,7 +51,8 @@ pub(super) fn by_group(group: usize, mut from: usize, mut to: &mut [f32], mut f:
     }
 }
 
-/// The numbers of codes of four bits, two in a byte, from code `from` on; each `group` of codes has values of its own.
+/// The numbers of codes of four bits, two in a byte, from code `from` on; each `group` of codes has
+/// values of its own.
 pub(super) fn nibbles<V: Values>(
     codes: &[u8],
     first: First,
@@ -100,8 +102,8 @@ fn one_by_one(codes: &[u8], first: First, values: impl Values, from: usize, to: 
     }
 }
 
-/// The numbers of codes E4M3, from the first on, which is in column `from`; each `group` of columns has a scale, for which
-/// 448 times the scale is finite.
+/// The numbers of codes E4M3, from the first on, which is in column `from`; each `group` of columns
+/// has a scale, for which 448 times the scale is finite.
 pub(super) fn e4m3(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, from: usize, to: &mut [f32]) {
     let codes = &codes[..to.len()];
     #[cfg(target_arch = "x86_64")]
@@ -209,7 +211,8 @@ mod avx2 {
         }
     }
 
-    /// A code less its sign, moved by seven bits, is an f16 of 2^-8 times its value, small ones included.
+    /// A code less its sign, moved by seven bits, is an f16 of 2^-8 times its value, small ones
+    /// included.
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
     pub(super) fn sixteen_e4m3(codes: &[u8; 16], scale: f32, to: &mut [f32; 16]) {
@@ -273,7 +276,8 @@ mod tests {
     #[test]
     fn codes_e4m3_with_scales_large_and_small() {
         let codes: Vec<u8> = bytes().into_iter().filter(|code| code & 0x7f != 0x7f).collect();
-        // The last is just below what makes 448 infinite; the first makes numbers below the smallest normal one.
+        // The first makes numbers below the smallest normal one, the last is just below what makes
+        // 448 infinite.
         for base in [f32::from_bits(3), 1e-37, 0.017, 1.0, 3e35, f32::MAX / 448.0] {
             let scale = |group: usize| base * (1.0 - group as f32 / 64.0);
             for (group, from, count) in [(128, 0, codes.len()), (32, 7, 300), (1, 0, 17), (1024, 5, 15), (16, 3, 0)] {
