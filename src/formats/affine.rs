@@ -108,8 +108,7 @@ impl Integers {
         }
     }
 
-    /// The codes of a row from column `from` on, less the zero and times the scale of their group of
-    /// columns.
+    /// The codes of a row from column `from` on, less the zero and times the scale of their group.
     fn widened(&self, row: &[u8], columns: usize, own: impl Fn(usize) -> (f32, f32), from: usize, to: &mut [f32]) {
         match self.bits {
             8 => vectorised(|| {

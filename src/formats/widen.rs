@@ -81,7 +81,7 @@ pub(super) fn nibbles<V: Values>(
                 let bytes = &codes[(from + skipped) / 2..];
                 let (now, last) = rest.as_chunks_mut::<16>();
                 for (to, bytes) in now.iter_mut().zip(bytes.as_chunks::<8>().0) {
-                    avx2::sixteen_nibbles(bytes, first, values, to);
+                    sixteen_nibbles(bytes, first, values, to);
                 }
                 one_by_one(codes, first, values, from + skipped + 16 * now.len(), last);
             });
@@ -114,7 +114,7 @@ pub(super) fn e4m3(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, fro
                 let (scale, codes) = (scale(group), &codes[at - from..]);
                 let (now, last) = to.as_chunks_mut::<16>();
                 for (to, codes) in now.iter_mut().zip(codes.as_chunks::<16>().0) {
-                    avx2::sixteen_e4m3(codes, scale, to);
+                    sixteen_e4m3(codes, scale, to);
                 }
                 let codes = &codes[16 * now.len()..];
                 last.iter_mut().zip(codes).for_each(|(value, code)| *value = E4M3[usize::from(*code)] * scale);
@@ -188,48 +188,45 @@ impl Values for Entries<'_> {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sixteen_nibbles(bytes: &[u8; 8], first: First, values: impl Values, to: &mut [f32; 16]) {
     use std::arch::x86_64::*;
-
-    use super::{First, Values};
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    pub(super) fn sixteen_nibbles(bytes: &[u8; 8], first: First, values: impl Values, to: &mut [f32; 16]) {
-        let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(*bytes));
-        let low = _mm_and_si128(bytes, _mm_set1_epi8(15));
-        let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), _mm_set1_epi8(15));
-        let codes = match first {
-            First::Low => _mm_unpacklo_epi8(low, high),
-            First::High => _mm_unpacklo_epi8(high, low),
-        };
-        // SAFETY: this is compiled for AVX2, and there is room for two times eight numbers.
-        unsafe {
-            _mm256_storeu_ps(to.as_mut_ptr(), values.eight(_mm256_cvtepu8_epi32(codes)));
-            let behind = _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(codes));
-            _mm256_storeu_ps(to.as_mut_ptr().add(8), values.eight(behind));
-        }
+    let bytes = _mm_cvtsi64_si128(i64::from_le_bytes(*bytes));
+    let low = _mm_and_si128(bytes, _mm_set1_epi8(15));
+    let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), _mm_set1_epi8(15));
+    let codes = match first {
+        First::Low => _mm_unpacklo_epi8(low, high),
+        First::High => _mm_unpacklo_epi8(high, low),
+    };
+    // SAFETY: this is compiled for AVX2, and there is room for two times eight numbers.
+    unsafe {
+        _mm256_storeu_ps(to.as_mut_ptr(), values.eight(_mm256_cvtepu8_epi32(codes)));
+        let behind = _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(codes));
+        _mm256_storeu_ps(to.as_mut_ptr().add(8), values.eight(behind));
     }
+}
 
-    /// A code less its sign, moved by seven bits, is an f16 of 2^-8 times its value, small ones
-    /// included.
-    #[inline]
-    #[target_feature(enable = "avx2,f16c")]
-    pub(super) fn sixteen_e4m3(codes: &[u8; 16], scale: f32, to: &mut [f32; 16]) {
-        // SAFETY: there are 16 bytes.
-        let codes = _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) });
-        let magnitudes = _mm256_and_si256(_mm256_slli_epi16::<7>(codes), _mm256_set1_epi16(0x3f80));
-        let signs = _mm256_and_si256(_mm256_slli_epi16::<8>(codes), _mm256_set1_epi16(i16::MIN));
-        let halves = _mm256_or_si256(magnitudes, signs);
-        // Exact, and finite as 448 times the scale is.
-        let scale = _mm256_set1_ps(scale * 256.0);
-        let low = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), scale);
-        let high = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves)), scale);
-        // SAFETY: there is room for two times eight numbers.
-        unsafe {
-            _mm256_storeu_ps(to.as_mut_ptr(), low);
-            _mm256_storeu_ps(to.as_mut_ptr().add(8), high);
-        }
+/// A code less its sign, moved by seven bits, is an f16 of 2^-8 times its value, small ones
+/// included.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn sixteen_e4m3(codes: &[u8; 16], scale: f32, to: &mut [f32; 16]) {
+    use std::arch::x86_64::*;
+    // SAFETY: there are 16 bytes.
+    let codes = _mm256_cvtepu8_epi16(unsafe { _mm_loadu_si128(codes.as_ptr().cast()) });
+    let magnitudes = _mm256_and_si256(_mm256_slli_epi16::<7>(codes), _mm256_set1_epi16(0x3f80));
+    let signs = _mm256_and_si256(_mm256_slli_epi16::<8>(codes), _mm256_set1_epi16(i16::MIN));
+    let halves = _mm256_or_si256(magnitudes, signs);
+    // Exact, and finite as 448 times the scale is.
+    let scale = _mm256_set1_ps(scale * 256.0);
+    let low = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), scale);
+    let high = _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256::<1>(halves)), scale);
+    // SAFETY: there is room for two times eight numbers.
+    unsafe {
+        _mm256_storeu_ps(to.as_mut_ptr(), low);
+        _mm256_storeu_ps(to.as_mut_ptr().add(8), high);
     }
 }
 

@@ -71,3 +71,37 @@ pub(crate) fn project(x: &[f32], input: usize, projections: &[Projection], round
     multiply(&x, projections, rounded, &mut slices)?;
     Ok(outs)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use safetensors::Dtype;
+
+    use super::*;
+    use crate::formats::{self, Look, Settings};
+
+    /// Of architectures whose weights are [in, out].
+    #[test]
+    fn codes_that_lie_in_rows_of_inputs() {
+        let headers = vec![
+            ("m.weight".to_string(), Dtype::F8_E4M3, vec![2, 3]),
+            ("m.weight_scale".to_string(), Dtype::F32, vec![1]),
+        ];
+        let look = Look {
+            name: "m.weight",
+            shape: &[2, 3],
+            headers: &headers,
+            settings: &Settings::default(),
+            model: &HashSet::new(),
+            place: "model",
+        };
+        let coding = formats::find(&look).unwrap().unwrap();
+        // 1, 2, 3 and 1, 1, 2, times a half.
+        let pieces = vec![vec![0x38, 0x40, 0x44, 0x38, 0x38, 0x40], 0.5f32.to_le_bytes().to_vec()];
+        let kept = coding.keep(pieces, 2, 0..2).unwrap();
+        let weight = Tensor::Codes(InCodes::new(coding, kept, [2, 3]));
+        let projection = Projection { weight: &weight, order: Order::InOut, bias: None };
+        assert_eq!(project(&[2.0, 4.0], 2, &[projection], false).unwrap(), [[3.0, 4.0, 7.0]]);
+    }
+}
