@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::project::{Outcome, Project, stripped};
 use crate::streaming::Shape;
@@ -116,4 +116,72 @@ fn embeddings_per_layer_and_borrowed_keys_are_counted() {
     for model in ["alone", "own"] {
         assert!(hidden(model) > tokens * 40 * 4 + vocab * 48 * 4 && hidden(model) <= most, "{}", hidden(model));
     }
+}
+
+/// Bytes of a release of which there is nothing but the config.
+fn announced(config: &Value) -> f64 {
+    let project = Project::new();
+    std::fs::create_dir_all(project.path("model")).unwrap();
+    project.file("model/config.json", config.to_string());
+    let script = "print(estimate_vram(\"model\", #{ num_sequences: 1, sequence_length: 64 }).to_json());";
+    let estimate = project.file("run.rhai", script).run(&["run", "run.rhai"]).json();
+    estimate["download_bytes"].as_f64().unwrap()
+}
+
+#[track_caller]
+fn near(found: f64, expected: f64) {
+    assert!((found / expected - 1.0).abs() < 1e-4, "{found} bytes, expected {expected}");
+}
+
+/// Experts in four bits with a scale in bf16 for each 32 columns, all else in bf16. Expected is the sum over the shapes.
+#[test]
+fn kimi_k2_thinking_is_counted_from_its_config_alone() {
+    let mut config = json!({
+        "model_type": "kimi_k2", "architectures": ["DeepseekV3ForCausalLM"], "hidden_size": 7168, "num_hidden_layers": 61,
+        "vocab_size": 163840, "first_k_dense_replace": 1, "intermediate_size": 18432, "moe_intermediate_size": 2048,
+        "n_routed_experts": 384, "n_shared_experts": 1, "num_experts_per_tok": 8, "n_group": 1, "topk_group": 1,
+        "num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 1536, "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+        "norm_topk_prob": true, "scoring_func": "sigmoid", "topk_method": "noaux_tc", "routed_scaling_factor": 2.827,
+        "moe_layer_freq": 1, "num_nextn_predict_layers": 0, "tie_word_embeddings": false, "attention_bias": false,
+        "max_position_embeddings": 262144, "rope_theta": 50000.0,
+    });
+    config["quantization_config"] = json!({
+        "quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed",
+        "ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*", "re:.*mlp\\.(gate|up|gate_up|down)_proj.*"],
+        "config_groups": { "group_0": {
+            "targets": ["Linear"], "input_activations": null, "output_activations": null,
+            "weights": {
+                "num_bits": 4, "type": "int", "group_size": 32, "strategy": "group", "symmetric": true, "dynamic": false,
+            },
+        } },
+    });
+    let found = announced(&config);
+    let hidden = 7168.0;
+    let attention = (1536.0 + 576.0 + 64.0 * 128.0) * hidden + 64.0 * 192.0 * 1536.0 + 64.0 * 256.0 * 512.0 + 2048.0;
+    let moe = 384.0 * hidden + 3.0 * hidden * 2048.0;
+    let experts = 60.0 * 384.0 * 3.0 * hidden * 2048.0;
+    let plain = 61.0 * (attention + 2.0 * hidden) + 3.0 * hidden * 18432.0 + 60.0 * moe + 2.0 * 163840.0 * hidden;
+    let expected = 2.0 * plain + experts * (0.5 + 2.0 / 32.0);
+    near(found, expected);
+}
+
+/// ModelOpt has all projections of layers in four bits, with a scale of a byte for each 16 columns; routers and head stay in bf16.
+#[test]
+fn qwen3_30b_in_nvfp4_is_counted_from_its_config_alone() {
+    let routers = (0..48).map(|layer| format!("model.layers.{layer}.mlp.gate"));
+    let plain: Vec<String> = std::iter::once("lm_head".to_string()).chain(routers).collect();
+    let mut config = json!({
+        "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 2048, "num_hidden_layers": 48,
+        "vocab_size": 151936, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "num_experts": 128,
+        "num_experts_per_tok": 8, "moe_intermediate_size": 768, "intermediate_size": 6144, "decoder_sparse_step": 1,
+        "mlp_only_layers": [], "norm_topk_prob": true, "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1000000.0,
+        "max_position_embeddings": 40960, "tie_word_embeddings": false, "attention_bias": false,
+    });
+    config["quantization_config"] = json!({ "quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": plain });
+    let found = announced(&config);
+    let attention = 2.0 * 2048.0 * 4096.0 + 2.0 * 2048.0 * 512.0;
+    let projections = 48.0 * (attention + 128.0 * 3.0 * 2048.0 * 768.0);
+    let plain = 2.0 * 151936.0 * 2048.0 + 48.0 * (128.0 * 2048.0 + 2.0 * 2048.0 + 2.0 * 128.0);
+    near(found, projections * (0.5 + 1.0 / 16.0) + 48.0 * (4.0 + 128.0 * 3.0) * 4.0 + 2.0 * plain);
 }

@@ -264,7 +264,7 @@ fn codes_stay_in_memory_as_they_are_in_the_files() {
     for folder in folders() {
         let model = opened(&folder).unwrap();
         let loader = Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
-        let in_codes = |part: &Part| part.weight.coding.as_ref().is_some_and(|coding| coding.rows().is_some());
+        let in_codes = |part: &Part| part.weight.coding.is_some();
         let projections = parts(&model).into_iter().filter(|part| in_codes(part) && !part.role.in_f32());
         let (mut resident, mut elements) = (0, 0);
         for part in projections {
@@ -397,6 +397,79 @@ fn a_stack_in_place_of_experts_one_by_one_gives_the_same_results() {
         }
     });
     runs_like(fixture, &together);
+}
+
+/// Arrays one behind the other along dimension `axis`.
+fn joined(arrays: &[Array], axis: usize) -> Array {
+    let mut shape = arrays[0].shape.clone();
+    shape[axis] = arrays.iter().map(|array| array.shape[axis]).sum();
+    let outer: usize = shape[..axis].iter().product();
+    let rows = (0..outer).flat_map(|row| {
+        arrays.iter().flat_map(move |array| {
+            let bytes = array.data.len() / outer;
+            &array.data[row * bytes..(row + 1) * bytes]
+        })
+    });
+    let data = rows.copied().collect();
+    Array::new(arrays[0].dtype, &shape, data)
+}
+
+/// Integers, which lie along the rows of a matrix or along its columns.
+#[test]
+fn a_stack_of_integers_in_place_of_experts_one_by_one_gives_the_same_results() {
+    for (fixture, prefix, axis) in [
+        ("awq_qwen3_moe", "model.layers.", 1),
+        ("gptq_v2_qwen3_moe", "model.layers.", 1),
+        ("int4_ct_kimi_k25", "language_model.model.layers.", 0),
+    ] {
+        let together = rewritten(fixture, |arrays| {
+            let first = ".mlp.experts.0.down_proj.";
+            let layers: Vec<(String, String)> = arrays
+                .keys()
+                .filter_map(|name| name.strip_prefix(prefix)?.split_once(first))
+                .map(|(layer, ending)| (format!("{prefix}{layer}.mlp.experts."), ending.to_string()))
+                .collect();
+            assert!(layers.len() > 2, "{fixture}");
+            for (experts, ending) in layers {
+                let count =
+                    (0..).take_while(|e| arrays.contains_key(&format!("{experts}{e}.down_proj.{ending}"))).count();
+                for (stack, parts) in [("gate_up_proj", &["gate_proj", "up_proj"][..]), ("down_proj", &["down_proj"])] {
+                    let mut matrices = Vec::new();
+                    for e in 0..count {
+                        let mut own =
+                            parts.iter().map(|part| arrays.remove(&format!("{experts}{e}.{part}.{ending}")).unwrap());
+                        let mut matrix = match ending.as_str() {
+                            // Both have the same groups.
+                            "g_idx" => own.next_back().unwrap(),
+                            "weight_shape" => {
+                                let mut shape = own.next_back().unwrap();
+                                let rows = i32::from_le_bytes(shape.data[..4].try_into().unwrap()) * parts.len() as i32;
+                                shape.data[..4].copy_from_slice(&rows.to_le_bytes());
+                                shape
+                            }
+                            _ => joined(&own.by_ref().collect::<Vec<_>>(), axis),
+                        };
+                        drop(own);
+                        matrix.shape.insert(0, 1);
+                        matrices.push(matrix);
+                    }
+                    let ending = ending.strip_prefix("weight").map_or(format!(".{ending}"), str::to_string);
+                    arrays.insert(format!("{experts}{stack}{ending}"), joined(&matrices, 0));
+                }
+            }
+        });
+        runs_like(fixture, &together);
+        // Of gate and up, which are read together, each keeps its own rows.
+        let model = opened(&together.path("model")).unwrap();
+        let loader = Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
+        let halves =
+            parts(&model).into_iter().filter(|part| part.weight.rows.is_some() && part.weight.slice == Some(1));
+        for part in halves {
+            let whole = Part { weight: TensorSpec { rows: None, ..part.weight.clone() }, role: part.role };
+            let [half, both] = [&part, &whole].map(|part| loader.resident_bytes(part).unwrap());
+            assert!(half <= both / 2 + 256, "{}: {half} of {both}", part.weight.name);
+        }
+    }
 }
 
 /// This is ModelOpt's spelling for families whose release stacks experts.

@@ -286,23 +286,22 @@ fn rows(variant: &Variant, coding: &dyn Coding, slice: usize, own: std::ops::Ran
         bytes[range.start as usize..range.end as usize].to_vec()
     });
     let pieces: Vec<Vec<u8>> = pieces.collect();
-    let values = match coding.decode(&pieces, window.len()).unwrap() {
+    let values = match coding.decode(pieces.clone(), window.len()).unwrap() {
         Decoded::F32(values) => values,
         Decoded::Bf16(values) => values.iter().map(|value| value.to_f32()).collect(),
     };
     assert_eq!(values.len(), window.len() * input, "{}", variant.what);
     // What stays in codes gives the same numbers, from any column on.
-    if let Some(by) = coding.rows() {
-        let kept = by.kept(pieces, window.len()).unwrap();
-        for (row, expected) in values.chunks_exact(input).enumerate() {
-            let from = (row * 7 + slice) % input;
-            let count = (row * 5 + 3) % (input - from) + 1;
-            let mut numbers = vec![f32::NAN; count];
-            by.decode(&kept, row, from, &mut numbers);
-            assert_eq!(numbers, expected[from..from + count], "{}: row {row} from {from}", variant.what);
-        }
+    let values = &values[(own.start - window.start) * input..(own.end - window.start) * input];
+    let kept = coding.keep(pieces, window.len(), own.start - window.start..own.end - window.start).unwrap();
+    for (row, expected) in values.chunks_exact(input).enumerate() {
+        let from = (row * 7 + slice) % input;
+        let count = (row * 5 + 3) % (input - from) + 1;
+        let mut numbers = vec![f32::NAN; count];
+        coding.numbers(&kept.parts, kept.above + row, from, &mut numbers);
+        assert_eq!(numbers, expected[from..from + count], "{}: row {row} from {from}", variant.what);
     }
-    values[(own.start - window.start) * input..(own.end - window.start) * input].to_vec()
+    values.to_vec()
 }
 
 #[test]

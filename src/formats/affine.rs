@@ -5,13 +5,17 @@
 //! f32, and so is its product with a scale in bf16 or f16. With a scale in f32 the product is
 //! rounded once.
 
+use std::ops::Range;
+
 use safetensors::Dtype;
 
 use super::float;
-use super::format::Wrong;
+use super::format::{Kept, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Piece};
+use super::widen::{self, First};
 use crate::error::Result;
+use crate::vector::vectorised;
 
 /// Number of bits of a word of packed codes.
 pub(super) const WORD_BITS: usize = 32;
@@ -67,61 +71,88 @@ pub(super) const ZEROS: usize = 2;
 pub(super) const NAMED: usize = 3;
 
 impl Integers {
+    /// Keeps the rows `own` of the parts of some rows. The groups' indices are dropped if groups lie
+    /// side by side.
+    pub(super) fn keep(&self, mut parts: [Vec<u8>; 4], own: Range<usize>) -> Kept {
+        for (part, bytes) in [(CODES, self.row_bytes), (SCALES, self.groups * self.scale_bytes()), (ZEROS, self.groups)]
+        {
+            let own = own.start * bytes..own.end * bytes;
+            if !parts[part].is_empty() && own != (0..parts[part].len()) {
+                parts[part] = parts[part][own].to_vec();
+            }
+        }
+        let groups = parts[NAMED].as_chunks().0.iter().map(|group| u32::from_le_bytes(*group) as usize);
+        if groups.enumerate().all(|(column, group)| group == column / self.columns) {
+            parts[NAMED] = Vec::new();
+        }
+        Kept { parts: parts.into(), above: 0 }
+    }
+
+    fn scale_bytes(&self) -> usize {
+        self.scale.bitsize() / 8
+    }
+
     /// Decodes row `row` from column `from` on until `to` is full.
-    pub(super) fn decode(&self, kept: &[Vec<u8>], row: usize, mut from: usize, mut to: &mut [f32]) {
+    pub(super) fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let codes = &kept[CODES][row * self.row_bytes..][..self.row_bytes];
-        self.codes(codes, from, to);
         let own = |group: usize| {
             let index = row * self.groups + group;
             let zero = kept[ZEROS].get(index).map_or((1 << (self.bits - 1)) as f32, |zero| f32::from(*zero));
             (zero, float::scale(self.scale, &kept[SCALES], index))
         };
-        if !kept[NAMED].is_empty() {
-            for (value, group) in to.iter_mut().zip(&kept[NAMED].as_chunks().0[from..]) {
-                let (zero, scale) = own(u32::from_le_bytes(*group) as usize);
-                *value = (*value - zero) * scale;
-            }
-            return;
+        if kept[NAMED].is_empty() {
+            return self.widened(codes, self.columns, own, from, to);
         }
-        while !to.is_empty() {
-            let count = (self.columns - from % self.columns).min(to.len());
-            let (now, rest) = to.split_at_mut(count);
-            let (zero, scale) = own(from / self.columns);
-            now.iter_mut().for_each(|value| *value = (*value - zero) * scale);
-            (from, to) = (from + count, rest);
+        self.widened(codes, self.sizes[1].max(1), |_| (0.0, 1.0), from, to);
+        for (value, group) in to.iter_mut().zip(&kept[NAMED].as_chunks().0[from..]) {
+            let (zero, scale) = own(u32::from_le_bytes(*group) as usize);
+            *value = (*value - zero) * scale;
         }
     }
 
-    /// Unpacks the codes of a row from column `from` on.
-    fn codes(&self, row: &[u8], from: usize, to: &mut [f32]) {
+    /// Decodes codes of a row from column `from` on: less the zero, times the scale of their group.
+    fn widened(&self, row: &[u8], columns: usize, own: impl Fn(usize) -> (f32, f32), from: usize, to: &mut [f32]) {
         match self.bits {
-            8 => to.iter_mut().zip(&row[from..]).for_each(|(value, code)| *value = f32::from(*code)),
-            4 if from.is_multiple_of(2) => {
-                let (pairs, last) = to.as_chunks_mut::<2>();
-                let bytes = &row[from / 2..];
-                for (pair, byte) in pairs.iter_mut().zip(bytes) {
-                    *pair = [f32::from(byte & 15), f32::from(byte >> 4)];
-                }
-                last.iter_mut().for_each(|value| *value = f32::from(bytes[pairs.len()] & 15));
+            8 => vectorised(|| {
+                widen::by_group(columns, from, to, |group, at, to| {
+                    let (zero, scale) = own(group);
+                    to.iter_mut().zip(&row[at..]).for_each(|(value, code)| *value = (f32::from(*code) - zero) * scale);
+                });
+            }),
+            4 => {
+                let values = |group: usize| {
+                    let (zero, scale) = own(group);
+                    widen::Integers { zero, scale }
+                };
+                widen::nibbles(row, First::Low, columns, values, from, to);
             }
-            bits => {
-                for (column, value) in (from..).zip(to) {
+            bits => widen::by_group(columns, from, to, |group, at, to| {
+                let (zero, scale) = own(group);
+                for (column, value) in (at..).zip(to) {
                     let bit = column * bits;
-                    *value = f32::from(row[bit / 8] >> (bit % 8) & ((1 << bits) - 1));
+                    *value = (f32::from(row[bit / 8] >> (bit % 8) & ((1 << bits) - 1)) - zero) * scale;
                 }
-            }
+            }),
         }
     }
 }
 
 /// Transposes a matrix [rows, columns] of words of `width` bytes.
-pub(super) fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize) -> Vec<u8> {
+pub(super) fn transposed(bytes: &[u8], sizes: [usize; 2], width: usize) -> Vec<u8> {
+    match width {
+        1 => transposed_words::<1>(bytes, sizes),
+        2 => transposed_words::<2>(bytes, sizes),
+        _ => transposed_words::<4>(bytes, sizes),
+    }
+}
+
+fn transposed_words<const WIDTH: usize>(bytes: &[u8], [rows, columns]: [usize; 2]) -> Vec<u8> {
     let mut to = vec![0; bytes.len()];
+    let (stored, turned) = (bytes.as_chunks::<WIDTH>().0, to.as_chunks_mut::<WIDTH>().0);
     for first in (0..columns).step_by(TILE) {
         for row in 0..rows {
             for column in first..(first + TILE).min(columns) {
-                let (here, there) = ((row * columns + column) * width, (column * rows + row) * width);
-                to[there..there + width].copy_from_slice(&bytes[here..here + width]);
+                turned[column * rows + row] = stored[row * columns + column];
             }
         }
     }
@@ -129,7 +160,7 @@ pub(super) fn transposed(bytes: &[u8], [rows, columns]: [usize; 2], width: usize
 }
 
 /// Number of columns that are transposed together, so that the written rows stay in a cache.
-const TILE: usize = 64;
+const TILE: usize = 16;
 
 /// Unpacks a little-endian stream of bits to one byte per code: code i has bits [i · bits, (i + 1)
 /// · bits).
@@ -184,13 +215,16 @@ pub(super) fn all_rows(look: &Look, name: &str, method: &str, types: &[Dtype], s
     look.piece(name, header, shape, look.sizes().1)
 }
 
-/// A small piece that describes the whole weight.
+/// A small piece that describes a whole matrix; for a stack, each of its matrices or all.
 ///
 /// # Errors
 /// An error if it has another type or shape.
 pub(super) fn aside(look: &Look, name: &str, header: Header, types: &[Dtype], shape: &[usize]) -> Result<Piece> {
     typed(look, name, header, types)?;
-    Ok(Piece { along: EVERY_ROW, ..look.piece(name, header, shape, 1)? })
+    if header.shape == shape {
+        return Ok(Piece { along: EVERY_ROW, ..look.whole(name, header) });
+    }
+    look.piece(name, header, shape, Along::EVERY)
 }
 
 /// Checks the type of a tensor.
@@ -247,11 +281,11 @@ mod tests {
             for named in [Vec::new(), named] {
                 let kept = [codes.clone(), scales.clone(), (0..12).collect(), named];
                 let mut whole = [0.0; 11];
-                integers.decode(&kept, 2, 0, &mut whole);
+                integers.numbers(&kept, 2, 0, &mut whole);
                 assert!(whole.iter().any(|value| *value != 0.0));
                 for from in 0..11 {
                     let mut some = vec![0.0; 11 - from];
-                    integers.decode(&kept, 2, from, &mut some);
+                    integers.numbers(&kept, 2, from, &mut some);
                     assert_eq!(some, whole[from..], "{bits} bits from {from}");
                 }
             }

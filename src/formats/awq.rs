@@ -4,12 +4,13 @@
 //! `qweight` is [in, out / 8], `qzeros` [groups, out / 8] and `scales` [groups, out]. Sources:
 //! autoawq `utils/packing_utils.py` and `modules/linear/gemm.py`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD};
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Format, Kept, Wrong};
 use super::look::Look;
 use super::piece::{Announced, Piece};
 use crate::error::Result;
@@ -24,6 +25,8 @@ const PER_WORD: usize = 8;
 const OUTPUTS: [usize; PER_WORD] = [0, 2, 4, 6, 1, 3, 5, 7];
 /// Number of bytes of a word.
 const WORD_BYTES: usize = 4;
+/// Words and bytes that are turned together.
+const TILE: usize = 16;
 
 #[derive(Debug)]
 struct Awq {
@@ -33,21 +36,18 @@ struct Awq {
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
-    let (stack, out, input) = look.sizes();
+    let (_, out, input) = look.sizes();
     let [qweight, qzeros, scales] = ["qweight", "qzeros", "scales"].map(|name| look.beside(name));
     let Some(codes) = look.header(&qweight) else { return Ok(None) };
-    if stack.is_some() {
-        return Err(look.unread("is a stack of packed integers"));
-    }
     affine::typed(look, &qweight, codes, WORD)?;
     if !out.is_multiple_of(PER_WORD) {
         return Err(look.unread(&format!("has {out} rows, not a multiple of the {PER_WORD} that AWQ packs in a word")));
     }
     let codes = look.piece(&qweight, codes, &[input, out / PER_WORD], out)?;
     let found = look.header(&scales).ok_or_else(|| look.missing(&scales, "AWQ"))?;
-    let count = found.shape.first().copied().unwrap_or_default();
-    let columns =
-        affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
+    let count = look.of_matrix(found.shape).first().copied().unwrap_or_default();
+    let columns = affine::group_size(look, input, count)
+        .map_err(|due| look.misshapen(&scales, found.shape, &look.stacked(&[due, out])))?;
     let zeros = affine::all_rows(look, &qzeros, "AWQ", WORD, &[count, out / PER_WORD])?;
     let scales = affine::all_rows(look, &scales, "AWQ", FLOATS, &[count, out])?;
     let scale = scales.dtype;
@@ -78,27 +78,15 @@ impl Coding for Awq {
         &self.pieces
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
+    fn columns(&self) -> usize {
+        self.integers.sizes[1]
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        decode_rows(self, pieces, rows, self.integers.sizes[1])
-    }
-}
-
-impl Rows for Awq {
-    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         let Integers { sizes: [out, input], groups, scale, row_bytes, .. } = self.integers;
         affine::check_scales(2, scale, &pieces[2])?;
         let words = out / PER_WORD * WORD_BYTES;
-        let mut codes = vec![0; out * row_bytes];
-        for (column, words) in pieces[0].chunks(words.max(1)).enumerate().take(input) {
-            let half = BITS * (column % 2);
-            for (output, code) in ordered(words) {
-                codes[output * row_bytes + column / 2] |= code << half;
-            }
-        }
+        let codes = by_output(&pieces[0], [input, out / PER_WORD], row_bytes);
         let mut zeros = vec![0; out * groups];
         for (group, words) in pieces[1].chunks(words.max(1)).enumerate().take(groups) {
             for (output, code) in ordered(words) {
@@ -106,12 +94,42 @@ impl Rows for Awq {
             }
         }
         let scales = affine::transposed(&pieces[2], [groups, out], scale.bitsize() / 8);
-        Ok(vec![codes, scales, zeros, Vec::new()])
+        Ok(self.integers.keep([codes, scales, zeros, Vec::new()], own))
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.decode(kept, row, from, to);
+    fn keeps_own_rows(&self) -> bool {
+        true
     }
+
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.numbers(kept, row, from, to);
+    }
+}
+
+/// Codes of words [in, out / 8] as rows of `row_bytes` bytes, one for each output.
+fn by_output(bytes: &[u8], [input, words]: [usize; 2], row_bytes: usize) -> Vec<u8> {
+    const LOW: u32 = 0x0f0f_0f0f;
+    let stored = bytes.as_chunks::<WORD_BYTES>().0;
+    let word =
+        |column: usize, at: usize| if column < input { u32::from_le_bytes(stored[column * words + at]) } else { 0 };
+    let mut codes = vec![0; words * PER_WORD * row_bytes];
+    // In squares, so that what is read and written stays in a cache.
+    for (first, begin) in
+        (0..words).step_by(TILE).flat_map(|first| (0..row_bytes).step_by(TILE).map(move |b| (first, b)))
+    {
+        for at in first..(first + TILE).min(words) {
+            for byte in begin..(begin + TILE).min(row_bytes) {
+                // Two columns share a byte of each output.
+                let (even, odd) = (word(2 * byte, at), word(2 * byte + 1, at));
+                let halves = [even & LOW | (odd & LOW) << BITS, even >> BITS & LOW | odd & !LOW];
+                for (place, output) in OUTPUTS.into_iter().enumerate() {
+                    let code = halves[place % 2].to_le_bytes()[place / 2];
+                    codes[(at * PER_WORD + output) * row_bytes + byte] = code;
+                }
+            }
+        }
+    }
+    codes
 }
 
 /// The codes of contiguous words, each with the output that it belongs to.

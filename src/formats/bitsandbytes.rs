@@ -8,6 +8,7 @@
 //! `weight.quant_state.bitsandbytes__nf4` (or `__fp4`) has the sizes as JSON. Sources: bitsandbytes
 //! `functional.py`, `backends/default/ops.py`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use safetensors::Dtype;
@@ -15,9 +16,10 @@ use serde::Deserialize;
 
 use super::affine;
 use super::float;
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Format, Kept, Wrong};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
+use super::widen::{self, Entries, First};
 use crate::error::Result;
 
 pub(super) static FOUR_BITS: Format = Format { name: "bitsandbytes", detect, announced };
@@ -192,17 +194,11 @@ impl Coding for FourBits {
         &self.pieces
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
+    fn columns(&self) -> usize {
+        self.sizes[1]
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        decode_rows(self, pieces, rows, self.sizes[1])
-    }
-}
-
-impl Rows for FourBits {
-    fn kept(&self, mut pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, mut pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         let state = self.state(&pieces)?;
         let mut numbers = vec![TABLE_AT];
         match self.pieces.len() <= NESTED_SCALES_AT {
@@ -213,23 +209,13 @@ impl Rows for FourBits {
         numbers.iter().try_for_each(|piece| affine::check_scales(*piece, Dtype::F32, &pieces[*piece]))?;
         let (nested, mean) = (state.nested_blocksize.unwrap_or(1), state.nested_offset.unwrap_or_default());
         pieces[STATE_AT] = Sizes { block: state.blocksize, nested, mean }.kept();
-        Ok(pieces)
+        Ok(Kept { parts: pieces, above: own.start })
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, mut to: &mut [f32]) {
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let sizes = Sizes::of(&kept[STATE_AT]);
         let table: [f32; CODES] = std::array::from_fn(|code| float::scale(Dtype::F32, &kept[TABLE_AT], code));
-        let mut at = row * self.sizes[1] + from;
-        while !to.is_empty() {
-            let count = (sizes.block - at % sizes.block).min(to.len());
-            let (now, rest) = to.split_at_mut(count);
-            let scale = self.scale(kept, &sizes, at / sizes.block);
-            for (index, value) in (at..).zip(now) {
-                // The high half of a byte comes first.
-                let code = kept[CODES_AT][index / 2] >> (4 * (1 - index % 2)) & 15;
-                *value = table[usize::from(code)] * scale;
-            }
-            (at, to) = (at + count, rest);
-        }
+        let values = |block: usize| Entries(&table, self.scale(kept, &sizes, block));
+        widen::nibbles(&kept[CODES_AT], First::High, sizes.block, values, row * self.sizes[1] + from, to);
     }
 }

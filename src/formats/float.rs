@@ -10,7 +10,7 @@ use super::format::Wrong;
 pub(super) static E4M3: [f32; 256] = e4m3();
 
 /// E2M1 (OCP Microscaling Formats) by code: sign in bit 3.
-pub(super) const E2M1: [f32; 16] =
+pub(super) static E2M1: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 const fn e4m3() -> [f32; 256] {
@@ -91,38 +91,6 @@ pub(super) fn scale(dtype: Dtype, bytes: &[u8], index: usize) -> f32 {
         _ => e8m0(bytes[index]),
     }
 }
-
-/// Decodes E2M1 codes, two in a byte with the low nibble first, from code `from` on until `to` is
-/// full. Each `group` codes share a scale.
-#[inline]
-pub(super) fn nibbles(codes: &[u8], group: usize, scale: impl Fn(usize) -> f32, mut from: usize, mut to: &mut [f32]) {
-    while !to.is_empty() {
-        let count = (group - from % group).min(to.len());
-        let (now, rest) = to.split_at_mut(count);
-        let scale = scale(from / group);
-        if from.is_multiple_of(2) && count.is_multiple_of(2) {
-            for (pair, code) in now.as_chunks_mut::<2>().0.iter_mut().zip(&codes[from / 2..]) {
-                *pair = PAIRS[*code as usize].map(|value| value * scale);
-            }
-        } else {
-            for (i, value) in (from..).zip(now) {
-                *value = E2M1[(codes[i / 2] >> (4 * (i % 2)) & 15) as usize] * scale;
-            }
-        }
-        (from, to) = (from + count, rest);
-    }
-}
-
-/// Both values of a byte, the low nibble's first.
-static PAIRS: [[f32; 2]; 256] = {
-    let mut pairs = [[0.0; 2]; 256];
-    let mut code = 0;
-    while code < 256 {
-        pairs[code] = [E2M1[code & 15], E2M1[code >> 4]];
-        code += 1;
-    }
-    pairs
-};
 
 #[cfg(test)]
 mod tests {

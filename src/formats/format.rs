@@ -2,6 +2,7 @@
 //! values.
 
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
@@ -38,6 +39,9 @@ pub trait Coding: Debug + Send + Sync {
     /// The tensors that hold the weight, the codes first.
     fn pieces(&self) -> &[Piece];
 
+    /// Number of columns.
+    fn columns(&self) -> usize;
+
     /// Whether every value is exact in bf16. Otherwise values are f32.
     fn exact_in_bf16(&self) -> bool {
         false
@@ -49,48 +53,45 @@ pub trait Coding: Debug + Send + Sync {
         None
     }
 
-    /// The decoder of a few codes at a time, if the weight can stay in codes in the memory of the
-    /// CPU.
-    fn rows(&self) -> Option<&dyn Rows> {
-        None
-    }
-
-    /// Decodes rows of one matrix, [rows, in], from the bytes of its pieces, in their order. A
-    /// piece that is divided by rows holds exactly these rows, which begin where a row of every
-    /// piece begins. Any other piece is complete, and then `rows` is the whole matrix.
+    /// Returns the bytes that stay in the memory of the CPU for rows of one matrix, from the bytes of
+    /// its pieces, in their order. A piece that is divided by rows holds exactly `rows` rows, which
+    /// begin where a row of every piece begins. Any other piece is complete, and then `rows` is the
+    /// whole matrix. Of these rows, `own` are wanted.
     ///
     /// # Errors
     /// An error if no value can be made: codes or scales are NaN, or indices are out of range.
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong>;
-}
+    fn keep(&self, pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong>;
 
-/// The decoder of a weight that stays in codes, for products that decode where they need numbers.
-pub trait Rows: Sync {
-    /// Rearranges the pieces of `rows` rows, given as for `Coding::decode`, so that a row is
-    /// quickly read. The result has as many bytes.
+    /// Whether `keep` returns the wanted rows only. Otherwise it returns all rows.
+    fn keeps_own_rows(&self) -> bool {
+        false
+    }
+
+    /// Decodes row `row` of what `keep` returned, from column `from` on, until `to` is full.
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
+
+    /// Decodes `rows` rows of one matrix, [rows, in], from pieces as for `keep`.
     ///
     /// # Errors
-    /// As `Coding::decode`.
-    fn kept(&self, pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong>;
-
-    /// Decodes row `row` of what `kept` returned, from column `from` on, until `to` is full. The
-    /// numbers are those of `Coding::decode`.
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
+    /// As `keep`.
+    fn decode(&self, pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Decoded, Wrong> {
+        let kept = self.keep(pieces, rows, 0..rows)?;
+        let columns = self.columns();
+        let mut values = vec![0.0; rows * columns];
+        for (row, values) in values.chunks_exact_mut(columns.max(1)).enumerate() {
+            self.numbers(&kept.parts, kept.above + row, 0, values);
+        }
+        Ok(Decoded::F32(values))
+    }
 }
 
-/// `Coding::decode` for a coding with rows of `input` columns.
-pub(super) fn decode_rows(
-    by: &dyn Rows,
-    pieces: &[Vec<u8>],
-    rows: usize,
-    input: usize,
-) -> std::result::Result<Decoded, Wrong> {
-    let kept = by.kept(pieces.to_vec(), rows)?;
-    let mut values = vec![0.0; rows * input];
-    for (row, values) in values.chunks_exact_mut(input.max(1)).enumerate() {
-        by.decode(&kept, row, 0, values);
-    }
-    Ok(Decoded::F32(values))
+/// What stays in memory of a weight in codes.
+#[derive(Debug)]
+pub struct Kept {
+    /// In the order of the format.
+    pub parts: Vec<Vec<u8>>,
+    /// Rows above the first one that is wanted.
+    pub above: usize,
 }
 
 /// Decoded values, in the narrower of the two types that hold all of them exactly.

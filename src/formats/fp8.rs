@@ -8,14 +8,16 @@
 //! comes from the settings, because the ratio of the shapes is wrong if blocks do not divide the
 //! weight.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::float::{self, E4M3, SCALES, is_exponent, is_scale};
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::float::{self, SCALES, is_exponent, is_scale};
+use super::format::{Coding, Format, Kept, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
+use super::widen;
 use crate::error::{Error, Result};
 use crate::vector::vectorised;
 
@@ -23,6 +25,8 @@ pub(super) static FP8: Format = Format { name: "FP8", detect, announced };
 
 /// Rows and columns of a block if the settings have none.
 const USUAL: [usize; 2] = [128, 128];
+/// Number of codes that are checked at once.
+const CHECKED: usize = 1 << 12;
 /// Rows and columns of a block of MXFP8.
 const MX: [usize; 2] = [1, 32];
 
@@ -183,40 +187,30 @@ impl Coding for Fp8 {
         &self.pieces
     }
 
+    fn columns(&self) -> usize {
+        self.input
+    }
+
     /// A power of two keeps the four significant bits of a code.
     fn exact_in_bf16(&self) -> bool {
         is_exponent(self.pieces[1].dtype)
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
-    }
-
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        decode_rows(self, pieces, rows, self.input)
-    }
-}
-
-impl Rows for Fp8 {
-    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
-        if let Some(index) = vectorised(|| pieces[0].iter().position(|code| code & 0x7f == 0x7f)) {
+    fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
+        // All codes of a part are looked at, so that the loop has no exits.
+        let nan = |codes: &[u8]| vectorised(|| codes.iter().fold(false, |any, code| any | (code & 0x7f == 0x7f)));
+        if pieces[0].chunks(CHECKED).any(nan) {
+            let index = pieces[0].iter().position(|code| code & 0x7f == 0x7f).unwrap_or_default();
             return Err(Wrong::new(0, format!("element {index} is NaN")));
         }
         float::check_scales(1, self.pieces[1].dtype, &pieces[1], float::MOST_E4M3)?;
-        Ok(pieces)
+        Ok(Kept { parts: pieces, above: own.start })
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, mut from: usize, mut to: &mut [f32]) {
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let (dtype, [high, wide]) = (self.pieces[1].dtype, self.block);
         let scales = row / high * self.input.div_ceil(wide);
-        let mut codes = &kept[0][row * self.input + from..][..to.len()];
-        while !to.is_empty() {
-            let count = (wide - from % wide).min(to.len());
-            let scale = float::scale(dtype, &kept[1], scales + from / wide);
-            let (now, rest) = to.split_at_mut(count);
-            let (here, behind) = codes.split_at(count);
-            now.iter_mut().zip(here).for_each(|(value, code)| *value = E4M3[*code as usize] * scale);
-            (from, to, codes) = (from + count, rest, behind);
-        }
+        let scale = |block: usize| float::scale(dtype, &kept[1], scales + block);
+        widen::e4m3(&kept[0][row * self.input + from..], wide, scale, from, to);
     }
 }

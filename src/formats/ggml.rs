@@ -5,13 +5,14 @@
 //! nothing is rounded before the last step, and the order of operations is that of
 //! `dequantize_row_*` there.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::float::{E2M1, e8m0};
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Decoded, Format, Kept, Wrong};
 use super::look::Look;
 #[cfg(test)]
 use super::piece::Along;
@@ -134,23 +135,11 @@ impl Coding for Ggml {
         ["BF16", "MXFP4"].contains(&self.kind.name)
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
+    fn columns(&self) -> usize {
+        self.input
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        let decoded = decode_rows(self, pieces, rows, self.input)?;
-        Ok(match decoded {
-            Decoded::F32(values) if self.exact_in_bf16() => {
-                Decoded::Bf16(values.into_iter().map(bf16::from_f32).collect())
-            }
-            decoded => decoded,
-        })
-    }
-}
-
-impl Rows for Ggml {
-    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         let Type { name, columns, bytes, scales, .. } = self.kind;
         let mut values = [0.0; 1];
         for (index, block) in pieces[0].chunks_exact(*bytes).enumerate() {
@@ -169,10 +158,10 @@ impl Rows for Ggml {
                 return Err(Wrong::new(0, format!("row {row}, column {column}: not a finite number ({name})")));
             }
         }
-        Ok(pieces)
+        Ok(Kept { parts: pieces, above: own.start })
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let Type { columns, bytes, decode, .. } = self.kind;
         let blocks = &kept[0][row * self.row_bytes()..];
         let (mut from, mut to) = (from, to);
@@ -385,11 +374,12 @@ mod tests {
                 along: Along::rows(false, 1),
             };
             let coding = Ggml { kind, pieces: [piece], input };
-            let kept = coding.kept(vec![blocks.data().to_vec()], values.shape()[0]).unwrap();
+            let rows = values.shape()[0];
+            let kept = coding.keep(vec![blocks.data().to_vec()], rows, 0..rows).unwrap();
             for (row, expected) in expected.chunks_exact(input).enumerate() {
                 for (from, count) in [(0, input), (0, 1), (31, 2), (33, 300), (255, 257), (input - 1, 1)] {
                     let mut found = vec![0.0; count];
-                    Rows::decode(&coding, &kept, row, from, &mut found);
+                    coding.numbers(&kept.parts, row, from, &mut found);
                     let found: Vec<u32> = found.into_iter().map(f32::to_bits).collect();
                     assert_eq!(found, expected[from..from + count], "{}, row {row}, column {from}", kind.name);
                 }
@@ -409,7 +399,7 @@ mod tests {
             };
             let coding = Ggml { kind, pieces: [piece], input: kind.columns };
             let bytes = [vec![0; kind.bytes], vec![0xff; kind.bytes]].concat();
-            let wrong = coding.kept(vec![bytes], 2).unwrap_err();
+            let wrong = coding.keep(vec![bytes], 2, 0..2).unwrap_err();
             assert!(wrong.what.starts_with("row 1, column 0"), "{}: {}", kind.name, wrong.what);
         }
     }

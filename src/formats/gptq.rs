@@ -8,13 +8,14 @@
 //! a stored bias of zeros. Sources: gptqmodel `utils/model_dequant.py`, auto-gptq
 //! `nn_modules/qlinear`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
 use super::float;
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Format, Kept, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Announced, Piece};
 use super::settings::BITS;
@@ -39,19 +40,19 @@ struct Gptq {
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
-    let (stack, out, input) = look.sizes();
+    let (_, out, input) = look.sizes();
     let [qweight, qzeros, scales, g_idx] = ["qweight", "qzeros", "scales", "g_idx"].map(|name| look.beside(name));
     let Some(codes) = look.header(&qweight) else { return Ok(None) };
     let named = look.header(&g_idx);
-    if stack.is_some() || named.is_none() && !is_packed_along_inputs(codes, out, input) {
+    if named.is_none() && !is_packed_along_inputs(look, codes) {
         return Ok(None);
     }
     affine::typed(look, &qweight, codes, WORD)?;
     let bits = bits(look, &qweight, codes)?;
     let found = look.header(&scales).ok_or_else(|| look.missing(&scales, "GPTQ"))?;
-    let count = found.shape.first().copied().unwrap_or_default();
-    let columns =
-        affine::group_size(look, input, count).map_err(|due| look.misshapen(&scales, found.shape, &[due, out]))?;
+    let count = look.of_matrix(found.shape).first().copied().unwrap_or_default();
+    let columns = affine::group_size(look, input, count)
+        .map_err(|due| look.misshapen(&scales, found.shape, &look.stacked(&[due, out])))?;
     let mut pieces = vec![
         look.piece(&qweight, codes, &[affine::words(input, bits), out], out)?,
         affine::all_rows(look, &qzeros, "GPTQ", WORD, &[count, affine::words(out, bits)])?,
@@ -74,8 +75,9 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
 }
 
 /// Whether the codes are packed along the inputs. AWQ has other words under the same names.
-fn is_packed_along_inputs(codes: Header, out: usize, input: usize) -> bool {
-    let fits = |bits: usize| codes.shape == [affine::words(input, bits), out];
+fn is_packed_along_inputs(look: &Look, codes: Header) -> bool {
+    let (_, out, input) = look.sizes();
+    let fits = |bits: usize| look.of_matrix(codes.shape) == [affine::words(input, bits), out];
     (2..=8).any(fits)
 }
 
@@ -85,14 +87,14 @@ fn is_packed_along_inputs(codes: Header, out: usize, input: usize) -> bool {
 /// An error if this width is not read, or the settings have another.
 fn bits(look: &Look, name: &str, codes: Header) -> Result<usize> {
     let (_, out, input) = look.sizes();
-    let fits = |bits: &usize| codes.shape == [affine::words(input, *bits), out];
+    let fits = |bits: &usize| look.of_matrix(codes.shape) == [affine::words(input, *bits), out];
     let said: Vec<usize> =
         look.settings.every("bits").into_iter().filter_map(|bits| usize::try_from(bits).ok()).collect();
     let candidates = if said.is_empty() { &BITS[..] } else { &said };
     if let Some(bits) = candidates.iter().copied().find(fits) {
         return if BITS.contains(&bits) { Ok(bits) } else { Err(look.unread(&format!("is packed in {bits} bits"))) };
     }
-    let due = [affine::words(input, candidates[0]), out];
+    let due = look.stacked(&[affine::words(input, candidates[0]), out]);
     Err(look.misshapen(name, codes.shape, &due).context(format!("`bits` {}", candidates[0])))
 }
 
@@ -157,17 +159,11 @@ impl Coding for Gptq {
         &self.pieces
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
+    fn columns(&self) -> usize {
+        self.integers.sizes[1]
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        decode_rows(self, pieces, rows, self.integers.sizes[1])
-    }
-}
-
-impl Rows for Gptq {
-    fn kept(&self, mut pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, mut pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         let Integers { sizes: [out, _], groups, scale, row_bytes, .. } = self.integers;
         affine::check_scales(SCALES_AT, scale, &pieces[SCALES_AT])?;
         self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], groups))?;
@@ -178,10 +174,14 @@ impl Rows for Gptq {
         let codes = affine::transposed(&pieces[CODES_AT], [row_bytes / word, out], word);
         let scales = affine::transposed(&pieces[SCALES_AT], [groups, out], scale.bitsize() / 8);
         let named = self.named.map(|piece| std::mem::take(&mut pieces[piece])).unwrap_or_default();
-        Ok(vec![codes, scales, zeros, named])
+        Ok(self.integers.keep([codes, scales, zeros, named], own))
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.decode(kept, row, from, to);
+    fn keeps_own_rows(&self) -> bool {
+        true
+    }
+
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.numbers(kept, row, from, to);
     }
 }

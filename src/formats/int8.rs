@@ -7,15 +7,16 @@
 //! stands for; a value is code · SCB · (1 / 127) in f32, multiplied in this order. Sources:
 //! compressed-tensors `compressors/`, bitsandbytes `_ops.py`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD};
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Format, Kept, Wrong};
 use super::look::Look;
 use super::packed_int;
-use super::piece::{Announced, Piece};
+use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
 use crate::vector::vectorised;
 
@@ -47,16 +48,13 @@ struct Int8OfRows {
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
-    let (stack, out, input) = look.sizes();
+    let (_, out, input) = look.sizes();
     let Some(codes) = look.own().filter(|own| own.dtype == Dtype::I8) else { return Ok(None) };
     let scb = look.first(&[look.beside(SCB), look.with(&format!(".{SCB}"))]);
     let scale = look.with(SCALE);
     let found = look.header(&scale).filter(|header| affine::is_float(header.dtype));
     if scb.is_none() && found.is_none() {
         return Ok(None);
-    }
-    if stack.is_some() {
-        return Err(look.unread("is a stack of integers"));
     }
     let codes = look.piece(look.name, codes, &[out, input], 1)?;
     if let Some((name, scb)) = scb {
@@ -80,9 +78,11 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let name = look.with(ZERO_POINT);
     if let Some(zeros) = look.header(&name) {
         affine::typed(look, &name, zeros, &[Dtype::I8])?;
-        let piece = look.piece(&name, zeros, found.shape, 1)?;
+        if zeros.shape != found.shape {
+            return Err(look.misshapen(&name, zeros.shape, found.shape));
+        }
         this.zero_points = Some(this.pieces.len());
-        this.pieces.push(Piece { along, ..piece });
+        this.pieces.push(Piece { along, ..look.whole(&name, zeros) });
     } else if look.settings.group(look.module()).and_then(|group| group.flag("symmetric")) == Some(false) {
         return Err(look.missing(&name, "integers that are not symmetric"));
     }
@@ -90,9 +90,11 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     if let Some(named) = look.header(&name) {
         this.named = Some(this.pieces.len());
         this.pieces.push(affine::aside(look, &name, named, WORD, &[input])?);
-    } else {
-        this.integers.columns =
-            affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
+    }
+    match affine::group_size(look, input, groups) {
+        Ok(columns) => this.integers.columns = columns,
+        Err(_) if this.named.is_some() => (),
+        Err(due) => return Err(look.misshapen(&scale, found.shape, &look.stacked(&[out, due]))),
     }
     Ok(Some(Arc::new(this)))
 }
@@ -128,7 +130,7 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 impl Coding for Int8 {
     fn words(&self) -> String {
         let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
-        let share = match self.pieces[1].along == affine::EVERY_ROW {
+        let share = match self.pieces[1].along.rows == Some(Along::EVERY) {
             true => "for each tensor".to_string(),
             false => affine::share(self.integers.columns, self.integers.sizes[1]),
         };
@@ -139,30 +141,28 @@ impl Coding for Int8 {
         &self.pieces
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
+    fn columns(&self) -> usize {
+        self.integers.sizes[1]
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        decode_rows(self, pieces, rows, self.integers.sizes[1])
-    }
-}
-
-impl Rows for Int8 {
-    fn kept(&self, mut pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, mut pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         affine::check_scales(1, self.integers.scale, &pieces[1])?;
         self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], self.integers.groups))?;
         let mut piece = |at: Option<usize>| at.map(|at| std::mem::take(&mut pieces[at])).unwrap_or_default();
         let (codes, mut scales) = (from_the_lowest(piece(Some(0))), piece(Some(1)));
         let (mut zeros, named) = (from_the_lowest(piece(self.zero_points)), piece(self.named));
-        if self.pieces[1].along == affine::EVERY_ROW {
+        if self.pieces[1].along.rows == Some(Along::EVERY) {
             (scales, zeros) = (scales.repeat(rows), zeros.repeat(rows));
         }
-        Ok(vec![codes, scales, zeros, named])
+        Ok(self.integers.keep([codes, scales, zeros, named], own))
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.decode(kept, row, from, to);
+    fn keeps_own_rows(&self) -> bool {
+        true
+    }
+
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.numbers(kept, row, from, to);
     }
 }
 
@@ -175,28 +175,27 @@ impl Coding for Int8OfRows {
         &self.pieces
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
+    fn columns(&self) -> usize {
+        self.integers.sizes[1]
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        decode_rows(self, pieces, rows, self.integers.sizes[1])
-    }
-}
-
-impl Rows for Int8OfRows {
-    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         if let Some(layout) = pieces.get(2).filter(|layout| layout.iter().any(|byte| *byte != 0)) {
             return Err(Wrong::new(2, format!("is {layout:?}: integers that do not lie row by row are not read")));
         }
         affine::check_scales(1, self.integers.scale, &pieces[1])?;
         let mut pieces = pieces.into_iter();
         let codes = from_the_lowest(pieces.next().unwrap_or_default());
-        Ok(vec![codes, pieces.next().unwrap_or_default(), Vec::new(), Vec::new()])
+        let scales = pieces.next().unwrap_or_default();
+        Ok(self.integers.keep([codes, scales, Vec::new(), Vec::new()], own))
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.decode(kept, row, from, to);
+    fn keeps_own_rows(&self) -> bool {
+        true
+    }
+
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.numbers(kept, row, from, to);
         to.iter_mut().for_each(|value| *value *= SCALE_OF_SCB);
     }
 }

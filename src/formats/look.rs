@@ -93,6 +93,14 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// The dimensions of `shape` after the experts of a stack.
+    pub fn of_matrix<'s>(&self, shape: &'s [usize]) -> &'s [usize] {
+        match shape {
+            [_, rest @ ..] if self.sizes().0.is_some() => rest,
+            all => all,
+        }
+    }
+
     /// The shape [experts, ..matrix] for a stack, or `matrix` otherwise.
     pub fn stacked(&self, matrix: &[usize]) -> Vec<usize> {
         let experts = self.sizes().0;

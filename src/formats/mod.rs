@@ -23,6 +23,7 @@ mod piece;
 mod settings;
 #[cfg(test)]
 mod variants;
+mod widen;
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ use safetensors::Dtype;
 
 use crate::error::{Error, Result};
 
-pub use format::{Coding, Decoded, Format, Kernel, Rows, Wrong};
+pub use format::{Coding, Decoded, Format, Kept, Kernel, Wrong};
 pub use look::{Header, Headers, Look};
 pub use piece::{Along, Announced, Piece, window};
 pub use settings::{BESIDE_CONFIG, HINT, Settings};

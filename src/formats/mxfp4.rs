@@ -4,15 +4,17 @@
 //! OCP Microscaling Formats v1.0: element format E2M1, scale format E8M0. Every value is exact in
 //! bf16.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
 use safetensors::Dtype;
 
 use super::float::{self, E2M1, e8m0, is_exponent};
-use super::format::{Coding, Decoded, Format, Kernel, Rows, Wrong};
+use super::format::{Coding, Decoded, Format, Kept, Kernel, Wrong};
 use super::look::Look;
 use super::piece::{Announced, Piece};
+use super::widen::{self, First, Floats};
 use crate::error::Result;
 use crate::vector::vectorised;
 
@@ -127,6 +129,10 @@ impl Coding for Mxfp4 {
         &self.pieces
     }
 
+    fn columns(&self) -> usize {
+        self.input
+    }
+
     fn exact_in_bf16(&self) -> bool {
         true
     }
@@ -135,25 +141,20 @@ impl Coding for Mxfp4 {
         Some(Kernel::Mxfp4)
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
-    }
-
-    fn decode(&self, pieces: &[Vec<u8>], _rows: usize) -> std::result::Result<Decoded, Wrong> {
+    fn decode(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Decoded, Wrong> {
         float::check_scales(1, Dtype::U8, &pieces[1], float::MOST_E2M1)?;
         Ok(Decoded::Bf16(dequantise(&pieces[0], &pieces[1])))
     }
-}
 
-impl Rows for Mxfp4 {
-    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         float::check_scales(1, Dtype::U8, &pieces[1], float::MOST_E2M1)?;
-        Ok(pieces)
+        Ok(Kept { parts: pieces, above: own.start })
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let scales = &kept[1][row * self.input / BLOCK..];
-        float::nibbles(&kept[0][row * self.input / 2..], BLOCK, |group| e8m0(scales[group]), from, to);
+        let codes = &kept[0][row * self.input / 2..];
+        widen::nibbles(codes, First::Low, BLOCK, |group| Floats(e8m0(scales[group])), from, to);
     }
 }
 

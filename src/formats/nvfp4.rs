@@ -4,14 +4,16 @@
 //! (`weight_global_scale`); only the name tells which. The scale is rounded to f32 before the
 //! product, as in both libraries.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 
 use super::float;
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Format, Kept, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
+use super::widen::{self, First, Floats};
 use crate::error::Result;
 
 pub(super) static NVFP4: Format = Format { name: "NVFP4", detect, announced };
@@ -102,17 +104,11 @@ impl Coding for Nvfp4 {
         &self.pieces
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
+    fn columns(&self) -> usize {
+        self.input
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        decode_rows(self, pieces, rows, self.input)
-    }
-}
-
-impl Rows for Nvfp4 {
-    fn kept(&self, pieces: Vec<Vec<u8>>, _rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         float::check_scales(1, Dtype::F8_E4M3, &pieces[1], float::MOST_E2M1)?;
         float::check_scales(2, self.pieces[2].dtype, &pieces[2], 1.0)?;
         let number = float::scale(self.pieces[2].dtype, &pieces[2], 0);
@@ -122,13 +118,14 @@ impl Rows for Nvfp4 {
         if !(self.global.on(float::MOST_E4M3, number) * float::MOST_E2M1).is_finite() {
             return Err(Wrong::new(2, format!("it is {number:e}, which makes numbers too large for f32")));
         }
-        Ok(pieces)
+        Ok(Kept { parts: pieces, above: own.start })
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let number = float::scale(self.pieces[2].dtype, &kept[2], 0);
         let scales = &kept[1][row * self.input / GROUP..];
         let scale = |group: usize| self.global.on(float::scale(Dtype::F8_E4M3, scales, group), number);
-        float::nibbles(&kept[0][row * self.input / 2..], GROUP, scale, from, to);
+        let codes = &kept[0][row * self.input / 2..];
+        widen::nibbles(codes, First::Low, GROUP, |group| Floats(scale(group)), from, to);
     }
 }

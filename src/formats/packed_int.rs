@@ -7,12 +7,13 @@
 //! is not packed. `weight_g_idx` [in], if it exists, is the group of each column. `weight_shape`
 //! repeats [out, in]. Source: compressed-tensors `compressors/pack_quantized/`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Format, Kept, Wrong};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
 use super::settings::BITS;
@@ -33,16 +34,15 @@ struct PackedInt {
     shape: Option<usize>,
     zero_points: Option<usize>,
     named: Option<usize>,
+    /// Of the weight.
+    sizes: Vec<usize>,
     integers: Integers,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
-    let (stack, out, input) = look.sizes();
+    let (_, out, input) = look.sizes();
     let (packed, scale) = (look.with(PACKED), look.with(SCALE));
     let Some(codes) = look.header(&packed).filter(|header| WORD.contains(&header.dtype)) else { return Ok(None) };
-    if stack.is_some() {
-        return Err(look.unread("is a stack of packed integers"));
-    }
     let bits = bits(look, codes.shape, input)?;
     let codes = look.piece(&packed, codes, &[out, affine::words(input, bits)], 1)?;
     let found = look.header(&scale).ok_or_else(|| look.missing(&scale, "packed integers"))?;
@@ -53,6 +53,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         shape: None,
         zero_points: None,
         named: None,
+        sizes: look.shape.to_vec(),
         integers: Integers {
             sizes: [out, input],
             bits,
@@ -68,14 +69,17 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     };
     let name = look.with(SHAPE);
     if let Some(found) = look.header(&name) {
-        this.shape = add(affine::aside(look, &name, found, &[Dtype::I64, Dtype::I32], &[2])?);
+        let sizes = if found.shape == [look.shape.len()] { found.shape } else { &[2] };
+        this.shape = add(affine::aside(look, &name, found, &[Dtype::I64, Dtype::I32], sizes)?);
     }
     let name = look.with(G_IDX);
     if let Some(found) = look.header(&name) {
         this.named = add(affine::aside(look, &name, found, WORD, &[input])?);
-    } else {
-        this.integers.columns =
-            affine::group_size(look, input, groups).map_err(|due| look.misshapen(&scale, found.shape, &[out, due]))?;
+    }
+    match affine::group_size(look, input, groups) {
+        Ok(columns) => this.integers.columns = columns,
+        Err(_) if this.named.is_some() => (),
+        Err(due) => return Err(look.misshapen(&scale, found.shape, &look.stacked(&[out, due]))),
     }
     let name = look.with(ZERO_POINT);
     if let Some(found) = look.header(&name) {
@@ -96,11 +100,11 @@ fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
     let every = look.settings.every("num_bits").into_iter().filter_map(|bits| usize::try_from(bits).ok());
     let said: Vec<usize> = own.into_iter().chain(every).filter(|bits| BITS.contains(bits)).collect();
     let candidates = if said.is_empty() { &BITS[..] } else { &said };
-    let fits = |bits: &&usize| packed.get(1) == Some(&affine::words(input, **bits));
+    let fits = |bits: &&usize| packed.last() == Some(&affine::words(input, **bits));
     match candidates.iter().find(fits) {
         Some(bits) => Ok(*bits),
         None => {
-            let due = [look.sizes().1, affine::words(input, candidates[0])];
+            let due = look.stacked(&[look.sizes().1, affine::words(input, candidates[0])]);
             Err(look.misshapen(&look.with(PACKED), packed, &due).context(format!("{} bits a weight", candidates[0])))
         }
     }
@@ -109,15 +113,18 @@ fn bits(look: &Look, packed: &[usize], input: usize) -> Result<usize> {
 /// The scales for each row and group, for each row, or one for all, and the number of groups of a
 /// row.
 pub(super) fn scales(look: &Look, name: &str, found: &[usize]) -> Result<(Piece, usize)> {
-    let (_, out, input) = look.sizes();
-    let (along, groups) = match found {
+    let (stack, out, input) = look.sizes();
+    let of_each = stack.is_some() && found.len() > 1 && found.first() == stack.as_ref();
+    let (along, groups) = match if of_each { &found[1..] } else { found } {
         [] => (affine::EVERY_ROW, 1),
-        [1] | [1, 1] if out != 1 => (affine::EVERY_ROW, 1),
-        [rows] if *rows == out => (Along::rows(false, 1), 1),
-        [rows, groups] if *rows == out && *groups > 0 => (Along::rows(false, 1), *groups),
+        [1] | [1, 1] if out != 1 => (Along::rows(of_each, Along::EVERY), 1),
+        [rows] if *rows == out && of_each == stack.is_some() => (Along::rows(of_each, 1), 1),
+        [rows, groups] if *rows == out && *groups > 0 && of_each == stack.is_some() => {
+            (Along::rows(of_each, 1), *groups)
+        }
         _ => {
             let due = affine::group_size(look, input, 0).unwrap_or_else(|groups| groups);
-            return Err(look.misshapen(name, found, &[out, due]));
+            return Err(look.misshapen(name, found, &look.stacked(&[out, due])));
         }
     };
     Ok((Piece { name: name.to_string(), dtype: Dtype::F32, shape: found.to_vec(), along }, groups))
@@ -149,8 +156,8 @@ impl PackedInt {
             Dtype::I64 => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
             _ => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
         };
-        let sizes = self.integers.sizes;
-        match said == sizes.map(|size| size as i64) {
+        let sizes = &self.sizes[self.sizes.len() - said.len().min(self.sizes.len())..];
+        match said.iter().map(|size| usize::try_from(*size).ok()).eq(sizes.iter().map(|size| Some(*size))) {
             true => Ok(()),
             false => Err(Wrong::new(piece, format!("says {said:?}, and the weight has {sizes:?}"))),
         }
@@ -184,17 +191,11 @@ impl Coding for PackedInt {
         &self.pieces
     }
 
-    fn rows(&self) -> Option<&dyn Rows> {
-        Some(self)
+    fn columns(&self) -> usize {
+        self.integers.sizes[1]
     }
 
-    fn decode(&self, pieces: &[Vec<u8>], rows: usize) -> std::result::Result<Decoded, Wrong> {
-        decode_rows(self, pieces, rows, self.integers.sizes[1])
-    }
-}
-
-impl Rows for PackedInt {
-    fn kept(&self, mut pieces: Vec<Vec<u8>>, rows: usize) -> std::result::Result<Vec<Vec<u8>>, Wrong> {
+    fn keep(&self, mut pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         self.shape.map_or(Ok(()), |piece| self.check_shape(piece, &pieces[piece]))?;
         affine::check_scales(1, self.integers.scale, &pieces[1])?;
         self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], self.integers.groups))?;
@@ -202,13 +203,17 @@ impl Rows for PackedInt {
         let named = self.named.map(|piece| std::mem::take(&mut pieces[piece])).unwrap_or_default();
         let mut pieces = pieces.into_iter();
         let (codes, mut scales) = (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default());
-        if self.pieces[1].along == affine::EVERY_ROW {
+        if self.pieces[1].along.rows == Some(Along::EVERY) {
             scales = scales.repeat(rows);
         }
-        Ok(vec![codes, scales, zeros, named])
+        Ok(self.integers.keep([codes, scales, zeros, named], own))
     }
 
-    fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.decode(kept, row, from, to);
+    fn keeps_own_rows(&self) -> bool {
+        true
+    }
+
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers.numbers(kept, row, from, to);
     }
 }

@@ -19,7 +19,9 @@ struct Stored {
     data: Vec<Vec<u8>>,
     settings: Value,
     expected: Vec<f32>,
-    sizes: [usize; 2],
+    sizes: Vec<usize>,
+    /// Whether experts may be stacked so.
+    stacks: bool,
 }
 
 const NAME: &str = "model.layers.0.mlp.down_proj.weight";
@@ -37,43 +39,72 @@ impl Stored {
         &self.data[at.unwrap_or_else(|| panic!("{name} is not stored"))]
     }
 
-    fn read(&self) -> (std::sync::Arc<dyn Coding>, Vec<f32>) {
+    fn coding(&self) -> std::sync::Arc<dyn Coding> {
         let settings = Settings::parse(self.settings.as_object().unwrap(), "config.json".into(), None).unwrap();
         let headers: &dyn Headers = &self.headers;
         let (model, place) = (HashSet::from([NAME.to_string()]), "model");
         let look = Look { name: NAME, shape: &self.sizes, headers, settings: &settings, model: &model, place };
-        let coding = find(&look).unwrap().expect("a format");
-        let pieces: Vec<Vec<u8>> = coding.pieces().iter().map(|piece| self.bytes(&piece.name).to_vec()).collect();
-        let values = floats(coding.decode(&pieces, self.sizes[0]).unwrap());
-        (coding, values)
+        find(&look).unwrap().expect("a format")
+    }
+
+    /// The bytes of all pieces that belong to some rows of a matrix, of a stack or alone.
+    fn pieces(&self, coding: &dyn Coding, matrix: (usize, usize), rows: &std::ops::Range<usize>) -> Vec<Vec<u8>> {
+        let out = self.sizes[self.sizes.len() - 2];
+        let own = |piece: &super::Piece| {
+            let bytes = self.bytes(&piece.name);
+            let range = piece.along.own_bytes(bytes.len() as u64, matrix, rows, out);
+            bytes[range.start as usize..range.end as usize].to_vec()
+        };
+        coding.pieces().iter().map(own).collect()
+    }
+
+    /// It as the last of a stack, the others of which are nothing but zeros.
+    fn stacked(&self, experts: usize) -> Self {
+        let headers = self.headers.iter().map(|(name, dtype, shape)| {
+            (name.clone(), *dtype, std::iter::once(experts).chain(shape.iter().copied()).collect())
+        });
+        let behind = |data: &Vec<u8>| [vec![0; data.len() * (experts - 1)], data.clone()].concat();
+        Self {
+            headers: headers.collect(),
+            data: self.data.iter().map(behind).collect(),
+            settings: self.settings.clone(),
+            expected: self.expected.clone(),
+            sizes: std::iter::once(experts).chain(self.sizes.iter().copied()).collect(),
+            stacks: false,
+        }
     }
 
     /// Checks all values, and the values of some rows alone.
     fn check(&self, rng: &mut ChaCha8Rng, what: &str) {
-        let (coding, values) = self.read();
+        let coding = self.coding();
         let bits = |values: &[f32]| values.iter().map(|value| (value + 0.0).to_bits()).collect::<Vec<_>>();
+        let [out, input] = self.sizes[..] else { panic!("{what} is no matrix") };
+        let values = floats(coding.decode(self.pieces(&*coding, (0, 1), &(0..out)), out).unwrap());
         assert_eq!(bits(&values), bits(&self.expected), "{what}: {:?} {}", self.sizes, self.settings);
-        let [out, input] = self.sizes;
         let first = rng.random_range(0..out);
         let rows = window(coding.pieces(), &(first..rng.random_range(first..out) + 1), out);
-        let own = |piece: &super::Piece| {
-            let bytes = self.bytes(&piece.name);
-            let range = piece.along.own_bytes(bytes.len() as u64, (0, 1), &rows, out);
-            bytes[range.start as usize..range.end as usize].to_vec()
-        };
-        let pieces: Vec<Vec<u8>> = coding.pieces().iter().map(own).collect();
-        let some = floats(coding.decode(&pieces, rows.len()).unwrap());
-        assert_eq!(
-            bits(&some),
-            bits(&self.expected[rows.start * input..rows.end * input]),
-            "{what}: rows {rows:?} of {out}"
-        );
-        // Products read from any column on.
-        let by = coding.rows().expect("integers stay as they are");
-        let kept = by.kept(pieces, rows.len()).unwrap();
+        let pieces = self.pieces(&*coding, (0, 1), &rows);
+        let some = floats(coding.decode(pieces.clone(), rows.len()).unwrap());
+        let expected = &self.expected[rows.start * input..rows.end * input];
+        assert_eq!(bits(&some), bits(expected), "{what}: rows {rows:?} of {out}");
+        if self.stacks {
+            let stack = self.stacked(3);
+            let coding = stack.coding();
+            let some = floats(coding.decode(stack.pieces(&*coding, (2, 3), &rows), rows.len()).unwrap());
+            assert_eq!(bits(&some), bits(expected), "{what}: rows {rows:?} of {out} in a stack");
+        }
+        // As products read them: some of the rows, from any column on.
         let (row, from) = (rng.random_range(0..rows.len()), rng.random_range(0..input));
+        let own = rng.random_range(0..=row)..rng.random_range(row..rows.len()) + 1;
+        let all = coding.keep(pieces.clone(), rows.len(), 0..rows.len()).unwrap();
+        let kept = coding.keep(pieces, rows.len(), own.clone()).unwrap();
+        if coding.keeps_own_rows() {
+            // Names of groups belong to all rows.
+            let bytes = |kept: &super::Kept| kept.parts[..3].iter().map(Vec::len).sum::<usize>();
+            assert_eq!(bytes(&kept) * rows.len(), bytes(&all) * own.len(), "{what}: rows {own:?} of {}", rows.len());
+        }
         let mut part = vec![0.0; rng.random_range(0..=input - from)];
-        by.decode(&kept, row, from, &mut part);
+        coding.numbers(&kept.parts, kept.above + row - own.start, from, &mut part);
         let at = (rows.start + row) * input + from;
         assert_eq!(bits(&part), bits(&self.expected[at..at + part.len()]), "{what}: row {row} from {from}");
     }
@@ -189,7 +220,8 @@ fn compressed_tensors(rng: &mut ChaCha8Rng) -> Stored {
             "config_groups": { "group_0": { "targets": ["Linear"], "weights": weights } },
         }),
         expected: (0..out * input).map(value).collect(),
-        sizes: [out, input],
+        sizes: vec![out, input],
+        stacks: true,
         ..Stored::default()
     };
     stored.add("weight_scale", dtype, &[out, groups], scale_bytes);
@@ -248,7 +280,7 @@ fn gptq(rng: &mut ChaCha8Rng) -> Stored {
         settings["packing_format"] = json!("auto_round:auto_gptq");
     }
     let expected = (0..out * input).map(value).collect();
-    let mut stored = Stored { settings, expected, sizes: [out, input], ..Stored::default() };
+    let mut stored = Stored { settings, expected, sizes: vec![out, input], stacks: true, ..Stored::default() };
     let columns = q.chunks(input).map(|row| packed(row, bits)).collect();
     stored.add("qweight", Dtype::I32, &[(input * bits).div_ceil(32), out], transposed(columns));
     let zeros = stored_zeros.chunks(out).flat_map(|row| packed(row, bits));
@@ -283,7 +315,7 @@ fn awq(rng: &mut ChaCha8Rng) -> Stored {
         "group_size": if group == input { -1 } else { group as i64 },
     });
     let expected = (0..out * input).map(value).collect();
-    let mut stored = Stored { settings, expected, sizes: [out, input], ..Stored::default() };
+    let mut stored = Stored { settings, expected, sizes: vec![out, input], stacks: true, ..Stored::default() };
     let by_inputs = (0..input).flat_map(|column| (0..out).map(|row| q[row * input + column]).collect::<Vec<_>>());
     stored.add("qweight", Dtype::I32, &[input, out / 8], words(by_inputs.collect()));
     stored.add("qzeros", Dtype::I32, &[groups, out / 8], words(zeros.clone()));
@@ -301,7 +333,7 @@ fn bitsandbytes(rng: &mut ChaCha8Rng) -> Stored {
         let value = |i: usize| (q[i] - 128) as f32 * scb[i / input] * 7.874_016e-3;
         let expected = (0..out * input).map(value).collect();
         let settings = json!({ "quant_method": "bitsandbytes", "load_in_8bit": true });
-        let mut stored = Stored { settings, expected, sizes: [out, input], ..Stored::default() };
+        let mut stored = Stored { settings, expected, sizes: vec![out, input], stacks: true, ..Stored::default() };
         stored.add("weight", Dtype::I8, &[out, input], q.iter().map(|q| (q - 128) as u8).collect());
         stored.add("SCB", Dtype::F32, &[out], floats(&scb));
         if rng.random_bool(0.7) {
@@ -313,7 +345,7 @@ fn bitsandbytes(rng: &mut ChaCha8Rng) -> Stored {
     let (count, blocks) = (out * input, (out * input).div_ceil(block));
     let (q, table) = (codes(rng, count, 4), numbers(rng, 16));
     let mut state = json!({ "quant_type": "nf4", "blocksize": block, "dtype": "bfloat16", "shape": [out, input] });
-    let mut stored = Stored { sizes: [out, input], ..Stored::default() };
+    let mut stored = Stored { sizes: vec![out, input], ..Stored::default() };
     let scales: Vec<f32> = if rng.random_bool(0.6) {
         let (codes, values) = (codes(rng, blocks, 8), numbers(rng, 256));
         let (nested, mean) = (numbers(rng, blocks.div_ceil(nested_block)), 0.25f32);

@@ -47,8 +47,8 @@ fn changing(name: &str) -> FuncRegistration {
 fn predicates(module: &mut Module) {
     type C<'a> = NativeCallContext<'a>;
     pure("filter").set_into_module(module, |c: C, items: &mut Array, f: FnPtr| -> ScriptResult<Array> {
-        let kept = answers("filter", &c, items, &f)?;
-        Ok(picked(items, &kept, true))
+        let kept = answers("filter", &c, items, &f)?.into_iter();
+        Ok(items.iter().zip(kept).filter(|(_, keep)| *keep).map(|(item, _)| item.clone()).collect())
     });
     pure("all").set_into_module(module, |c: C, items: &mut Array, f: FnPtr| -> ScriptResult<bool> {
         Ok(first("all", &c, items, &f, 0, false)?.is_none())
@@ -119,7 +119,7 @@ fn orders(module: &mut Module) {
     for name in ["order", "order_by"] {
         pure(name).set_into_module(module, |c: C, items: &mut Array, f: FnPtr| by_closure("order", &c, items, &f));
     }
-    changing("sort").set_into_module(module, |c: C, items: &mut Array| {
+    changing("sort").set_into_module(module, |c: C, items: &mut Array| -> ScriptResult<()> {
         *items = by_value("sort", &c, items, Ordering::Greater)?;
         Ok(())
     });

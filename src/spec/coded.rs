@@ -16,6 +16,8 @@ use crate::vocabulary::Order;
 
 /// Endings of the name of a projection that has tensors of its own.
 const OWN: &[&str] = &[".weight", ".weight_packed", ".qweight"];
+/// What stands behind the name of a stack whose codes do not have its own.
+const OWN_STACK: &[&str] = &["_packed", ".qweight"];
 
 /// Returns the model with the coding of each weight.
 ///
@@ -161,7 +163,11 @@ fn together(moe: &Moe, headers: &dyn Headers) -> Option<Experts> {
     let (gate, up, down) = (first.gate.as_ref()?, &first.up.weight, &first.down.weight);
     let prefix = moe.router.linear.weight.name.strip_suffix("gate.weight")?;
     let [both, out] = ["gate_up_proj", "down_proj"].map(|name| format!("{prefix}experts.{name}"));
-    let coded = |name: &str| headers.header(name).is_some_and(|header| !formats::is_plain(header.dtype));
+    let packed = |name: &str| OWN_STACK.iter().any(|ending| headers.header(&format!("{name}{ending}")).is_some());
+    let coded = |name: &str| match headers.header(name) {
+        Some(header) => !formats::is_plain(header.dtype),
+        None => packed(name),
+    };
     if !coded(&both) || !coded(&out) || headers.header(&gate.weight.name).is_some() {
         return None;
     }

@@ -2,25 +2,21 @@
 
 use std::sync::Arc;
 
-use crate::formats::Coding;
+use crate::formats::{Coding, Kept};
 use crate::gemm;
 
 /// A matrix of codes [out, in], of which a few numbers at a time are made where they are used.
 #[derive(Clone, Debug)]
 pub struct InCodes {
     coding: Arc<dyn Coding>,
-    /// The pieces as the format keeps them.
-    kept: Arc<Vec<Vec<u8>>>,
-    /// Rows above the first of the matrix in what is kept.
-    above: usize,
+    kept: Arc<Kept>,
     dims: [usize; 2],
 }
 
 impl InCodes {
-    /// `kept` is what the rows of `coding` have made of the pieces; the matrix [out, in] lies
-    /// `above` rows below its beginning.
-    pub fn new(coding: Arc<dyn Coding>, kept: Vec<Vec<u8>>, above: usize, dims: [usize; 2]) -> Self {
-        Self { coding, kept: Arc::new(kept), above, dims }
+    /// `kept` is what `coding` keeps of the matrix [out, in].
+    pub fn new(coding: Arc<dyn Coding>, kept: Kept, dims: [usize; 2]) -> Self {
+        Self { coding, kept: Arc::new(kept), dims }
     }
 
     pub fn dims(&self) -> &[usize] {
@@ -40,7 +36,6 @@ impl InCodes {
 
 impl gemm::Codes for InCodes {
     fn decode(&self, row: usize, from: usize, to: &mut [f32]) {
-        let rows = self.coding.rows().expect("what is kept in codes has rows");
-        rows.decode(&self.kept, self.above + row, from, to);
+        self.coding.numbers(&self.kept.parts, self.kept.above + row, from, to);
     }
 }

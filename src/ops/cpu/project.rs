@@ -8,6 +8,7 @@ use crate::gemm::{self, Dst, Gemm, Lhs, Rhs, Values};
 use crate::memory;
 use crate::ops::operands::Projection;
 use crate::tensor::{InCodes, Tensor, View};
+use crate::vocabulary::Order;
 
 /// The values of a projection's weight and bias.
 struct Views<'a> {
@@ -19,13 +20,16 @@ struct Views<'a> {
 enum Stored<'a> {
     Numbers(View<'a>),
     Codes(&'a InCodes),
+    /// Of codes that do not lie in rows of outputs.
+    Decoded(Vec<f32>),
 }
 
 impl<'a> Views<'a> {
     fn of(p: &Projection<'a>) -> Result<Self> {
         let bias = p.bias.map(|bias| View::of(bias.cpu()?)).transpose()?;
         let weight = match p.weight {
-            Tensor::Codes(codes) => Stored::Codes(codes),
+            Tensor::Codes(codes) if p.order == Order::OutIn => Stored::Codes(codes),
+            Tensor::Codes(codes) => Stored::Decoded(codes.values()),
             weight => Stored::Numbers(View::of(weight.cpu()?)?),
         };
         Ok(Self { weight, bias })
@@ -39,6 +43,7 @@ pub(super) fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs:
     for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
         let values = match weight {
             Stored::Codes(codes) => Values::Codes(*codes),
+            Stored::Decoded(values) => Values::F32(values),
             Stored::Numbers(view) => match p.weight.cpu()?.dtype() {
                 DType::F32 => Values::F32(view.values()?),
                 DType::BF16 => Values::Bf16(view.values()?),
@@ -65,4 +70,38 @@ pub(crate) fn project(x: &[f32], input: usize, projections: &[Projection], round
     let mut slices: Vec<&mut [f32]> = outs.iter_mut().map(Vec::as_mut_slice).collect();
     multiply(&x, projections, rounded, &mut slices)?;
     Ok(outs)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use safetensors::Dtype;
+
+    use super::*;
+    use crate::formats::{self, Look, Settings};
+
+    /// Of architectures whose weights are [in, out].
+    #[test]
+    fn codes_that_lie_in_rows_of_inputs() {
+        let headers = vec![
+            ("m.weight".to_string(), Dtype::F8_E4M3, vec![2, 3]),
+            ("m.weight_scale".to_string(), Dtype::F32, vec![1]),
+        ];
+        let look = Look {
+            name: "m.weight",
+            shape: &[2, 3],
+            headers: &headers,
+            settings: &Settings::default(),
+            model: &HashSet::new(),
+            place: "model",
+        };
+        let coding = formats::find(&look).unwrap().unwrap();
+        // 1, 2, 3 and 1, 1, 2, times a half.
+        let pieces = vec![vec![0x38, 0x40, 0x44, 0x38, 0x38, 0x40], 0.5f32.to_le_bytes().to_vec()];
+        let kept = coding.keep(pieces, 2, 0..2).unwrap();
+        let weight = Tensor::Codes(InCodes::new(coding, kept, [2, 3]));
+        let projection = Projection { weight: &weight, order: Order::InOut, bias: None };
+        assert_eq!(project(&[2.0, 4.0], 2, &[projection], false).unwrap(), [[3.0, 4.0, 7.0]]);
+    }
 }

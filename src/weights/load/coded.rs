@@ -40,14 +40,14 @@ impl Loader<'_> {
         };
         let pieces = ranges.iter().map(bytes).collect::<Result<Vec<_>>>()?;
         let wrong = |wrong: Wrong| self.wrong(ranges[wrong.piece].0, &wrong);
-        if let (true, Some(by), [out, input]) = (stays, coding.rows(), &shape[..]) {
-            let kept = by.kept(pieces, window.len()).map_err(wrong)?;
-            let codes = InCodes::new(coding.clone(), kept, rows.start - window.start, [*out, *input]);
-            return Ok(vec![Tensor::Codes(codes)]);
+        let here = rows.start - window.start..rows.end - window.start;
+        if let (true, [out, input]) = (stays, &shape[..]) {
+            let kept = coding.keep(pieces, window.len(), here).map_err(wrong)?;
+            return Ok(vec![Tensor::Codes(InCodes::new(coding.clone(), kept, [*out, *input]))]);
         }
-        let decoded = coding.decode(&pieces, window.len()).map_err(wrong)?;
+        let decoded = coding.decode(pieces, window.len()).map_err(wrong)?;
         let input = shape.last().copied().unwrap_or(1);
-        let own = (rows.start - window.start) * input..(rows.end - window.start) * input;
+        let own = here.start * input..here.end * input;
         let codes = ranges[0].0;
         match decoded {
             Decoded::Bf16(values) => {

@@ -29,7 +29,9 @@ pub fn resident_bytes(part: &Part, stored: Dtype, gpu: bool) -> usize {
             let own = part.weight.own_bytes(&tensor, whole as u64);
             (own.end - own.start) as usize
         };
-        return part.stored().into_iter().map(bytes).sum();
+        let read: usize = part.stored().into_iter().map(bytes).sum();
+        let own = part.weight.coding.as_ref().is_some_and(|coding| coding.keeps_own_rows());
+        return if own { read * part.weight.own_rows().len() / part.weight.window().len().max(1) } else { read };
     }
     part.elements() * resident_dtype(part, stored).size_in_bytes()
 }
@@ -37,7 +39,7 @@ pub fn resident_bytes(part: &Part, stored: Dtype, gpu: bool) -> usize {
 /// Whether a part stays in codes in the memory of the CPU, so that products decode it when they use
 /// it.
 fn stays_in_codes(part: &Part) -> bool {
-    !part.role.in_f32() && part.weight.coding.as_ref().is_some_and(|coding| coding.rows().is_some())
+    !part.role.in_f32() && part.weight.coding.is_some()
 }
 
 /// The dtype in which a part stays in memory. bf16 stays bf16, which products widen exactly, codes
