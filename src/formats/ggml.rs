@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::float::{E2M1, e8m0};
-use super::format::{Coding, Decoded, Format, Kept, Wrong};
+use super::format::{Coding, Format, Kept, Wrong};
 use super::look::Look;
 #[cfg(test)]
 use super::piece::Along;

@@ -61,7 +61,7 @@ fn predicates(module: &mut Module) {
         .set_into_module(module, |c: C, items: &mut Array, f: FnPtr, start: INT| index_of(&c, items, &f, start));
     pure("find").set_into_module(module, |c: C, items: &mut Array, f: FnPtr| find(&c, items, &f, 0));
     pure("find").set_into_module(module, |c: C, items: &mut Array, f: FnPtr, start: INT| find(&c, items, &f, start));
-    changing("retain").set_into_module(module, |c: C, items: &mut Array, f: FnPtr| {
+    changing("retain").set_into_module(module, |c: C, items: &mut Array, f: FnPtr| -> ScriptResult<Array> {
         let kept = answers("retain", &c, items, &f)?;
         let (rest, removed) = parted(std::mem::take(items), &kept);
         *items = rest;
