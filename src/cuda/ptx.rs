@@ -14,8 +14,15 @@ macro_rules! file {
 }
 
 /// Name and PTX of every file of kernels.
-pub(super) const FILES: [(&str, &CStr); 6] =
-    [file!("attention"), file!("delta"), file!("elementwise"), file!("experts"), file!("norm"), file!("tap")];
+pub(super) const FILES: [(&str, &CStr); 7] = [
+    file!("attention"),
+    file!("delta"),
+    file!("elementwise"),
+    file!("experts"),
+    file!("mamba"),
+    file!("norm"),
+    file!("tap"),
+];
 
 /// Names of the kernels in a PTX file.
 pub(super) fn kernels(file: &'static CStr) -> impl Iterator<Item = &'static str> {

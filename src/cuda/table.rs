@@ -82,17 +82,34 @@ kernels! {
         lists: Out<Address>[5 * heads],
         q: Out<f32>[heads * head_dim],
         k: Out<f32>[heads.div_ceil(group) * head_dim],
-        v: Out<f32>[heads.div_ceil(group) * head_dim],
+        v: Out<f32>[heads.div_ceil(group) * value_dim],
         scores: Out<f32>[heads * per_head],
-        out: Out<f32>[heads * head_dim],
+        out: Out<f32>[heads * value_dim],
         heads: u32,
         group: u32,
         head_dim: u32,
+        value_dim: u32,
         per_head: u64,
     } over Grid::each(heads), if (group > 0);
 
+    /// Scales scores, caps them if `cap` is not 0, and adds linear biases if there are `slopes`.
+    /// `count` is heads times queries times keys.
+    attention::shape_scores = ShapeScores {
+        scores: Out<f32>[count],
+        slopes: Option<In<f32>>[count.div_ceil(queries * keys)],
+        count: u64,
+        queries: u32,
+        keys: u32,
+        first_key: u32,
+        scale: f32,
+        cap: f32,
+        rounded: u32,
+        factor: f32,
+    } over Grid::each(count), if (queries > 0 && keys > 0);
+
     /// The softmax of the scores of each query over the keys that it attends to. `rows` is heads
-    /// times queries. If `window` is 0, a query attends to all keys up to its own position.
+    /// times queries. If `window` and `chunk` are 0, a query attends to all keys up to its own
+    /// position.
     attention::softmax = Softmax(rows) {
         scores: Out<f32>[rows * keys],
         sinks: Option<In<f32>>[rows.div_ceil(queries)],
@@ -101,6 +118,7 @@ kernels! {
         first_query: u32,
         first_key: u32,
         window: u32,
+        chunk: u32,
         scale: f32,
     } over Grid::rows(rows)?, if (queries > 0 && first_key <= first_query && first_query + queries <= first_key + keys);
 
@@ -147,6 +165,29 @@ kernels! {
         count: u64,
     } over Grid::each(count);
 
+    /// x *= y
+    elementwise::multiply = Multiply {
+        x: Out<f32>[count],
+        y: In<f32>[count],
+        count: u64,
+    } over Grid::each(count);
+
+    /// x *= factor
+    elementwise::scale = Scale {
+        x: Out<f32>[count],
+        count: u64,
+        factor: f32,
+    } over Grid::each(count);
+
+    /// x *= factors, of which there is one for each of `repeat` rows of `size` elements.
+    elementwise::scale_rows = ScaleRows {
+        x: Out<f32>[count],
+        factors: In<f32>[repeat],
+        count: u64,
+        size: u32,
+        repeat: u32,
+    } over Grid::each(count), if (size > 0 && repeat > 0);
+
     /// y += bias, in rows of `columns`.
     elementwise::add_bias = AddBias {
         y: Out<f32>[count],
@@ -170,6 +211,17 @@ kernels! {
         kind: u32,
     } over Grid::each(count);
 
+    /// x = xIELU(x), or x *= xIELU(gates).
+    elementwise::xielu = XIelu {
+        x: Out<f32>[count],
+        gates: Option<In<f32>>[count],
+        count: u64,
+        alpha_p: f32,
+        alpha_n: f32,
+        beta: f32,
+        eps: f32,
+    } over Grid::each(count);
+
     /// x *= sigmoid(gates), with one gate for every `per_gate` consecutive elements.
     elementwise::sigmoid_gate = SigmoidGate {
         x: Out<f32>[count],
@@ -186,7 +238,8 @@ kernels! {
         limit: f32,
     } over Grid::each(count);
 
-    /// Rotates pairs of channels that are `half` apart. `count` is tokens times heads times `half`.
+    /// Rotates pairs of channels that are `apart`; `half` of them are the first of a pair, `step`
+    /// from one to the next. `count` is tokens times heads times `half`.
     elementwise::rotate = Rotate {
         x: Out<f32>[count.div_ceil(half) * head_dim],
         cosines: In<f32>[positions * half],
@@ -196,7 +249,10 @@ kernels! {
         heads: u32,
         head_dim: u32,
         half: u32,
-    } over Grid::each(count), if (half > 0 && 2 * half <= head_dim && heads > 0 && positions > 0);
+        step: u32,
+        apart: u32,
+    } over Grid::each(count),
+        if (half > 0 && (half - 1) * step + apart < head_dim && heads > 0 && positions > 0);
 
     /// Columns `first` to `first + width` of `x`, which has `from` columns; `count` elements in
     /// all.
@@ -208,6 +264,26 @@ kernels! {
         first: u32,
         width: u32,
     } over Grid::each(count), if (width > 0);
+
+    /// Rows of `x`, which has `left` columns, each followed by that of `y`, which has `right`;
+    /// `count` elements in all.
+    elementwise::join_columns = JoinColumns {
+        out: Out<f32>[count],
+        x: In<f32>[count.div_ceil(left + right) * left],
+        y: In<f32>[count.div_ceil(left + right) * right],
+        count: u64,
+        left: u32,
+        right: u32,
+    } over Grid::each(count), if (left + right > 0);
+
+    /// Each row of `x`, which has `size` columns, `times` times; `count` elements in all.
+    elementwise::repeat_rows = RepeatRows {
+        out: Out<f32>[count],
+        x: In<f32>[count.div_ceil(size * times) * size],
+        count: u64,
+        size: u32,
+        times: u32,
+    } over Grid::each(count), if (size * times > 0);
 
     /// Clamps to -limit..limit; NaN stays NaN.
     elementwise::clamp = Clamp {
@@ -290,16 +366,51 @@ kernels! {
         hidden: u32,
     } over Grid::each(count), if (hidden > 0);
 
-    /// A norm of each of `rows` rows of `size` elements.
+    /// The causal convolution before a selective scan, and that of LFM2, of `count` elements in
+    /// rows of `channels`; then SiLU, if `silu` is not 0.
+    mamba::causal_conv = CausalConv {
+        out: Out<f32>[count],
+        x: In<f32>[count],
+        taps: In<f32>[channels * kernel],
+        bias: Option<In<f32>>[channels],
+        count: u64,
+        positions: u32,
+        channels: u32,
+        kernel: u32,
+        silu: u32,
+    } over Grid::each(count), if (positions > 0 && channels > 0);
+
+    /// The selective scan of Mamba-2. `blocks` is sequences times heads. Its state stays in
+    /// registers if `state` is 64 or 128.
+    mamba::selective_scan | selective_scan_64 | selective_scan_128 = SelectiveScan(blocks) {
+        out: Out<f32>[blocks * positions * head_dim],
+        mixed: In<f32>[blocks / heads * positions * (heads * head_dim + 2 * groups * state)],
+        steps: In<f32>[blocks * positions],
+        dt_bias: In<f32>[heads],
+        a_log: In<f32>[heads],
+        d: In<f32>[heads],
+        heads: u32,
+        groups: u32,
+        positions: u32,
+        head_dim: u32,
+        state: u32,
+        min_step: f32,
+    } over Grid { threads: (head_dim as u32).next_multiple_of(32), ..Grid::rows(blocks)? },
+        the match state { 64 => 1, 128 => 2, _ => 0 },
+        if (state <= 256 && head_dim <= 1024 && groups > 0 && heads > 0 && heads % groups == 0 && blocks % heads == 0);
+
+    /// A norm of each of `rows` rows of `size` elements. There are weights for each of `weights`
+    /// rows, which repeat.
     norm::row_norm = RowNorm(rows) {
         out: Out<f32>[rows * size],
         x: In<f32>[rows * size],
-        weight: In<f32>[size],
-        bias: Option<In<f32>>[size],
+        weight: In<f32>[weights * size],
+        bias: Option<In<f32>>[weights * size],
         size: u32,
+        weights: u32,
         eps: f32,
         kind: u32,
-    } over Grid::rows(rows)?;
+    } over Grid::rows(rows)?, if (weights > 0);
 
     /// Streaming statistics of a norm output of `sequences` sequences, in blocks of 32 features.
     tap::tap = Tap(sequences) {
