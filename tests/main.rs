@@ -24,9 +24,10 @@ mod pages;
 mod source_tree;
 mod tidy;
 
-/// The engine on emulated GPUs, here and on other machines, and each operation against that of the CPU; the kernels, which are
-/// committed as a compiler made them; and what of them is not started.
+/// The engine on emulated GPUs, here and on other machines; what they compute, and each operation against that of the CPU; the
+/// kernels, which are committed as a compiler made them; and what of them is not started.
 mod gpu;
+mod gpu_at_work;
 mod gpu_operations;
 mod kernels;
 mod launches;

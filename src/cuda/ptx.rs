@@ -14,8 +14,9 @@ macro_rules! file {
 }
 
 /// Name and PTX of every file of kernels.
-pub(super) const FILES: [(&str, &CStr); 7] = [
+pub(super) const FILES: [(&str, &CStr); 8] = [
     file!("attention"),
+    file!("codes"),
     file!("delta"),
     file!("elementwise"),
     file!("experts"),

@@ -7,72 +7,28 @@
 
 use half::{bf16, f16};
 
+#[cfg(test)]
+use super::declare::Signature;
+use super::declare::kernels;
 use super::kernels::{Grid, THREADS};
 use super::launch::{Address, Bits16, Bits32, In, Indices, Launch, Out, Parameter};
 use crate::error::{Result, fault};
 
-/// The declaration of a kernel: its file in `kernels/`, its name, and names and types of its
-/// parameters.
-#[cfg(test)]
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Signature {
-    pub(super) file: String,
-    pub(super) name: String,
-    pub(super) parameters: Vec<(String, String)>,
+/// The types of scales in a file, as the kernels number them.
+#[derive(Clone, Copy)]
+pub enum Scales {
+    F32,
+    Bf16,
+    F16,
+    /// Powers of two.
+    E8m0,
 }
 
-macro_rules! kernels {
-    ($($(#[$about:meta])* $file:ident::$($name:ident)|+ = $kernel:ident $(($($uninit_on_same_stream:ident),+))? {
-        $($parameter:ident: $type:ty $([$min_len:expr])?,)+
-    } over $grid:expr $(, the $which:expr)? $(, if $fits:expr)?;)+) => {
-        $(
-            $(#[$about])*
-            pub struct $kernel<'a> {
-                $($(pub $uninit_on_same_stream: usize,)+)?
-                $(pub $parameter: <$type as Parameter>::Argument<'a>,)+
-            }
-
-            impl $kernel<'_> {
-                /// Puts the kernel on the stream of its arrays, unless its grid is empty.
-                ///
-                /// # Errors
-                /// `internal` if the arguments do not fit each other or the kernel, and the errors
-                /// of the driver.
-                pub fn launch(self) -> Result<()> {
-                    let Self { $($($uninit_on_same_stream,)+)? $($parameter,)+ } = self;
-                    let grid: Grid = $grid;
-                    if grid.is_empty() {
-                        return Ok(());
-                    }
-                    let name = [$(stringify!($name)),+][[$($which,)? 0][0]];
-                    $(if !$fits {
-                        fault!("kernel {name}: its sizes do not fit: {}", stringify!($fits));
-                    })?
-                    let mut launch = Launch::of((stringify!($file), name));
-                    $(<$type as Parameter>::add_to(
-                        &mut launch, stringify!($parameter), $parameter, [$($min_len,)? 0][0],
-                    )?;)+
-                    // SAFETY: the arguments are those of the row, which a test compares with the
-                    // source of the kernel. The row declares how many elements the kernel accesses
-                    // in this grid.
-                    unsafe { launch.start(grid) }
-                }
-            }
-        )+
-
-        /// The signatures of all kernels.
-        #[cfg(test)]
-        pub(super) fn table() -> Vec<Signature> {
-            let mut table = Vec::new();
-            $(for name in [$(stringify!($name)),+] {
-                let parameters = vec![$((stringify!($parameter).to_string(), <$type as Parameter>::spelling())),+];
-                table.push(Signature {
-                    file: stringify!($file).to_string(), name: name.to_string(), parameters,
-                });
-            })+
-            table
-        }
-    };
+impl Scales {
+    /// Bytes of each.
+    fn bytes(kind: usize) -> usize {
+        [4, 2, 2, 1][kind.min(3)]
+    }
 }
 
 kernels! {
@@ -121,6 +77,66 @@ kernels! {
         chunk: u32,
         scale: f32,
     } over Grid::rows(rows)?, if (queries > 0 && first_key <= first_query && first_query + queries <= first_key + keys);
+
+    /// FP8 codes in rows of `input`, with one of `scales` for each `high` rows and `wide` columns.
+    codes::fp8 = Fp8 {
+        out: Out<f32>[count],
+        codes: In<u8>[count],
+        scales: In<u8>[count.div_ceil(input).div_ceil(high) * input.div_ceil(wide) * Scales::bytes(kind)],
+        count: u64,
+        input: u32,
+        high: u32,
+        wide: u32,
+        kind: u32,
+    } over Grid::each(count), if (input > 0 && high > 0 && wide > 0);
+
+    /// The two NVFP4 codes of each byte of `codes`, with a scale for every 8 bytes, which `number`
+    /// multiplies, or divides if `divides` is not 0.
+    codes::nvfp4 = Nvfp4 {
+        out: Out<f32>[2 * bytes],
+        codes: In<u8>[bytes],
+        scales: In<u8>[bytes.div_ceil(8)],
+        bytes: u64,
+        number: f32,
+        divides: u32,
+    } over Grid::each(bytes);
+
+    /// Integers in rows of `input` with a zero and a scale for each row and group, times `factor`.
+    codes::integers = Integers {
+        out: Out<f32>[count],
+        codes: In<u8>[count.div_ceil(input) * row_bytes],
+        scales: In<u8>[count.div_ceil(input) * groups * Scales::bytes(kind)],
+        zeros: Option<In<u8>>[count.div_ceil(input) * groups],
+        named: Option<In<Bits32>>[input],
+        count: u64,
+        input: u32,
+        bits: u32,
+        row_bytes: u32,
+        groups: u32,
+        columns: u32,
+        kind: u32,
+        factor: f32,
+    } over Grid::each(count),
+        if (input > 0 && bits > 0 && bits <= 8 && input * bits <= 8 * row_bytes && groups > 0 && columns > 0);
+
+    /// Four-bit codes of a table of 16 numbers, with one of `scales` for each `block` of them.
+    codes::four_bits = FourBits {
+        out: Out<f32>[count],
+        codes: In<u8>[count.div_ceil(2)],
+        table: In<f32>[16],
+        scales: In<f32>[count.div_ceil(block)],
+        count: u64,
+        block: u64,
+    } over Grid::each(count), if (block > 0);
+
+    /// Dequantises the two four-bit floats of each byte of `codes`, with a scale for every 16
+    /// bytes, to bf16.
+    codes::mxfp4 = Mxfp4 {
+        out: Out<bf16>[2 * bytes],
+        codes: In<u8>[bytes],
+        scales: In<u8>[bytes.div_ceil(16)],
+        bytes: u64,
+    } over Grid::each(bytes);
 
     /// The short convolution before a gated DeltaNet. `blocks` is sequences times heads times
     /// positions. `sources` has two columns: the first column of a head in `x`, and its first
@@ -328,15 +344,6 @@ kernels! {
         count: u64,
         first: Out<u64>[1],
     } over Grid::each(count);
-
-    /// Dequantises the two four-bit floats of each byte of `codes`, with a scale for every 16
-    /// bytes, to bf16.
-    elementwise::mxfp4 = Mxfp4 {
-        out: Out<bf16>[2 * bytes],
-        codes: In<u8>[bytes],
-        scales: In<u8>[bytes.div_ceil(16)],
-        bytes: u64,
-    } over Grid::each(bytes);
 
     /// The rows of `x` with the indices `rows`; `count` elements in rows of `hidden`.
     experts::gather = Gather {

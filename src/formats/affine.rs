@@ -7,7 +7,7 @@
 use safetensors::Dtype;
 
 use super::float;
-use super::format::Wrong;
+use super::format::{Kernel, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Piece};
 use crate::error::Result;
@@ -88,6 +88,12 @@ impl Integers {
             now.iter_mut().for_each(|value| *value = (*value - zero) * scale);
             (from, to) = (from + count, rest);
         }
+    }
+
+    /// The kernel that makes numbers of the same pieces, times `factor`, on a GPU.
+    pub(super) fn kernel(&self, factor: f32) -> Kernel {
+        let Integers { bits, row_bytes, groups, columns, scale: scales, .. } = *self;
+        Kernel::Integers { bits, row_bytes, groups, columns, scales, factor }
     }
 
     /// The codes of a row from column `from` on.

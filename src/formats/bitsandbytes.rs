@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::affine;
 use super::float;
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Decoded, Format, Kernel, Rows, Wrong, decode_rows};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
@@ -231,5 +231,14 @@ impl Rows for FourBits {
             }
             (at, to) = (at + count, rest);
         }
+    }
+
+    fn for_gpu(&self, mut kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>) {
+        let sizes = Sizes::of(&kept[STATE_AT]);
+        let blocks = (self.sizes[0] * self.sizes[1]).div_ceil(sizes.block);
+        // Scales that are quantised themselves are small beside the codes.
+        let scales = (0..blocks).flat_map(|block| self.scale(&kept, &sizes, block).to_le_bytes()).collect();
+        let mut piece = |at: usize| std::mem::take(&mut kept[at]);
+        (Kernel::FourBits { block: sizes.block }, vec![piece(CODES_AT), scales, piece(TABLE_AT)])
     }
 }

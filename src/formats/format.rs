@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use half::bf16;
+use safetensors::Dtype;
 
 use super::look::Look;
 use super::piece::{Announced, Piece};
@@ -42,7 +43,8 @@ pub trait Coding: Debug + Send + Sync {
         false
     }
 
-    /// What unpacks it on a GPU; without one it is unpacked here, and goes there as numbers.
+    /// The kernel that makes numbers of the pieces on a GPU as they are stored, where nothing is to
+    /// be done before; else what `Rows::for_gpu` says.
     fn kernel(&self) -> Option<Kernel> {
         None
     }
@@ -74,6 +76,9 @@ pub trait Rows: Sync {
     /// The numbers of row `row` of what is kept, from column `from` on, as many as `to` has room
     /// for: those of `Coding::decode`.
     fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
+
+    /// What goes to a GPU of what is kept, and the kernel that makes the same numbers of it there.
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>);
 }
 
 /// `Coding::decode` for a coding with rows of `input` columns.
@@ -113,8 +118,21 @@ impl Wrong {
     }
 }
 
-/// Kernels that unpack.
-#[derive(Clone, Copy)]
+/// Kernels that make numbers of pieces, which are bytes if nothing else is said. The codes are the
+/// first piece, the scales the second.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kernel {
+    /// Codes E2M1, two in a byte, with a power of two for each 32.
     Mxfp4,
+    /// Codes E4M3, with a scale of a type for each block of rows and columns.
+    Fp8 { scales: Dtype, block: [usize; 2] },
+    /// Codes E2M1, two in a byte, with a scale E4M3 for each 16, which `number` multiplies or
+    /// divides.
+    Nvfp4 { number: f32, divides: bool },
+    /// Integers as `affine::Integers` has them: codes, scales, zeros and, in 32 bits, groups of
+    /// columns; the last two may be empty. What they stand for is multiplied by `factor`.
+    Integers { bits: usize, row_bytes: usize, groups: usize, columns: usize, scales: Dtype, factor: f32 },
+    /// Codes of four bits, the high half of a byte first, with a scale for each `block` of them
+    /// and, as third piece, a table of their values; scales and table are f32.
+    FourBits { block: usize },
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::float::{self, E4M3, SCALES, is_exponent, is_scale};
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Decoded, Format, Kernel, Rows, Wrong, decode_rows};
 use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
 use crate::error::{Error, Result};
@@ -216,5 +216,9 @@ impl Rows for Fp8 {
             now.iter_mut().zip(here).for_each(|(value, code)| *value = E4M3[*code as usize] * scale);
             (from, to, codes) = (from + count, rest, behind);
         }
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>) {
+        (Kernel::Fp8 { scales: self.pieces[1].dtype, block: self.block }, kept)
     }
 }

@@ -13,7 +13,7 @@ use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
 use super::float;
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Decoded, Format, Kernel, Rows, Wrong, decode_rows};
 use super::look::{Header, Look};
 use super::piece::{Announced, Piece};
 use super::settings::BITS;
@@ -182,5 +182,9 @@ impl Rows for Gptq {
 
     fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         self.integers.decode(kept, row, from, to);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>) {
+        (self.integers.kernel(1.0), kept)
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD};
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Decoded, Format, Kernel, Rows, Wrong, decode_rows};
 use super::look::Look;
 use super::packed_int;
 use super::piece::{Announced, Piece};
@@ -164,6 +164,10 @@ impl Rows for Int8 {
     fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         self.integers.decode(kept, row, from, to);
     }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>) {
+        (self.integers.kernel(1.0), kept)
+    }
 }
 
 impl Coding for Int8OfRows {
@@ -198,6 +202,10 @@ impl Rows for Int8OfRows {
     fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         self.integers.decode(kept, row, from, to);
         to.iter_mut().for_each(|value| *value *= SCALE_OF_SCB);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>) {
+        (self.integers.kernel(SCALE_OF_SCB), kept)
     }
 }
 

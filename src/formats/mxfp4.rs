@@ -153,6 +153,10 @@ impl Rows for Mxfp4 {
         let scales = &kept[1][row * self.input / BLOCK..];
         float::nibbles(&kept[0][row * self.input / 2..], BLOCK, |group| e8m0(scales[group]), from, to);
     }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>) {
+        (Kernel::Mxfp4, kept)
+    }
 }
 
 /// Scales at which every value but 0 is a normal bf16.

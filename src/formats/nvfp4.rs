@@ -9,7 +9,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::float;
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Decoded, Format, Kernel, Rows, Wrong, decode_rows};
 use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
 use crate::error::Result;
@@ -130,5 +130,11 @@ impl Rows for Nvfp4 {
         let scales = &kept[1][row * self.input / GROUP..];
         let scale = |group: usize| self.global.on(float::scale(Dtype::F8_E4M3, scales, group), number);
         float::nibbles(&kept[0][row * self.input / 2..], GROUP, scale, from, to);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>) {
+        let number = float::scale(self.pieces[2].dtype, &kept[2], 0);
+        let kernel = Kernel::Nvfp4 { number, divides: matches!(self.global, Global::Divides) };
+        (kernel, kept.into_iter().take(2).collect())
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
-use super::format::{Coding, Decoded, Format, Rows, Wrong, decode_rows};
+use super::format::{Coding, Decoded, Format, Kernel, Rows, Wrong, decode_rows};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
 use super::settings::BITS;
@@ -209,5 +209,9 @@ impl Rows for PackedInt {
 
     fn decode(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         self.integers.decode(kept, row, from, to);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> (Kernel, Vec<Vec<u8>>) {
+        (self.integers.kernel(1.0), kept)
     }
 }

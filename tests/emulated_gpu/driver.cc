@@ -21,6 +21,7 @@
 #include "device.h"
 
 #include "../../src/cuda/kernels/attention.cu"
+#include "../../src/cuda/kernels/codes.cu"
 #include "../../src/cuda/kernels/delta.cu"
 #include "../../src/cuda/kernels/elementwise.cu"
 #include "../../src/cuda/kernels/experts.cu"
@@ -153,6 +154,11 @@ std::map<std::string, Kernel> kernels = {
     {"addresses", plain(addresses)},
     {"shape_scores", plain(shape_scores)},
     {"softmax", in_turns(softmax)},
+    {"fp8", plain(fp8)},
+    {"nvfp4", plain(nvfp4)},
+    {"integers", plain(integers)},
+    {"four_bits", plain(four_bits)},
+    {"mxfp4", plain(mxfp4)},
     {"short_conv", in_turns(short_conv)},
     {"delta_rule", in_turns(delta_rule)},
     {"delta_rule_64", in_turns(delta_rule_64)},
@@ -177,7 +183,6 @@ std::map<std::string, Kernel> kernels = {
     {"widen_f16", plain(widen_f16)},
     {"finite_16", plain(finite_16)},
     {"finite_32", plain(finite_32)},
-    {"mxfp4", plain(mxfp4)},
     {"gather", plain(gather)},
     {"gather_bf16", plain(gather_bf16)},
     {"scatter", plain(scatter)},

@@ -165,16 +165,7 @@ extern "C" __global__ void widen_bf16(float* out, const bf16* x, u64 count) {
 /// f16 to f32.
 extern "C" __global__ void widen_f16(float* out, const unsigned short* x, u64 count) {
     EACH(i, count) {
-        u32 sign = (u32)(x[i] & 0x8000) << 16, exponent = x[i] >> 10 & 31, mantissa = x[i] & 0x3ff;
-        if (exponent == 31) {
-            out[i] = from_bits(sign | 0x7f800000 | mantissa << 13);
-        } else if (exponent == 0) {
-            // Subnormal numbers are multiples of 2^-24, and exact in f32.
-            float magnitude = mantissa * 5.9604644775390625e-8f;
-            out[i] = sign ? -magnitude : magnitude;
-        } else {
-            out[i] = from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
-        }
+        out[i] = widen_half(x[i]);
     }
 }
 
@@ -192,24 +183,6 @@ extern "C" __global__ void finite_32(const u32* words, u64 count, u64* first) {
     EACH(i, count) {
         if ((words[i] & 0x7f800000) == 0x7f800000) {
             atomicMin(first, i);
-        }
-    }
-}
-
-/// Dequantises MXFP4, blocks of 32 four-bit floats with one scale each, to bf16. One thread per
-/// byte of codes.
-extern "C" __global__ void mxfp4(bf16* out, const u8* codes, const u8* scales, u64 bytes) {
-    const float values[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-    EACH(i, bytes) {
-        u32 scale = scales[i / 16];
-        // The factor is 2^(scale - 127). Where that exceeds f32 it is half of that, and `last` is
-        // 2.
-        float factor = from_bits(scale == 0 ? 0x00400000 : scale == 255 ? 254u << 23 : scale << 23);
-        float last = scale == 255 ? 2.0f : 1.0f;
-        for (u32 half = 0; half < 2; half++) {
-            u32 code = codes[i] >> (4 * half) & 15;
-            float magnitude = values[code & 7] * factor * last;
-            out[2 * i + half] = narrow(code & 8 ? -magnitude : magnitude);
         }
     }
 }

@@ -7,7 +7,7 @@ use candle_core::DType;
 use half::bf16;
 use safetensors::Dtype;
 
-use super::{Loader, on_gpus, resident_dtype, stays_in_codes};
+use super::{Loader, on_gpus, resident_dtype, stays_in_codes, unpack};
 use crate::error::{Error, Kind, Result};
 use crate::formats::{Coding, Decoded, Wrong};
 use crate::spec::inventory::Part;
@@ -31,14 +31,29 @@ impl Loader<'_> {
         let ranges = ranges.collect::<Result<Vec<_>>>()?;
         let stays = to.is_none() && matches!(self.devices, [Device::Cpu]) && stays_in_codes(part);
         let to = to.unwrap_or(resident_dtype(part, Dtype::F32));
-        if let (Some(gpus), Some(kernel), true) = (gpus(self.devices), coding.kernel(), to == DType::BF16) {
-            return Ok(on_gpus(self.unpacked_on_gpus(&gpus, kernel, &ranges, &shape)?));
-        }
         let bytes = |(entry, range): &(&Entry, Range<u64>)| {
             self.stored::<u8>(entry, range.start, (range.end - range.start) as usize)
         };
-        let pieces = ranges.iter().map(bytes).collect::<Result<Vec<_>>>()?;
+        let read = || ranges.iter().map(bytes).collect::<Result<Vec<_>>>();
         let wrong = |wrong: Wrong| self.wrong(ranges[wrong.piece].0, &wrong);
+        if let Some(gpus) = gpus(self.devices) {
+            let there = match (coding.kernel(), coding.rows()) {
+                (Some(kernel), _) => Some((kernel, self.pieces_on_gpus(&gpus, &ranges)?)),
+                (None, Some(by)) => {
+                    let (kernel, pieces) = by.for_gpu(by.kept(read()?, window.len()).map_err(wrong)?);
+                    Some((kernel, unpack::copied_to_gpus(&gpus, kernel, &pieces)?))
+                }
+                (None, None) => None,
+            };
+            let own = rows.start - window.start..rows.end - window.start;
+            let wanted = unpack::Wanted { rows: window.len(), own, shape: &shape, to };
+            let unpacked = there.map(|(kernel, pieces)| unpack::unpacked(kernel, &pieces, &wanted)).transpose()?;
+            // Codes that stand for nothing are told in words below.
+            if let Some(Some(arrays)) = unpacked {
+                return Ok(on_gpus(arrays));
+            }
+        }
+        let pieces = read()?;
         if let (true, Some(by), [out, input]) = (stays, coding.rows(), &shape[..]) {
             let kept = by.kept(pieces, window.len()).map_err(wrong)?;
             let codes = InCodes::new(coding.clone(), kept, rows.start - window.start, [*out, *input]);
