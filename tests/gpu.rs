@@ -16,18 +16,24 @@ use crate::streaming::Shape;
 
 /// Runs this program's own tests with `tests` in their names, on `device` of a machine with three
 /// emulated GPUs.
-fn again(device: &str, tests: &[&str]) -> Output {
+fn again(device: &str, tests: &[&str], environment: &[(&str, &Path)]) -> Output {
     let folder = tempfile::tempdir().unwrap();
     emulate(folder.path());
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(tests).args(["--exact", "--nocapture", "--test-threads", "1"]);
     command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_GPUS", "3").env("OUTLIER_TEST_DEVICE", device);
+    command.envs(environment.iter().copied());
     command.output().unwrap()
 }
 
 #[track_caller]
 pub fn pass(device: &str, tests: &[&str]) {
-    let output = again(device, tests);
+    pass_with(device, tests, &[]);
+}
+
+#[track_caller]
+pub fn pass_with(device: &str, tests: &[&str], environment: &[(&str, &Path)]) {
+    let output = again(device, tests, environment);
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{out}\n{err}");
     assert!(out.contains(&format!("{} passed", tests.len())), "{out}");
@@ -43,6 +49,17 @@ fn quantised_models_agree_with_transformers_on_one_gpu_and_on_several() {
     for device in ["cuda:0", "cuda:2,0"] {
         pass(device, &["quantised::quantised_models_agree_with_transformers_on_the_decoded_weights"]);
     }
+}
+
+#[test]
+fn codes_that_stand_for_nothing_are_refused_in_the_same_words() {
+    let refused = [
+        "quantised::codes_and_scales_that_are_no_numbers_are_refused_by_name",
+        "quantised_integers::numbers_that_are_none_are_refused_by_name",
+        "quantised_integers::groups_that_do_not_exist_are_refused",
+        "quantised_integers::a_shape_that_is_not_the_weight_s_is_refused",
+    ];
+    pass("cuda:0", &refused);
 }
 
 #[test]

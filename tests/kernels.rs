@@ -73,7 +73,7 @@ fn ptx_that_the_compiler_would_not_make_is_found_by_compiling() {
     }
     let compiler = repository().join(found.stdout.trim().trim_end_matches("/bin"));
     let project = copy();
-    let kernel = project.text("src/cuda/kernels/norm.cu").replace("1.0f + weight[i]", "2.0f + weight[i]");
+    let kernel = project.text("src/cuda/kernels/norm.cu").replace("1.0f + weight[own + i]", "2.0f + weight[own + i]");
     let check = || ptx(&project.path(""), "check", Some(&compiler));
     project.file("src/cuda/kernels/norm.cu", kernel);
     assert!(check().ends(1).stderr.contains("changed, one without the others"));

@@ -68,13 +68,13 @@ fn what_does_not_fit_is_not_started() {
     drop(clone);
 
     // Attention of two queries to two keys, of two heads that share one of keys.
-    let sizes = HeadSizes { heads: 2, group: 2, head_dim: 2 };
+    let sizes = HeadSizes { heads: 2, group: 2, head_dim: 2, value_dim: 3 };
     let matrix = |rows: usize, width: usize| Array::zeros(&gpu, &[rows, width], Element::F32).unwrap();
     let operands = |keys: usize, room: usize| Operands {
         q: matrix(2, 4),
-        out: matrix(2, 4),
+        out: matrix(2, 6),
         k: matrix(keys, 2),
-        v: matrix(2, 2),
+        v: matrix(2, 3),
         scores: matrix(1, room),
     };
     let mut heads = Heads::new(&gpu, sizes).unwrap();

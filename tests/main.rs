@@ -27,9 +27,11 @@ mod pages;
 mod source_tree;
 mod tidy;
 
-/// The engine on emulated GPUs, here and on other machines; the kernels and their committed PTX; and
-/// launches that are refused.
+/// The engine on emulated GPUs, here and on other machines; each operation against that of the CPU; the
+/// kernels and their committed PTX; and launches that are refused.
 mod gpu;
+mod gpu_at_work;
+mod gpu_operations;
 mod kernels;
 mod launches;
 /// Numbers against Hugging Face transformers, on small fixtures of every architecture and a trained

@@ -22,7 +22,7 @@ use crate::checkpoint::{self, Array, Arrays};
 use crate::oracle::{self, load_args, run_with};
 use crate::project::Project;
 
-fn fixtures() -> PathBuf {
+pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures_quantised")
 }
 
@@ -38,7 +38,7 @@ pub fn opened(folder: &Path) -> Result<OpenModel> {
 }
 
 /// Every weight of the model, each part of a stack or of rows separately.
-fn parts(model: &OpenModel) -> Vec<Part> {
+pub fn parts(model: &OpenModel) -> Vec<Part> {
     let spec = &model.spec;
     let alone = |weight: &TensorSpec| Part { weight: weight.clone(), role: Role::ToResidual };
     let mut parts = vec![alone(&spec.embedding), alone(&spec.head)];
@@ -209,6 +209,8 @@ fn codes_and_scales_that_are_no_numbers_are_refused_by_name() {
     refused(&damaged("fp8_tensor_modelopt_llama", at(&scale, nan), as_it_is), &[&scale, "NaN"]);
     let nan = |array: &mut Array| array.data[3] = 0xff;
     refused(&damaged("mxfp8_ct_llama", at(&scale, nan), as_it_is), &[&scale, "index 3 is NaN"]);
+    let scale = "model.layers.0.mlp.experts.0.down_proj.weight_scale";
+    refused(&damaged("mxfp4_ct_qwen3_moe", at(scale, nan), as_it_is), &[scale, "index 3 is NaN"]);
     let global = "model.layers.0.mlp.experts.0.down_proj.weight_global_scale";
     let zero = |array: &mut Array| array.data.fill(0);
     refused(&damaged("nvfp4_ct_qwen3_moe", at(global, zero), as_it_is), &[global, "is 0"]);

@@ -13,16 +13,27 @@ use crate::error::{Result, fault};
 pub struct HeadSizes {
     pub heads: usize,
     pub group: usize,
+    /// Size of a head of queries and of keys.
     pub head_dim: usize,
+    /// Size of a head of values and of outputs.
+    pub value_dim: usize,
+}
+
+impl HeadSizes {
+    fn kv_heads(&self) -> usize {
+        self.heads / self.group
+    }
 }
 
 /// The operands of attention for one batch of queries, all f32 on one GPU.
 pub struct Operands {
-    /// Queries and outputs, both [queries, heads * head_dim].
+    /// [queries, heads * head_dim]
     pub q: Array,
+    /// [queries, heads * value_dim]
     pub out: Array,
-    /// Keys and values, both [keys, heads / group * head_dim].
+    /// [keys, heads / group * head_dim]
     pub k: Array,
+    /// [keys, heads / group * value_dim]
     pub v: Array,
     /// Scratch memory for the scores, [heads, queries, keys].
     pub scores: Array,
@@ -58,16 +69,21 @@ impl Heads {
     /// # Errors
     /// `internal` if the operands do not fit each other.
     pub fn bind(&mut self, operands: Operands) -> Result<HeadBatch<'_>> {
-        let HeadSizes { heads, group, head_dim } = self.sizes;
+        let HeadSizes { heads, group, head_dim, value_dim } = self.sizes;
+        let kv_heads = self.sizes.kv_heads();
         let Operands { q, out, k, v, scores } = &operands;
         let (queries, keys) = (q.dims2().0, k.dims2().0);
-        let (width, shared) = (heads * head_dim, heads / group * head_dim);
-        let fits = [(q, queries * width), (out, queries * width), (k, keys * shared), (v, keys * shared)];
+        let fits = [
+            (q, queries * heads * head_dim),
+            (out, queries * heads * value_dim),
+            (k, keys * kv_heads * head_dim),
+            (v, keys * kv_heads * value_dim),
+        ];
         if fits.iter().any(|(array, count)| array.len() != *count) || scores.len() < heads * queries * keys {
             fault!("attention of {q:?} to {k:?} and {v:?}, to {out:?}, with room for {scores:?}");
         }
-        Addresses { lists: &self.lists, q, k, v, scores, out, heads, group, head_dim, per_head: queries * keys }
-            .launch()?;
+        let (lists, per_head) = (&self.lists, queries * keys);
+        Addresses { lists, q, k, v, scores, out, heads, group, head_dim, value_dim, per_head }.launch()?;
         Ok(HeadBatch { heads: self, operands, queries, keys })
     }
 }
@@ -75,30 +91,23 @@ impl Heads {
 impl HeadBatch<'_> {
     /// scores = q · kᵀ for each head.
     pub fn scores(&self, precision: Precision) -> Result<()> {
-        let HeadSizes { head_dim, .. } = self.heads.sizes;
-        let (scores, q, k) = (self.list(3, self.keys)?, self.list(0, self.width())?, self.list(1, self.shared())?);
+        let sizes @ HeadSizes { heads, head_dim, .. } = self.heads.sizes;
+        let (q, k) = (self.list(0, heads * head_dim)?, self.list(1, sizes.kv_heads() * head_dim)?);
+        let scores = self.list(3, self.keys)?;
         let sizes = [self.queries, head_dim, self.keys];
         // SAFETY: `bind` put the addresses of these heads on the stream, and the operands have all
         // their rows at these distances.
-        unsafe { gemm_batched(&self.operands.q, [scores, q, k], sizes, self.heads.sizes.heads, false, precision) }
+        unsafe { gemm_batched(&self.operands.q, [scores, q, k], sizes, heads, false, precision) }
     }
 
     /// out = scores · v for each head.
     pub fn outputs(&self, precision: Precision) -> Result<()> {
-        let HeadSizes { head_dim, .. } = self.heads.sizes;
-        let (out, scores, v) = (self.list(4, self.width())?, self.list(3, self.keys)?, self.list(2, self.shared())?);
-        let sizes = [self.queries, self.keys, head_dim];
+        let sizes @ HeadSizes { heads, value_dim, .. } = self.heads.sizes;
+        let (out, v) = (self.list(4, heads * value_dim)?, self.list(2, sizes.kv_heads() * value_dim)?);
+        let scores = self.list(3, self.keys)?;
+        let sizes = [self.queries, self.keys, value_dim];
         // SAFETY: as for `scores`.
-        unsafe { gemm_batched(&self.operands.q, [out, scores, v], sizes, self.heads.sizes.heads, true, precision) }
-    }
-
-    /// Numbers in a row of queries. `shared` is the same for a row of keys.
-    fn width(&self) -> usize {
-        self.heads.sizes.heads * self.heads.sizes.head_dim
-    }
-
-    fn shared(&self) -> usize {
-        self.width() / self.heads.sizes.group
+        unsafe { gemm_batched(&self.operands.q, [out, scores, v], sizes, heads, true, precision) }
     }
 
     /// List `i` of addresses, for matrices whose rows are `stride` elements apart.

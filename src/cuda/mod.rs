@@ -6,6 +6,7 @@ mod array;
 mod blas;
 mod context;
 mod cublas;
+mod declare;
 mod driver;
 mod driver_context;
 mod heads;

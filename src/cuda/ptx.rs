@@ -14,8 +14,16 @@ macro_rules! file {
 }
 
 /// Name and PTX of every file of kernels.
-pub(super) const FILES: [(&str, &CStr); 6] =
-    [file!("attention"), file!("delta"), file!("elementwise"), file!("experts"), file!("norm"), file!("tap")];
+pub(super) const FILES: [(&str, &CStr); 8] = [
+    file!("attention"),
+    file!("codes"),
+    file!("delta"),
+    file!("elementwise"),
+    file!("experts"),
+    file!("mamba"),
+    file!("norm"),
+    file!("tap"),
+];
 
 /// Names of the kernels in a PTX file.
 pub(super) fn kernels(file: &'static CStr) -> impl Iterator<Item = &'static str> {

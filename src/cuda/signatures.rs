@@ -1,7 +1,8 @@
 //! Tests that the table of kernels agrees with their source and with the PTX in the program.
 
+use super::declare::Signature;
 use super::ptx;
-use super::table::{Signature, table};
+use super::table::table;
 
 const KERNEL: &str = "extern \"C\" __global__ void ";
 

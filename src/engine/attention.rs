@@ -168,9 +168,12 @@ fn concat_head_norms(norms: &[Norm<Tensor>]) -> Result<Norm<Tensor>> {
     let of = |weight: &dyn Fn(&Norm<Tensor>) -> Option<Tensor>| -> Result<Option<Tensor>> {
         let weights: Option<Vec<Tensor>> = norms.iter().map(weight).collect();
         let Some(weights) = weights else { return Ok(None) };
-        let values = weights.iter().map(Tensor::values).collect::<Result<Vec<_>>>()?.concat();
-        let count = values.len();
-        Tensor::from_vec(values, count, &device).map(Some)
+        let size = weights[0].dims().iter().product::<usize>();
+        let all = Tensor::zeros(weights.len() * size, &device)?;
+        for (i, weight) in weights.iter().enumerate() {
+            all.set_rows(weight, i * size)?;
+        }
+        Ok(Some(all))
     };
     let Some(weight) = of(&|norm| Some(norm.weight.clone()))? else { fault!("norms without weights") };
     Ok(Norm { weight, bias: of(&|norm| norm.bias.clone())?, ..first.clone() })

@@ -10,7 +10,7 @@ use std::ops::Range;
 use safetensors::Dtype;
 
 use super::float;
-use super::format::{Kept, Wrong};
+use super::format::{Kept, Kernel, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Piece};
 use super::widen::{self, First};
@@ -108,6 +108,12 @@ impl Integers {
             let (zero, scale) = own(u32::from_le_bytes(*group) as usize);
             *value = (*value - zero) * scale;
         }
+    }
+
+    /// The kernel that decodes the same parts on a GPU, times `factor`.
+    pub(super) fn kernel(&self, factor: f32) -> Kernel {
+        let Integers { bits, row_bytes, groups, columns, scale: scales, .. } = *self;
+        Kernel::Integers { bits, row_bytes, groups, columns, scales, factor }
     }
 
     /// Decodes codes of a row from column `from` on: less the zero, times the scale of their group.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD};
-use super::format::{Coding, Format, Kept, Wrong};
+use super::format::{Coding, Format, Kept, Kernel, Wrong};
 use super::look::Look;
 use super::piece::{Announced, Piece};
 use crate::error::Result;
@@ -103,6 +103,10 @@ impl Coding for Awq {
 
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         self.integers.numbers(kept, row, from, to);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        Some((self.integers.kernel(1.0), kept))
     }
 }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::affine;
 use super::float;
-use super::format::{Coding, Format, Kept, Wrong};
+use super::format::{Coding, Format, Kept, Kernel, Wrong};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
 use super::widen::{self, Entries, First};
@@ -217,5 +217,14 @@ impl Coding for FourBits {
         let table: [f32; CODES] = std::array::from_fn(|code| float::scale(Dtype::F32, &kept[TABLE_AT], code));
         let values = |block: usize| Entries(&table, self.scale(kept, &sizes, block));
         widen::nibbles(&kept[CODES_AT], First::High, sizes.block, values, row * self.sizes[1] + from, to);
+    }
+
+    fn for_gpu(&self, mut kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        let sizes = Sizes::of(&kept[STATE_AT]);
+        let blocks = (self.sizes[0] * self.sizes[1]).div_ceil(sizes.block);
+        // Scales that are quantised themselves are small beside the codes.
+        let scales = (0..blocks).flat_map(|block| self.scale(&kept, &sizes, block).to_le_bytes()).collect();
+        let mut piece = |at: usize| std::mem::take(&mut kept[at]);
+        Some((Kernel::FourBits { block: sizes.block }, vec![piece(CODES_AT), scales, piece(TABLE_AT)]))
     }
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use half::bf16;
+use safetensors::Dtype;
 
 use super::look::Look;
 use super::piece::{Announced, Piece};
@@ -47,8 +48,7 @@ pub trait Coding: Debug + Send + Sync {
         false
     }
 
-    /// The kernel that unpacks the weight on a GPU. Without one the CPU unpacks it, and the GPU
-    /// receives numbers.
+    /// The kernel that decodes the stored pieces on a GPU as they are. Without one, `for_gpu` decides.
     fn kernel(&self) -> Option<Kernel> {
         None
     }
@@ -69,6 +69,10 @@ pub trait Coding: Debug + Send + Sync {
 
     /// Decodes row `row` of what `keep` returned, from column `from` on, until `to` is full.
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]);
+
+    /// The kernel that decodes what `keep` returned on a GPU, and the pieces that it needs. Without
+    /// one the CPU decodes, and the GPU receives numbers.
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)>;
 
     /// Decodes `rows` rows of one matrix, [rows, in], from pieces as for `keep`.
     ///
@@ -116,8 +120,21 @@ impl Wrong {
     }
 }
 
-/// Kernels that unpack weights on a GPU.
-#[derive(Clone, Copy)]
+/// Kernels that decode pieces on a GPU. Pieces are bytes unless something else is said. The codes
+/// are the first piece, and the scales the second.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kernel {
+    /// Codes E2M1, two in a byte, with a power of two for each 32.
     Mxfp4,
+    /// Codes E4M3, with a scale of a type for each block of rows and columns.
+    Fp8 { scales: Dtype, block: [usize; 2] },
+    /// Codes E2M1, two in a byte, with a scale E4M3 for each 16, which `number` multiplies or
+    /// divides.
+    Nvfp4 { number: f32, divides: bool },
+    /// Integers as `affine::Integers` has them: codes, scales, zeros and, in 32 bits, groups of
+    /// columns; the last two may be empty. What they stand for is multiplied by `factor`.
+    Integers { bits: usize, row_bytes: usize, groups: usize, columns: usize, scales: Dtype, factor: f32 },
+    /// Codes of four bits, the high half of a byte first, with a scale for each `block` of them
+    /// and, as third piece, a table of their values; scales and table are f32.
+    FourBits { block: usize },
 }

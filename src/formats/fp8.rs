@@ -14,7 +14,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::float::{self, SCALES, is_exponent, is_scale};
-use super::format::{Coding, Format, Kept, Wrong};
+use super::format::{Coding, Format, Kept, Kernel, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
 use super::widen;
@@ -212,5 +212,9 @@ impl Coding for Fp8 {
         let scales = row / high * self.input.div_ceil(wide);
         let scale = |block: usize| float::scale(dtype, &kept[1], scales + block);
         widen::e4m3(&kept[0][row * self.input + from..], wide, scale, from, to);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        Some((Kernel::Fp8 { scales: self.pieces[1].dtype, block: self.block }, kept))
     }
 }

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::float::{E2M1, e8m0};
-use super::format::{Coding, Format, Kept, Wrong};
+use super::format::{Coding, Format, Kept, Kernel, Wrong};
 use super::look::Look;
 #[cfg(test)]
 use super::piece::Along;
@@ -159,6 +159,10 @@ impl Coding for Ggml {
             }
         }
         Ok(Kept { parts: pieces, above: own.start })
+    }
+
+    fn for_gpu(&self, _: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        None
     }
 
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {

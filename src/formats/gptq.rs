@@ -15,7 +15,7 @@ use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
 use super::float;
-use super::format::{Coding, Format, Kept, Wrong};
+use super::format::{Coding, Format, Kept, Kernel, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Announced, Piece};
 use super::settings::BITS;
@@ -183,5 +183,9 @@ impl Coding for Gptq {
 
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         self.integers.numbers(kept, row, from, to);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        Some((self.integers.kernel(1.0), kept))
     }
 }

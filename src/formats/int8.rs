@@ -13,7 +13,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::affine::{self, FLOATS, Integers, WORD};
-use super::format::{Coding, Format, Kept, Wrong};
+use super::format::{Coding, Format, Kept, Kernel, Wrong};
 use super::look::Look;
 use super::packed_int;
 use super::piece::{Along, Announced, Piece};
@@ -164,6 +164,10 @@ impl Coding for Int8 {
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         self.integers.numbers(kept, row, from, to);
     }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        Some((self.integers.kernel(1.0), kept))
+    }
 }
 
 impl Coding for Int8OfRows {
@@ -197,6 +201,10 @@ impl Coding for Int8OfRows {
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         self.integers.numbers(kept, row, from, to);
         to.iter_mut().for_each(|value| *value *= SCALE_OF_SCB);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        Some((self.integers.kernel(SCALE_OF_SCB), kept))
     }
 }
 

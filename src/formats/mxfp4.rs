@@ -156,6 +156,10 @@ impl Coding for Mxfp4 {
         let codes = &kept[0][row * self.input / 2..];
         widen::nibbles(codes, First::Low, BLOCK, |group| Floats(e8m0(scales[group])), from, to);
     }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        Some((Kernel::Mxfp4, kept))
+    }
 }
 
 /// Scales for which every value except 0 is a normal bf16.

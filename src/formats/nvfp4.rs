@@ -10,7 +10,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::float;
-use super::format::{Coding, Format, Kept, Wrong};
+use super::format::{Coding, Format, Kept, Kernel, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Announced, Piece};
 use super::widen::{self, First, Floats};
@@ -127,5 +127,11 @@ impl Coding for Nvfp4 {
         let scale = |group: usize| self.global.on(float::scale(Dtype::F8_E4M3, scales, group), number);
         let codes = &kept[0][row * self.input / 2..];
         widen::nibbles(codes, First::Low, GROUP, |group| Floats(scale(group)), from, to);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        let number = float::scale(self.pieces[2].dtype, &kept[2], 0);
+        let kernel = Kernel::Nvfp4 { number, divides: matches!(self.global, Global::Divides) };
+        Some((kernel, kept.into_iter().take(2).collect()))
     }
 }

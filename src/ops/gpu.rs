@@ -1,7 +1,6 @@
 //! GPU implementations of the operations of `ops`. They put work on the compute stream and do not
 //! wait for it.
 
-use super::cpu;
 use super::operands::{
     Attend, CausalConv, DeltaNet, FeedForward, Projection, Scan, ShortConv, queries_per_chunk, score_count,
 };
@@ -10,42 +9,18 @@ use crate::error::{Error, Result, fault};
 use crate::tensor::Tensor;
 use crate::vocabulary::{Activation, NormKind, Order, Pairs, Span};
 
-/// Computes an operation without a kernel on the CPU: downloads `x`, applies `f`, and uploads the
-/// result as an array of shape `dims`.
-fn via_cpu(x: &Array, dims: &[usize], f: impl FnOnce(Vec<f32>) -> Result<Vec<f32>>) -> Result<Array> {
-    let values = f(downloaded(x)?)?;
-    Array::uploaded(x.context(), bytemuck::cast_slice(&values), dims, Element::F32)
-}
-
-fn downloaded(x: &Array) -> Result<Vec<f32>> {
-    let mut values = vec![0f32; x.len()];
-    x.download(bytemuck::cast_slice_mut(&mut values))?;
-    Ok(values)
-}
-
-/// As `via_cpu`, in place.
-fn in_place_via_cpu(x: &Array, f: impl FnOnce(&mut [f32])) -> Result<()> {
-    let (rows, size) = x.dims2();
-    let changed = via_cpu(x, &[rows, size], |mut values| {
-        f(&mut values);
-        Ok(values)
-    })?;
-    x.reshaped(&[rows, size])?.set_rows(&changed, 0)
-}
-
 pub(super) fn norm(kind: NormKind, eps: f64, x: &Array, weight: &Array, bias: Option<&Array>) -> Result<Array> {
     let (rows, size) = x.dims2();
-    if weight.len() != size || kind == NormKind::LayerZeroCentred || kind == NormKind::Layer && bias.is_none() {
-        let (weight, bias) = (downloaded(weight)?, bias.map(downloaded).transpose()?);
-        return via_cpu(x, x.dims(), |x| Ok(cpu::norm(kind, eps, &x, size, &weight, bias.as_deref())));
-    }
     let out = x.uninit_like()?;
+    // The bits are those of `norm.cu`.
     let (kind, bias) = match kind {
         NormKind::Rms | NormKind::RmsRoundedOnce => (0, None),
-        NormKind::RmsZeroCentred => (1, None),
-        NormKind::Layer | NormKind::LayerZeroCentred => (2, bias),
+        NormKind::Layer => (1, bias),
+        NormKind::RmsZeroCentred => (2, None),
+        NormKind::LayerZeroCentred => (3, bias),
     };
-    table::RowNorm { rows, out: &out, x, weight, bias, size, eps: eps as f32, kind }.launch()?;
+    let weights = weight.len() / size.max(1);
+    table::RowNorm { rows, out: &out, x, weight, bias, size, weights, eps: eps as f32, kind }.launch()?;
     Ok(out)
 }
 
@@ -152,18 +127,19 @@ pub(super) fn add_expert(
 /// batched product serves all heads, and reads only keys that some query of the chunk attends to.
 pub(super) fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: Attend) -> Result<Array> {
     let Attend { positions, heads, kv_heads, head_dim, value_dim, span, scale, softcap, alibi, rounded } = op;
-    let window = match span {
-        Span::All => None,
-        Span::Window(width) => Some(width),
-        Span::Chunk(_) => return attend_via_cpu(q, k, v, sinks, &op),
+    let (window, chunk_size) = match span {
+        Span::All => (0, 0),
+        Span::Window(width) => (width, 0),
+        Span::Chunk(size) => (0, size),
     };
-    if value_dim != head_dim || softcap.is_some() || alibi.is_some() {
-        return attend_via_cpu(q, k, v, sinks, &op);
-    }
     let context = q.context();
-    let out = q.uninit_like()?;
     let precision = if rounded { Precision::Tf32 } else { Precision::F32 };
-    let sequences = q.len() / (positions * heads * head_dim);
+    let rows = q.len() / (heads * head_dim);
+    let sequences = rows / positions;
+    let out = Array::new(context, &[rows, heads * value_dim], Element::F32)?;
+    let slopes =
+        alibi.map(|(slopes, _)| Array::uploaded(context, bytemuck::cast_slice(slopes), &[heads], Element::F32));
+    let slopes = slopes.transpose()?;
     let mut chunk = queries_per_chunk(heads, positions);
     let scores = loop {
         match Array::new(context, &[score_count(heads, chunk, positions, span)], Element::F32) {
@@ -171,10 +147,10 @@ pub(super) fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op:
             allocated => break allocated?,
         }
     };
-    let mut of_heads = Heads::new(context, HeadSizes { heads, group: heads / kv_heads, head_dim })?;
+    let mut of_heads = Heads::new(context, HeadSizes { heads, group: heads / kv_heads, head_dim, value_dim })?;
     let in_rows = |array: &Array, width: usize| array.reshaped(&[array.len() / width, width]);
-    let (q, results) = (in_rows(q, heads * head_dim)?, in_rows(&out, heads * head_dim)?);
-    let (k, v) = (in_rows(k, kv_heads * head_dim)?, in_rows(v, kv_heads * head_dim)?);
+    let q = in_rows(q, heads * head_dim)?;
+    let (k, v) = (in_rows(k, kv_heads * head_dim)?, in_rows(v, kv_heads * value_dim)?);
     for (sequence, first) in (0..sequences).flat_map(|s| (0..positions).step_by(chunk).map(move |first| (s, first))) {
         let queries = chunk.min(positions - first);
         let first_key = span.first_key(first);
@@ -182,12 +158,28 @@ pub(super) fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op:
         let (of_queries, of_keys) = (sequence * positions + first, sequence * positions + first_key);
         let piece = of_heads.bind(Operands {
             q: q.rows(of_queries, queries)?,
-            out: results.rows(of_queries, queries)?,
+            out: out.rows(of_queries, queries)?,
             k: k.rows(of_keys, keys)?,
             v: v.rows(of_keys, keys)?,
             scores: scores.clone(),
         })?;
         piece.scores(precision)?;
+        if softcap.is_some() || alibi.is_some() {
+            let factor = alibi.and_then(|(_, factor)| factor);
+            table::ShapeScores {
+                scores: &scores,
+                slopes: slopes.as_ref(),
+                count: heads * queries * keys,
+                queries,
+                keys,
+                first_key,
+                scale,
+                cap: softcap.unwrap_or(0.0),
+                rounded: usize::from(factor.is_some()),
+                factor: factor.unwrap_or(1.0),
+            }
+            .launch()?;
+        }
         table::Softmax {
             rows: heads * queries,
             scores: &scores,
@@ -196,19 +188,14 @@ pub(super) fn attend(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op:
             keys,
             first_query: first,
             first_key,
-            window: window.unwrap_or(0),
-            scale,
+            window,
+            chunk: chunk_size,
+            scale: if softcap.is_some() || alibi.is_some() { 1.0 } else { scale },
         }
         .launch()?;
         piece.outputs(precision)?;
     }
     Ok(out)
-}
-
-fn attend_via_cpu(q: &Array, k: &Array, v: &Array, sinks: Option<&Array>, op: &Attend) -> Result<Array> {
-    let (k, v, sinks) = (downloaded(k)?, downloaded(v)?, sinks.map(downloaded).transpose()?);
-    let dims = [q.dims2().0, op.heads * op.value_dim];
-    via_cpu(q, &dims, |q| Ok(cpu::attend(&q, &k, &v, sinks.as_deref(), op)))
 }
 
 pub(super) fn delta_rule(q: &Array, k: &Array, v: &Array, net: &DeltaNet) -> Result<Array> {
@@ -266,47 +253,73 @@ pub(super) fn short_conv(x: &Array, weight: &Array, op: &ShortConv) -> Result<Ar
 
 pub(super) fn rotate(x: &Array, cos: &Array, sin: &Array, pairs: Pairs) -> Result<()> {
     let [_, positions, heads, head_dim] = *x.dims() else { fault!("expected four dimensions") };
-    if pairs == Pairs::Adjacent {
-        let (cos, sin) = (downloaded(cos)?, downloaded(sin)?);
-        return in_place_via_cpu(x, |x| cpu::rotate(x, &cos, &sin, pairs, (positions, heads, head_dim)));
-    }
     let half = cos.dims2().1;
+    let (step, apart) = match pairs {
+        Pairs::Halves => (1, half),
+        Pairs::Adjacent => (2, 1),
+    };
     let count = x.len() / head_dim * half;
-    table::Rotate { x, cosines: cos, sines: sin, count, positions, heads, head_dim, half }.launch()
+    table::Rotate { x, cosines: cos, sines: sin, count, positions, heads, head_dim, half, step, apart }.launch()
 }
 
 pub(super) fn add(residual: &Array, x: &Array) -> Result<()> {
     table::Add { to: residual, x, count: x.len() }.launch()
 }
 
-pub(super) fn causal_conv(
-    x: &Array,
-    channels: usize,
-    weight: &[f32],
-    bias: Option<&[f32]>,
-    op: CausalConv,
-) -> Result<Array> {
-    via_cpu(x, x.dims(), |x| Ok(cpu::causal_conv(op, &x, channels, weight, bias)))
+pub(super) fn causal_conv(x: &Array, weight: &Array, bias: Option<&Array>, op: CausalConv) -> Result<Array> {
+    let CausalConv { positions, silu } = op;
+    let (_, channels) = x.dims2();
+    let (out, kernel) = (x.uninit_like()?, weight.len() / channels.max(1));
+    let (count, silu) = (out.len(), usize::from(silu));
+    table::CausalConv { out: &out, x, taps: weight, bias, count, positions, channels, kernel, silu }.launch()?;
+    Ok(out)
 }
 
-pub(super) fn selective_scan(mixed: &Array, steps: &Array, of: &cpu::PerHead, op: &Scan) -> Result<Array> {
-    let steps = downloaded(steps)?;
-    let dims = [mixed.dims2().0, op.heads * op.head_dim];
-    via_cpu(mixed, &dims, |mixed| Ok(cpu::selective_scan(op, &mixed, &steps, of)))
+/// `per_head` are the biases of the time steps, the logarithms of the decay rates, and the factors
+/// of x in the output.
+pub(super) fn selective_scan(mixed: &Array, steps: &Array, per_head: [&Array; 3], op: &Scan) -> Result<Array> {
+    let Scan { positions, heads, head_dim, groups, state, min_step } = *op;
+    if state > 256 || head_dim > 1024 {
+        let sizes = format!(
+            "{head_dim} channels with states of {state} are more than the 1024 with 256 that GPUs compute here"
+        );
+        return Err(Error::unsupported(sizes).hint("device: \"cpu\" has no such limit"));
+    }
+    let (rows, _) = mixed.dims2();
+    let blocks = rows / positions * heads;
+    let out = Array::new(mixed.context(), &[rows, heads * head_dim], Element::F32)?;
+    let [dt_bias, a_log, d] = per_head;
+    table::SelectiveScan {
+        blocks,
+        out: &out,
+        mixed,
+        steps,
+        dt_bias,
+        a_log,
+        d,
+        heads,
+        groups,
+        positions,
+        head_dim,
+        state,
+        min_step,
+    }
+    .launch()?;
+    Ok(out)
 }
 
 pub(super) fn multiply(x: &Array, y: &Array) -> Result<()> {
-    let y = downloaded(y)?;
-    in_place_via_cpu(x, |x| cpu::multiply(x, &y))
+    table::Multiply { x, y, count: x.len() }.launch()
 }
 
 pub(super) fn scale(x: &Array, factor: f32) -> Result<()> {
-    in_place_via_cpu(x, |x| cpu::scale(x, factor))
+    table::Scale { x, count: x.len(), factor }.launch()
 }
 
 pub(super) fn scale_rows(x: &Array, factors: &[f32]) -> Result<()> {
-    let (_, size) = x.dims2();
-    in_place_via_cpu(x, |x| cpu::scale_rows(x, factors, size))
+    let ((_, size), repeat) = (x.dims2(), factors.len());
+    let factors = &Array::uploaded(x.context(), bytemuck::cast_slice(factors), &[repeat], Element::F32)?;
+    table::ScaleRows { x, factors, count: x.len(), size, repeat }.launch()
 }
 
 pub(super) fn gate_halves(activation: Activation, x: &Array) -> Result<Array> {
@@ -332,16 +345,24 @@ pub(super) fn activate(activation: Activation, x: &Array) -> Result<()> {
     match activation {
         // relu(x)^2 is relu(x) * x.
         Activation::ReluSquared => return gate(Activation::Relu, x, x),
-        Activation::XIelu { .. } => return in_place_via_cpu(x, |x| cpu::activate(activation, None, x, 1)),
+        Activation::XIelu { alpha_p, alpha_n, beta, eps } => {
+            return table::XIelu { x, gates: None, count: x.len(), alpha_p, alpha_n, beta, eps }.launch();
+        }
         _ => (),
     }
     table::Activate { x, count: x.len(), kind: kernel_code(activation)? }.launch()
 }
 
 pub(super) fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()> {
-    if activation == Activation::ReluSquared {
-        self::gate(Activation::Relu, gate, x)?;
-        return self::gate(Activation::Relu, gate, x);
+    match activation {
+        Activation::ReluSquared => {
+            self::gate(Activation::Relu, gate, x)?;
+            return self::gate(Activation::Relu, gate, x);
+        }
+        Activation::XIelu { alpha_p, alpha_n, beta, eps } => {
+            return table::XIelu { x, gates: Some(gate), count: x.len(), alpha_p, alpha_n, beta, eps }.launch();
+        }
+        _ => (),
     }
     table::Gate { x, gates: gate, count: x.len(), kind: kernel_code(activation)? }.launch()
 }

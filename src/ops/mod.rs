@@ -148,13 +148,17 @@ pub fn short_conv(x: &Tensor, weight: &Tensor, op: &ShortConv) -> Result<Tensor>
 /// `x` [sequences * positions, channels], `weight` [channels, 1, kernel] and `bias` [channels] in
 /// f32, to the shape of `x`.
 pub fn causal_conv(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, op: CausalConv) -> Result<Tensor> {
-    let (_, channels) = x.dims2()?;
-    let (weight, bias) = (weight.values()?, bias.map(Tensor::values).transpose()?);
     match x {
-        Tensor::Cpu(x) => {
-            on_cpu(cpu::causal_conv(op, View::of(x)?.values()?, channels, &weight, bias.as_deref()), x.dims())
+        Tensor::Cpu(_) => {
+            let (_, channels) = x.dims2()?;
+            let (weight, bias) = (weight.values()?, bias.map(Tensor::values).transpose()?);
+            let out = cpu::causal_conv(op, View::of(x.cpu()?)?.values()?, channels, &weight, bias.as_deref());
+            on_cpu(out, x.dims())
         }
-        _ => gpu::causal_conv(x.cuda()?, channels, &weight, bias.as_deref(), op).map(Tensor::Cuda),
+        _ => {
+            let bias = bias.map(Tensor::cuda).transpose()?;
+            gpu::causal_conv(x.cuda()?, weight.cuda()?, bias, op).map(Tensor::Cuda)
+        }
     }
 }
 
@@ -168,14 +172,17 @@ pub fn selective_scan(
     (dt_bias, a_log, d): (&Tensor, &Tensor, &Tensor),
     op: Scan,
 ) -> Result<Tensor> {
-    let per_head = cpu::PerHead { dt_bias: dt_bias.values()?, a_log: a_log.values()?, d: d.values()? };
-    let dims = [mixed.dims2()?.0, op.heads * op.head_dim];
-    match (mixed, steps) {
-        (Tensor::Cpu(mixed), Tensor::Cpu(steps)) => {
-            let (mixed, steps) = (View::of(mixed)?, View::of(steps)?);
+    match mixed {
+        Tensor::Cpu(_) => {
+            let per_head = cpu::PerHead { dt_bias: dt_bias.values()?, a_log: a_log.values()?, d: d.values()? };
+            let dims = [mixed.dims2()?.0, op.heads * op.head_dim];
+            let (mixed, steps) = (View::of(mixed.cpu()?)?, View::of(steps.cpu()?)?);
             on_cpu(cpu::selective_scan(&op, mixed.values()?, steps.values()?, &per_head), &dims)
         }
-        _ => gpu::selective_scan(mixed.cuda()?, steps.cuda()?, &per_head, &op).map(Tensor::Cuda),
+        _ => {
+            let per_head = [dt_bias.cuda()?, a_log.cuda()?, d.cuda()?];
+            gpu::selective_scan(mixed.cuda()?, steps.cuda()?, per_head, &op).map(Tensor::Cuda)
+        }
     }
 }
 

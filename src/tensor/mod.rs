@@ -204,32 +204,20 @@ impl Tensor {
             (Self::Cpu(x), Self::Cpu(y)) => {
                 Ok(Self::Cpu(convert_error(candle_core::Tensor::cat(&[x, y], candle_core::D::Minus1))?))
             }
-            _ => self.via_cpu(|x| x.concat_columns(&other.on_cpu()?)),
+            _ => gpu::join_columns(self.cuda()?, other.cuda()?).map(Self::Cuda),
         }
     }
 
     /// Repeats each row for every head: [rows, n] to [rows, heads, n].
     pub fn repeat_for_heads(&self, heads: usize) -> Result<Self> {
-        let (rows, size) = self.dims2()?;
         match self {
             Self::Cpu(x) => {
+                let (rows, size) = self.dims2()?;
                 let all = x.reshape((rows, 1, size)).and_then(|x| x.expand((rows, heads, size)));
                 Ok(Self::Cpu(convert_error(all.and_then(|x| x.contiguous()))?))
             }
-            _ => self.via_cpu(|x| x.repeat_for_heads(heads)),
+            _ => gpu::repeat_rows(self.cuda()?, heads).map(Self::Cuda),
         }
-    }
-
-    /// A copy in CPU memory.
-    fn on_cpu(&self) -> Result<Self> {
-        Self::from_vec(self.values()?, self.dims(), &Device::Cpu)
-    }
-
-    /// Applies `f` to a copy in CPU memory and returns the result on the device of this tensor. It
-    /// serves rare operations without a kernel.
-    fn via_cpu(&self, f: impl FnOnce(Self) -> Result<Self>) -> Result<Self> {
-        let made = f(self.on_cpu()?)?;
-        Self::from_vec(made.values()?, made.dims(), &self.device())
     }
 
     /// The device of this tensor.

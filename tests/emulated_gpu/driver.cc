@@ -21,9 +21,11 @@
 #include "device.h"
 
 #include "../../src/cuda/kernels/attention.cu"
+#include "../../src/cuda/kernels/codes.cu"
 #include "../../src/cuda/kernels/delta.cu"
 #include "../../src/cuda/kernels/elementwise.cu"
 #include "../../src/cuda/kernels/experts.cu"
+#include "../../src/cuda/kernels/mamba.cu"
 #include "../../src/cuda/kernels/norm.cu"
 #include "../../src/cuda/kernels/tap.cu"
 
@@ -150,29 +152,44 @@ std::vector<size_t> parameters(const std::string& ptx, const std::string& name) 
 
 std::map<std::string, Kernel> kernels = {
     {"addresses", plain(addresses)},
+    {"shape_scores", plain(shape_scores)},
     {"softmax", in_turns(softmax)},
+    {"fp8", plain(fp8)},
+    {"nvfp4", plain(nvfp4)},
+    {"integers", plain(integers)},
+    {"four_bits", plain(four_bits)},
+    {"mxfp4", plain(mxfp4)},
     {"short_conv", in_turns(short_conv)},
     {"delta_rule", in_turns(delta_rule)},
     {"delta_rule_64", in_turns(delta_rule_64)},
     {"delta_rule_128", in_turns(delta_rule_128)},
     {"add", plain(add)},
+    {"multiply", plain(multiply)},
+    {"scale", plain(scale)},
+    {"scale_rows", plain(scale_rows)},
     {"add_bias", plain(add_bias)},
     {"activate", plain(activate)},
     {"gate", plain(gate)},
+    {"xielu", plain(xielu)},
     {"sigmoid_gate", plain(sigmoid_gate)},
     {"interleaved_swiglu", plain(interleaved_swiglu)},
     {"rotate", plain(rotate)},
     {"columns", plain(columns)},
+    {"join_columns", plain(join_columns)},
+    {"repeat_rows", plain(repeat_rows)},
     {"clamp", plain(clamp)},
     {"narrow_to_bf16", plain(narrow_to_bf16)},
     {"widen_bf16", plain(widen_bf16)},
     {"widen_f16", plain(widen_f16)},
     {"finite_16", plain(finite_16)},
     {"finite_32", plain(finite_32)},
-    {"mxfp4", plain(mxfp4)},
     {"gather", plain(gather)},
     {"gather_bf16", plain(gather_bf16)},
     {"scatter", plain(scatter)},
+    {"causal_conv", plain(causal_conv)},
+    {"selective_scan", in_turns(selective_scan)},
+    {"selective_scan_64", in_turns(selective_scan_64)},
+    {"selective_scan_128", in_turns(selective_scan_128)},
     {"row_norm", in_turns(row_norm)},
     {"tap", in_turns(tap)},
 };

@@ -32,6 +32,20 @@ __device__ inline float widen(bf16 x) {
     return from_bits((u32)x << 16);
 }
 
+/// f16 to f32.
+__device__ inline float widen_half(u32 x) {
+    u32 sign = (x & 0x8000) << 16, exponent = x >> 10 & 31, mantissa = x & 0x3ff;
+    if (exponent == 31) {
+        return from_bits(sign | 0x7f800000 | mantissa << 13);
+    }
+    if (exponent == 0) {
+        // Subnormal numbers are multiples of 2^-24, and exact in f32.
+        float magnitude = mantissa * 5.9604644775390625e-8f;
+        return sign ? -magnitude : magnitude;
+    }
+    return from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
+}
+
 /// Rounds to the nearest bf16, ties to even; NaN stays NaN.
 __device__ inline bf16 narrow(float x) {
     u32 bits = to_bits(x);

@@ -35,6 +35,27 @@ extern "C" __global__ void add(float* to, const float* x, u64 count) {
     }
 }
 
+/// x *= y
+extern "C" __global__ void multiply(float* x, const float* y, u64 count) {
+    EACH(i, count) {
+        x[i] *= y[i];
+    }
+}
+
+/// x *= factor
+extern "C" __global__ void scale(float* x, u64 count, float factor) {
+    EACH(i, count) {
+        x[i] *= factor;
+    }
+}
+
+/// Row r of x [rows, size] *= factors[r % repeat]
+extern "C" __global__ void scale_rows(float* x, const float* factors, u64 count, u32 size, u32 repeat) {
+    EACH(i, count) {
+        x[i] *= factors[i / size % repeat];
+    }
+}
+
 /// y [rows, columns] += bias [columns]
 extern "C" __global__ void add_bias(float* y, const float* bias, u64 count, u32 columns) {
     EACH(i, count) {
@@ -56,6 +77,17 @@ extern "C" __global__ void gate(float* x, const float* gates, u64 count, u32 kin
     }
 }
 
+/// x = xIELU(x), or x *= xIELU(gate) if there are gates.
+extern "C" __global__ void xielu(
+    float* x, const float* gates, u64 count, float alpha_p, float alpha_n, float beta, float eps) {
+    EACH(i, count) {
+        float from = gates ? gates[i] : x[i];
+        float below = (expm1f(from < eps ? from : eps) - from) * alpha_n + beta * from;
+        float to = from > 0.0f ? alpha_p * from * from + beta * from : below;
+        x[i] = gates ? x[i] * to : to;
+    }
+}
+
 /// x *= sigmoid(gate), with one gate for every `per_gate` consecutive elements.
 extern "C" __global__ void sigmoid_gate(float* x, const float* gates, u64 count, u64 per_gate) {
     EACH(i, count) {
@@ -71,17 +103,18 @@ extern "C" __global__ void interleaved_swiglu(float* out, const float* x, u64 co
 }
 
 /// Rotates x [tokens, heads, head_dim] by the angles of the tables [positions, half]; `count` =
-/// tokens * heads * half.
+/// tokens * heads * half. Pair d of a head is its elements d * step and d * step + apart.
 extern "C" __global__ void rotate(
-    float* x, const float* cosines, const float* sines, u64 count, u32 positions, u32 heads, u32 head_dim, u32 half) {
+    float* x, const float* cosines, const float* sines, u64 count, u32 positions, u32 heads, u32 head_dim, u32 half,
+    u32 step, u32 apart) {
     EACH(i, count) {
         u32 d = i % half;
         u64 head = i / half;
         u64 at = head / heads % positions * half + d;
-        float* low = x + head * head_dim + d;
-        float a = low[0], b = low[half];
+        float* low = x + head * head_dim + d * step;
+        float a = low[0], b = low[apart];
         low[0] = a * cosines[at] - b * sines[at];
-        low[half] = b * cosines[at] + a * sines[at];
+        low[apart] = b * cosines[at] + a * sines[at];
     }
 }
 
@@ -89,6 +122,22 @@ extern "C" __global__ void rotate(
 extern "C" __global__ void columns(float* out, const float* x, u64 count, u32 from, u32 first, u32 width) {
     EACH(i, count) {
         out[i] = x[i / width * from + first + i % width];
+    }
+}
+
+/// Rows of x, which has `left` columns, each followed by that of y, which has `right`; `count`
+/// elements in all.
+extern "C" __global__ void join_columns(float* out, const float* x, const float* y, u64 count, u32 left, u32 right) {
+    EACH(i, count) {
+        u64 row = i / (left + right), column = i % (left + right);
+        out[i] = column < left ? x[row * left + column] : y[row * right + column - left];
+    }
+}
+
+/// Each row of x, which has `size` columns, `times` times; `count` elements in all.
+extern "C" __global__ void repeat_rows(float* out, const float* x, u64 count, u32 size, u32 times) {
+    EACH(i, count) {
+        out[i] = x[i / size / times * size + i % size];
     }
 }
 
@@ -116,16 +165,7 @@ extern "C" __global__ void widen_bf16(float* out, const bf16* x, u64 count) {
 /// f16 to f32.
 extern "C" __global__ void widen_f16(float* out, const unsigned short* x, u64 count) {
     EACH(i, count) {
-        u32 sign = (u32)(x[i] & 0x8000) << 16, exponent = x[i] >> 10 & 31, mantissa = x[i] & 0x3ff;
-        if (exponent == 31) {
-            out[i] = from_bits(sign | 0x7f800000 | mantissa << 13);
-        } else if (exponent == 0) {
-            // Subnormal numbers are multiples of 2^-24, and exact in f32.
-            float magnitude = mantissa * 5.9604644775390625e-8f;
-            out[i] = sign ? -magnitude : magnitude;
-        } else {
-            out[i] = from_bits(sign | (exponent + 112) << 23 | mantissa << 13);
-        }
+        out[i] = widen_half(x[i]);
     }
 }
 
@@ -143,24 +183,6 @@ extern "C" __global__ void finite_32(const u32* words, u64 count, u64* first) {
     EACH(i, count) {
         if ((words[i] & 0x7f800000) == 0x7f800000) {
             atomicMin(first, i);
-        }
-    }
-}
-
-/// Dequantises MXFP4, blocks of 32 four-bit floats with one scale each, to bf16. One thread per
-/// byte of codes.
-extern "C" __global__ void mxfp4(bf16* out, const u8* codes, const u8* scales, u64 bytes) {
-    const float values[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
-    EACH(i, bytes) {
-        u32 scale = scales[i / 16];
-        // The factor is 2^(scale - 127). Where that exceeds f32 it is half of that, and `last` is
-        // 2.
-        float factor = from_bits(scale == 0 ? 0x00400000 : scale == 255 ? 254u << 23 : scale << 23);
-        float last = scale == 255 ? 2.0f : 1.0f;
-        for (u32 half = 0; half < 2; half++) {
-            u32 code = codes[i] >> (4 * half) & 15;
-            float magnitude = values[code & 7] * factor * last;
-            out[2 * i + half] = narrow(code & 8 ? -magnitude : magnitude);
         }
     }
 }

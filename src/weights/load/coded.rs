@@ -7,9 +7,9 @@ use candle_core::DType;
 use half::bf16;
 use safetensors::Dtype;
 
-use super::{Loader, on_gpus, resident_dtype, stays_in_codes};
+use super::{Loader, on_gpus, resident_dtype, stays_in_codes, unpack};
 use crate::error::{Error, Kind, Result};
-use crate::formats::{Coding, Decoded, Wrong};
+use crate::formats::{Coding, Decoded, Kernel, Wrong};
 use crate::spec::inventory::Part;
 use crate::tensor::{Device, InCodes, Tensor, gpus};
 use crate::vector::vectorised;
@@ -32,15 +32,37 @@ impl Loader<'_> {
         let ranges = ranges.collect::<Result<Vec<_>>>()?;
         let stays = to.is_none() && matches!(self.devices, [Device::Cpu]) && stays_in_codes(part);
         let to = to.unwrap_or(resident_dtype(part, Dtype::F32));
-        if let (Some(gpus), Some(kernel), true) = (gpus(self.devices), coding.kernel(), to == DType::BF16) {
-            return Ok(on_gpus(self.unpacked_on_gpus(&gpus, kernel, &ranges, &shape)?));
-        }
         let bytes = |(entry, range): &(&Entry, Range<u64>)| {
             self.stored::<u8>(entry, range.start, (range.end - range.start) as usize)
         };
-        let pieces = ranges.iter().map(bytes).collect::<Result<Vec<_>>>()?;
+        let read = || ranges.iter().map(bytes).collect::<Result<Vec<_>>>();
         let wrong = |wrong: Wrong| self.wrong(ranges[wrong.piece].0, &wrong);
         let here = rows.start - window.start..rows.end - window.start;
+        if let Some(gpus) = gpus(self.devices) {
+            let (mut held, mut own) = (window.len(), here.clone());
+            let there = match coding.kernel() {
+                Some(kernel) => Some((kernel, self.pieces_on_gpus(&gpus, &ranges)?)),
+                None => {
+                    let kept = coding.keep(read()?, window.len(), here.clone()).map_err(wrong)?;
+                    own = kept.above..kept.above + here.len();
+                    if coding.keeps_own_rows() {
+                        held = here.len();
+                    }
+                    let there = coding.for_gpu(kept.parts);
+                    let copied = |(kernel, pieces): (Kernel, Vec<_>)| {
+                        Ok((kernel, unpack::copied_to_gpus(&gpus, kernel, &pieces)?))
+                    };
+                    there.map(copied).transpose()?
+                }
+            };
+            let wanted = unpack::Wanted { rows: held, own, shape: &shape, to };
+            let unpacked = there.map(|(kernel, pieces)| unpack::unpacked(kernel, &pieces, &wanted)).transpose()?;
+            // Decoding below reports codes that have no value.
+            if let Some(Some(arrays)) = unpacked {
+                return Ok(on_gpus(arrays));
+            }
+        }
+        let pieces = read()?;
         if let (true, [out, input]) = (stays, &shape[..]) {
             let kept = coding.keep(pieces, window.len(), here).map_err(wrong)?;
             return Ok(vec![Tensor::Codes(InCodes::new(coding.clone(), kept, [*out, *input]))]);

@@ -1,7 +1,6 @@
 //! Loads weights to GPUs. The stored bytes cross the bus as they are, and kernels check, widen and
 //! dequantise them.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::DType;
@@ -10,7 +9,6 @@ use safetensors::Dtype;
 use super::Loader;
 use crate::cuda::{Array, Context, Element, table};
 use crate::error::Result;
-use crate::formats::Kernel;
 use crate::weights::checkpoint::Entry;
 
 /// The exponent bits of bf16 and f16.
@@ -42,33 +40,9 @@ impl Loader<'_> {
         complete(kept).map(Ok)
     }
 
-    /// Loads the pieces of a packed weight, unpacked to bf16 of this shape, once for each GPU.
-    pub(super) fn unpacked_on_gpus(
-        &self,
-        contexts: &[&Arc<Context>],
-        kernel: Kernel,
-        pieces: &[(&Entry, Range<u64>)],
-        shape: &[usize],
-    ) -> Result<Vec<Array>> {
-        let pieces = pieces.iter().map(|(entry, range)| {
-            let bytes = (range.end - range.start) as usize;
-            self.stored_on_gpus(contexts, entry, range.start, &[bytes], Element::U8)
-        });
-        let pieces = pieces.collect::<Result<Vec<_>>>()?;
-        let unpacked = (0..contexts.len()).map(|gpu| match kernel {
-            Kernel::Mxfp4 => {
-                let (codes, scales) = (&pieces[0][gpu], &pieces[1][gpu]);
-                let out = codes.uninit_on_same_stream(shape, Element::Bf16)?;
-                table::Mxfp4 { out: &out, codes, scales, bytes: codes.len() }.launch()?;
-                Ok(out)
-            }
-        });
-        complete(unpacked.collect())
-    }
-
     /// Copies the stored bytes from byte `offset` of a tensor on, by the copying stream of each
     /// GPU.
-    fn stored_on_gpus(
+    pub(super) fn stored_on_gpus(
         &self,
         contexts: &[&Arc<Context>],
         entry: &Entry,
@@ -82,7 +56,7 @@ impl Loader<'_> {
 }
 
 /// The index of the first stored number that is NaN or infinite.
-fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
+pub(super) fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
     let first = stored.filled_on_same_stream(0xff, &[1], Element::U64)?;
     let (words, count, first_there) = (stored, stored.len(), &first);
     match stored.element() {
@@ -99,14 +73,19 @@ fn first_not_finite(stored: &Array) -> Result<Option<usize>> {
 }
 
 /// Arrays that the computing streams may use, after all GPUs have begun.
-fn complete(arrays: Result<Vec<Array>>) -> Result<Vec<Array>> {
+pub(super) fn complete(arrays: Result<Vec<Array>>) -> Result<Vec<Array>> {
     arrays?.into_iter().map(Array::hand_to_compute_stream).collect()
 }
 
 /// Converts the numbers to type `to`.
-fn widened(stored: Array, to: Element) -> Result<Array> {
+pub(super) fn widened(stored: Array, to: Element) -> Result<Array> {
     let wide = |stored: &Array| stored.uninit_on_same_stream(stored.dims(), Element::F32);
     Ok(match (stored.element(), to) {
+        (Element::F32, Element::Bf16) => {
+            let out = stored.uninit_on_same_stream(stored.dims(), Element::Bf16)?;
+            table::NarrowToBf16 { out: &out, x: &stored, count: stored.len() }.launch()?;
+            out
+        }
         (Element::F32, _) | (Element::Bf16, Element::Bf16) => stored,
         (Element::Bf16, _) => {
             let out = wide(&stored)?;

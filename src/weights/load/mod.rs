@@ -3,6 +3,7 @@
 
 mod coded;
 mod gpu;
+mod unpack;
 
 use bytemuck::Pod;
 use candle_core::{DType, Shape, WithDType};
