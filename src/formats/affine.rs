@@ -71,8 +71,8 @@ pub(super) const ZEROS: usize = 2;
 pub(super) const NAMED: usize = 3;
 
 impl Integers {
-    /// Keeps the rows `own` of the parts of some rows. The groups' indices are dropped if groups lie
-    /// side by side.
+    /// Keeps the rows `own` of the parts of some rows. The indices of groups are dropped if groups
+    /// lie side by side.
     pub(super) fn keep(&self, mut parts: [Vec<u8>; 4], own: Range<usize>) -> Kept {
         for (part, bytes) in [(CODES, self.row_bytes), (SCALES, self.groups * self.scale_bytes()), (ZEROS, self.groups)]
         {

@@ -48,15 +48,16 @@ pub trait Coding: Debug + Send + Sync {
         false
     }
 
-    /// The kernel that decodes the stored pieces on a GPU as they are. Without one, `for_gpu` decides.
+    /// The kernel that decodes the stored pieces on a GPU as they are. Without one, `for_gpu`
+    /// decides.
     fn kernel(&self) -> Option<Kernel> {
         None
     }
 
-    /// Returns the bytes that stay in the memory of the CPU for rows of one matrix, from the bytes of
-    /// its pieces, in their order. A piece that is divided by rows holds exactly `rows` rows, which
-    /// begin where a row of every piece begins. Any other piece is complete, and then `rows` is the
-    /// whole matrix. Of these rows, `own` are wanted.
+    /// Returns the bytes that stay in the memory of the CPU for rows of one matrix, from the bytes
+    /// of its pieces, in their order. A piece that is divided by rows holds exactly `rows` rows,
+    /// which begin where a row of every piece begins. Any other piece is complete, and then `rows`
+    /// is the whole matrix. Of these rows, `own` are wanted.
     ///
     /// # Errors
     /// An error if no value can be made: codes or scales are NaN, or indices are out of range.

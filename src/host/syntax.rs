@@ -1,6 +1,6 @@
 //! The language of scripts: Rhai with limited sizes, without any primitive.
 
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Map, OptimizationLevel, ParseError, Position, Scope, Token};
+use rhai::{AST, Engine, OptimizationLevel, ParseError, Scope, Token};
 
 use super::bounds;
 
@@ -12,13 +12,6 @@ pub(super) fn engine() -> Engine {
     let mut engine = Engine::new();
     bounds::sizes(&mut engine);
     engine.set_fail_on_invalid_map_property(true).set_optimization_level(OptimizationLevel::None);
-    // Errors of the language are maps as well where they are caught, with fields of their own. A script
-    // may ask both sorts of errors for their kind and hint.
-    engine.on_map_missing_property(|map, name, _| match name {
-        "kind" if is_error_of_the_language(map) => Ok(Dynamic::from("script").into()),
-        "hint" if is_error_of_the_language(map) => Ok(Dynamic::UNIT.into()),
-        _ => Err(EvalAltResult::ErrorPropertyNotFound(name.to_string(), Position::NONE).into()),
-    });
     // All code of a script is in its file.
     engine.disable_symbol("eval");
     // Rhai reserves these words without using them: `sync` is the natural name of a primitive, and
@@ -29,10 +22,6 @@ pub(super) fn engine() -> Engine {
         token => token,
     });
     engine
-}
-
-fn is_error_of_the_language(map: &Map) -> bool {
-    ["error", "message"].iter().all(|key| map.contains_key(*key))
 }
 
 /// Parses a script to a syntax tree.

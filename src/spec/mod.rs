@@ -96,8 +96,8 @@ pub struct Model {
     pub logit_softcap: Option<f64>,
     /// True if the config ties head and embedding.
     pub tied: bool,
-    /// Whether the config says that plain weights are stored in f32, not in 16 bits. Files, if there
-    /// are any, decide it instead.
+    /// Whether the config says that plain weights are stored in f32, not in 16 bits. Files, if
+    /// there are any, decide it instead.
     pub stored_in_f32: bool,
     /// The limit of a sequence's length. Longer ones cannot be computed, because there are no more
     /// learned positions or the computation would be another.
