@@ -141,6 +141,7 @@ mod own_machines;
 mod runpod;
 mod slurm;
 mod slurm_cluster;
+mod slurm_silent;
 mod ssh;
 /// Names of machines as people write them, and whose host keys are known.
 mod ssh_names;
