@@ -41,7 +41,6 @@ const PACKED_ALONE: &[&str] = &[
     "pypirc",
     "mozilla",
     "thunderbird",
-    "env",
 ];
 /// Files that are secret only in a folder of this name.
 const THERE: &[(&str, &str)] = &[
@@ -56,9 +55,10 @@ const THERE: &[(&str, &str)] = &[
 ];
 /// What names end with of keys, of stores of passwords, and of settings and states that hold them
 /// in the clear.
-const ENDS: &str = ".env .envrc .pem .key .p8 .p12 .pk8 .pfx .pkcs12 .jks .jceks .bcfks .keystore .keytab .keychain .keychain-db \
+const ENDS: &str = ".env .envrc .pem .p8 .p12 .pk8 .pfx .pkcs12 .jks .jceks .bcfks .keystore .keytab .keychain .keychain-db \
     .kdb .kdbx .psafe3 .agilekeychain .opvault .1pux .ppk .ovpn .privkey .keyring .netrc .pgpass .htpasswd .kubeconfig .tfstate .tfvars";
-/// The same that are words of texts as well. Another ending may stand behind the first three.
+/// The same that are words of texts as well. Another ending may stand behind the first `NO_TITLES`; the others are
+/// titles then ("the.secret.garden.txt").
 const WORD_ENDS: &[&str] = &[".key", ".passwd", ".password", ".credentials", ".secret", ".secrets", ".token"];
 const NO_TITLES: usize = 4;
 /// Endings of what somebody wrote a key or password into.
@@ -98,11 +98,9 @@ const PASS_OF: &str =
 const PAIRS: &[(&str, &str)] = &[
     ("seed", "phrase"),
     ("seed", "phrases"),
-    ("seed", "words"),
     ("recovery", "phrase"),
     ("recovery", "code"),
     ("recovery", "codes"),
-    ("recovery", "words"),
     ("backup", "code"),
     ("backup", "codes"),
     ("mnemonic", "phrase"),
@@ -131,15 +129,16 @@ pub fn secret_name(path: &Path) -> bool {
 /// Whether secrets are called so, or were before somebody made a copy.
 fn is_secret(part: &str) -> bool {
     let known = || NAMES.split_ascii_whitespace();
-    let bare = original(part).trim_start_matches('.');
-    let is_packed = PACKED.iter().any(|packed| ends_in(part, packed));
     let is_copy = !ALIKE.contains(&part) && known().any(|known| is_behind(part, known));
+    let is_packed = PACKED.iter().any(|packed| part.strip_suffix(packed).is_some_and(|stem| stem.ends_with('.')));
+    // An editor puts # around a name.
+    let mut names = std::iter::successors(Some(part.trim_matches('#')), |name| shorter(name));
     is_copy
-        || is_packed && PACKED_ALONE.contains(&bare)
-        || [part, original(part)].into_iter().any(|name| {
-            // An editor hides a file that it has open: ".kubeconfig.swp".
+        || names.any(|name| {
+            // It also hides a file that it has open: ".kubeconfig.swp".
             let bare = name.trim_start_matches('.');
             known().any(|known| known == name || known == bare)
+                || is_packed && PACKED_ALONE.contains(&bare)
                 || has_end(name)
                 || name.starts_with(".env")
                 || name.starts_with('.') && (name.contains("history") || name.contains("histfile"))
@@ -166,26 +165,16 @@ fn is_behind(name: &str, known: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with(SEPARATORS))
 }
 
-fn ends_in(name: &str, ending: &str) -> bool {
-    name.strip_suffix(ending).is_some_and(|stem| stem.ends_with('.'))
-}
-
-/// A name without what copying, packing, numbering and editing put around it.
-fn original(name: &str) -> &str {
+/// A name without the last piece that copying, packing or numbering has put behind it.
+fn shorter(name: &str) -> Option<&str> {
     let is_added = |piece: &str| {
         piece.bytes().all(|byte| byte.is_ascii_digit())
             || PACKED.contains(&piece)
             || COPIES.split_ascii_whitespace().any(|copy| copy == piece)
     };
-    let mut name = name.trim_matches('#');
-    while let Some((shorter, _)) = name.rsplit_once(SEPARATORS).filter(|(_, piece)| is_added(piece)) {
-        // A point in front is part of the name.
-        if shorter.trim_start_matches('.').is_empty() {
-            break;
-        }
-        name = shorter;
-    }
-    name
+    let (before, _) = name.rsplit_once(SEPARATORS).filter(|(_, piece)| is_added(piece))?;
+    // A point in front is part of the name.
+    (!before.trim_start_matches('.').is_empty()).then_some(before)
 }
 
 /// As ssh and ssh-keygen call keys: id_ed25519, id_rsa_work, id_rsa.txt, id_work.pub,
@@ -376,7 +365,7 @@ mod tests {
             train-00000-of-00001.parquet checkpoint-500/model.safetensors gpt2-medium.1 x.csv.1 \
             .git-blame-ignore-revs .git_archival.txt .gitmodules .dockerignore config.tar.gz docker.tar.gz keys.zip git.tar.gz aws_reviews.zip \
             the.secret.garden.txt the.key.to.rebecca.txt wiki.token.txt keyrings_of_the_sea.txt fish_history_of_norway.txt key.md tokens.md \
-            mountain_pass.txt boarding_pass.txt first_pass.json passages.txt pathways.txt seed_1.txt seeds.txt recovery.txt recovery_plan.txt pat.txt patterns.txt \
+            mountain_pass.txt boarding_pass.txt first_pass.json passages.txt pathways.txt seed_1.txt seeds.txt seed_words.txt recovery.txt recovery_plan.txt pat.txt patterns.txt \
             private_life.txt creditors.txt credits.txt mnemonics_of_monks.txt lambda.txt lambda_calculus.txt claude_monet.txt google_tokens.txt env.yml env.txt \
             environment.local.md database.csv application.txt settings.json wiggle.conf krb.txt id.txt ids.json model.fp8.safetensors \
             copy.txt backup.tar.gz old new.txt work home test prod.csv 2024-01-01.txt model-2024 gemini.txt";
