@@ -160,7 +160,7 @@ impl Error {
     }
 
     /// The hint of an error of the system, where it has no better one of its own.
-    pub fn hint_unless_told(self, hint: impl Into<String>) -> Self {
+    pub fn or_hint(self, hint: impl Into<String>) -> Self {
         if self.hint.is_some() { self } else { self.hint(hint) }
     }
 

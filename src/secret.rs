@@ -57,8 +57,8 @@ const THERE: &[(&str, &str)] = &[
 /// in the clear.
 const ENDS: &str = ".env .envrc .pem .p8 .p12 .pk8 .pfx .pkcs12 .jks .jceks .bcfks .keystore .keytab .keychain .keychain-db \
     .kdb .kdbx .psafe3 .agilekeychain .opvault .1pux .ppk .ovpn .privkey .keyring .netrc .pgpass .htpasswd .kubeconfig .tfstate .tfvars";
-/// The same that are words of texts as well. Another ending may stand behind the first `NO_TITLES`; the others are
-/// titles then ("the.secret.garden.txt").
+/// The same that are words of texts as well. Another ending may stand behind the first `NO_TITLES`;
+/// the others are titles then ("the.secret.txt").
 const WORD_ENDS: &[&str] = &[".key", ".passwd", ".password", ".credentials", ".secret", ".secrets", ".token"];
 const NO_TITLES: usize = 4;
 /// Endings of what somebody wrote a key or password into.

@@ -40,7 +40,7 @@ pub fn temporary_prefix(before: &str) -> String {
 pub fn write(path: &Path, data: &[u8]) -> Result<()> {
     let file = create(path)?;
     let writing = || format!("writing {}", path.display());
-    file.as_file().write_all(data).map_err(|e| Error::io(writing(), &e).hint_unless_told("is the disk full?"))?;
+    file.as_file().write_all(data).map_err(|e| Error::io(writing(), &e).or_hint("is the disk full?"))?;
     publish(file, path)
 }
 
@@ -53,8 +53,7 @@ fn parent_folder(path: &Path) -> &Path {
 /// file.
 pub fn write_secret_once(path: &Path, data: &[u8]) -> Result<()> {
     let file = create_with(path, 0o600)?;
-    let writing =
-        |e: &std::io::Error| Error::io(format!("writing {}", path.display()), e).hint_unless_told("is the disk full?");
+    let writing = |e: &std::io::Error| Error::io(format!("writing {}", path.display()), e).or_hint("is the disk full?");
     file.as_file().write_all(data).and_then(|()| file.as_file().sync_all()).map_err(|e| writing(&e))?;
     match file.persist_noclobber(path) {
         Err(failed) if failed.error.kind() != ErrorKind::AlreadyExists => return Err(writing(&failed.error)),
@@ -86,7 +85,7 @@ fn create_with(path: &Path, mode: u32) -> Result<NamedTempFile> {
     };
     loop {
         let file = retry_while_moved(folder, begin).map_err(|e| {
-            Error::io(format!("writing in {}", folder.display()), &e).hint_unless_told("is the folder writable?")
+            Error::io(format!("writing in {}", folder.display()), &e).or_hint("is the folder writable?")
         })?;
         if try_lock(file.as_file()) && keeps_its_name(&file) {
             return Ok(file);
@@ -145,7 +144,7 @@ pub fn remove_left_over(folder: &Path) {
 /// Flushes a finished file and renames it to `path`.
 pub fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
     let writing = || format!("writing {}", path.display());
-    file.as_file().sync_all().map_err(|e| Error::io(writing(), &e).hint_unless_told("is the disk full?"))?;
+    file.as_file().sync_all().map_err(|e| Error::io(writing(), &e).or_hint("is the disk full?"))?;
     let mut file = file;
     for attempt in 0.. {
         match file.persist(path) {

@@ -102,7 +102,7 @@ impl FullActivations {
         let folder = Path::new(folder);
         let unfinished = partial(folder, mark);
         let creating = |e: std::io::Error| {
-            Error::io(format!("writing {}", unfinished.display()), &e).hint_unless_told("is the folder writable?")
+            Error::io(format!("writing {}", unfinished.display()), &e).or_hint("is the folder writable?")
         };
         std::fs::create_dir_all(folder).map_err(creating)?;
         for entry in std::fs::read_dir(folder).map_err(creating)?.flatten() {
@@ -171,7 +171,7 @@ impl FullActivations {
         self.file
             .as_file()
             .write_all_at(data, offset)
-            .map_err(|e| Error::io(writing(), &e).hint_unless_told("is the disk full?"))
+            .map_err(|e| Error::io(writing(), &e).or_hint("is the disk full?"))
     }
 
     /// Writes `values` into a tensor, beginning at element `start`.

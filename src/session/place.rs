@@ -134,7 +134,7 @@ impl Place {
         let _ = fs::remove_file(&path);
         let listening = |e: std::io::Error| {
             Error::io(format!("listening on {}", path.display()), &e)
-                .hint_unless_told("the path of a socket has at most 107 bytes")
+                .or_hint("the path of a socket has at most 107 bytes")
         };
         let listener = UnixListener::bind(&path).map_err(listening)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(listening)?;

@@ -133,7 +133,8 @@ impl Cluster {
         text_of(&**self.machine(), within(COMMAND, self.machine(), command, "", what)?)
     }
 
-    /// Runs a query, which is repeated if the controller is busy, unless the user has asked to stop.
+    /// Runs a query, which is repeated if the controller is busy, unless the user has asked to
+    /// stop.
     pub(super) fn ask(&self, command: &str) -> Result<Finished> {
         let mut tries = 1;
         loop {
