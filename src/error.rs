@@ -152,7 +152,16 @@ impl Error {
             std::io::ErrorKind::NotFound => Kind::NotFound,
             _ => Kind::Io,
         };
-        Self::new(kind, format!("{what}: {error}"))
+        let told = Self::new(kind, format!("{what}: {error}"));
+        match error.raw_os_error().and_then(too_many_open) {
+            Some(hint) => told.hint(hint),
+            None => told,
+        }
+    }
+
+    /// The hint of an error of the system, where it has no better one of its own.
+    pub fn or_hint(self, hint: impl Into<String>) -> Self {
+        if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
     /// A thread for `what` could not be started.
@@ -172,6 +181,25 @@ impl Error {
     pub fn context(mut self, place: impl fmt::Display) -> Self {
         self.message = bounded(format!("{place}: {}", self.message));
         self
+    }
+}
+
+/// What to do where the system opens no more files, which is no fault of the file.
+fn too_many_open(error: i32) -> Option<String> {
+    // SAFETY: the all-zero value is valid, and the call fills it.
+    let limit = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        (libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0).then_some(limit.rlim_cur)
+    };
+    match (error, limit) {
+        (libc::EMFILE, Some(limit)) => Some(format!(
+            "this program may have {limit} files open at a time, which is too few: raise it before it starts, \
+             `ulimit -n 1024`, or let fewer machines and threads work at a time"
+        )),
+        (libc::EMFILE | libc::ENFILE, _) => {
+            Some("the system opens no more files: end programs that have many open, or raise `ulimit -n`".to_string())
+        }
+        _ => None,
     }
 }
 

@@ -83,7 +83,7 @@ pub fn unreadable(path: &Path, error: &io::Error, otherwise: &str) -> Error {
         }
         _ => otherwise.to_string(),
     };
-    Error::io(format!("reading {}", path.display()), error).hint(hint)
+    Error::io(format!("reading {}", path.display()), error).or_hint(hint)
 }
 
 /// The first bytes of a regular file, `limit` of them at most.

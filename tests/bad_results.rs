@@ -253,3 +253,18 @@ fn what_is_no_file_is_refused_at_once() {
         project.file(&name, whole);
     }
 }
+
+/// A file of the first versions does not say which record it was made from, and neither does one that somebody has changed.
+#[test]
+fn a_record_that_nothing_vouches_for_is_told() {
+    let project = project();
+    let told = "its key `record` is missing";
+    let outcome = project.script(LOAD).ends(0);
+    assert!(!outcome.stderr.contains(told), "{}", outcome.stderr);
+    without_hash(&project);
+    let again = project.script(LOAD).ends(0);
+    assert_eq!(again.stdout, outcome.stdout);
+    assert_eq!(again.stderr.matches(told).count(), 1, "{}", again.stderr);
+    let rethreshold = project.run(&["rethreshold", "results/demo"]).ends(0);
+    assert!(rethreshold.stderr.contains(told), "{}", rethreshold.stderr);
+}

@@ -2,6 +2,7 @@
 //! from damaged files, or from a text that is too short.
 
 use safetensors::Dtype;
+use serde_json::Value;
 
 use crate::checkpoint::{self, Array, Arrays};
 use crate::project::Project;
@@ -268,4 +269,30 @@ fn text_that_cannot_be_read() {
     refuses(&project, &missing, FILE, "reading missing.txt: No such file", "load_tokens");
     project.file("text.txt", [b'a', 0xff, 0xfe]);
     refuses(&project, &text("1", "4", ""), FILE, "reading text.txt: ", "UTF-8");
+}
+
+/// The tokenizer with another value of a key of its model.
+fn with_model_key(key: &str, value: Value) -> Project {
+    let project = with_text("To be, or not to be.");
+    let mut tokenizer = project.json("model/tokenizer.json");
+    tokenizer["model"][key] = value;
+    project.file("model/tokenizer.json", tokenizer.to_string());
+    project
+}
+
+#[test]
+fn merges_that_are_left_out_at_random_are_refused() {
+    let message = "reading model/tokenizer.json: `dropout` of its model is 0.5";
+    refuses(&with_model_key("dropout", 0.5.into()), &text("1", "4", ""), FILE, message, "set `dropout` to null");
+    for none in [Value::Null, 0.0.into()] {
+        let load = format!("let model = load_model(\"model\"); load_tokens({});", text("1", "4", ""));
+        with_model_key("dropout", none).script(&load).ends(0);
+    }
+}
+
+#[test]
+fn merges_that_do_not_fit_the_vocabulary_are_told_in_words() {
+    let project = with_model_key("continuing_subword_prefix", "a long prefix".into());
+    let message = "reading model/tokenizer.json: parts of tokenizer.json do not fit each other";
+    refuses(&project, &text("1", "4", ""), FILE, message, "correct the file there");
 }

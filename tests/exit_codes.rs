@@ -334,3 +334,27 @@ fn a_script_that_is_started_itself() {
     command.env("PATH", format!("{}:{}", folder.display(), std::env::var("PATH").unwrap()));
     assert_eq!(Outcome::of(command.output().unwrap()).ok(), "42\n");
 }
+
+/// The system refuses, and no file, folder or disk is at fault.
+#[test]
+fn too_many_open_files_are_called_so() {
+    let project = Project::new();
+    project.copy("tests/fixtures/llama", "model");
+    let script =
+        "let acts = load_model(\"model\").extract_layernorms(load_tokens(#{ ids: \"model/reference.safetensors\" }));
+                  save_results(\"x\", #{ activations: acts, found: acts.detect_outliers() });";
+    project.file("script.rhai", script);
+    let mut seen = 0;
+    for limit in 4..=14 {
+        let program = project.command(&[]).get_program().display().to_string();
+        let mut command = project.command_of(std::path::Path::new("/bin/sh"), &["-c"]);
+        command.arg(format!("ulimit -n {limit}; exec {program} run script.rhai"));
+        let stderr = Outcome::of(command.output().unwrap()).stderr;
+        if stderr.contains("error: ") && stderr.contains("Too many open files") {
+            seen += 1;
+            let hint = format!("this program may have {limit} files open at a time");
+            assert!(stderr.contains(&hint) || !stderr.contains("hint: "), "{limit}: {stderr}");
+        }
+    }
+    assert!(seen > 0, "some limit is too low");
+}

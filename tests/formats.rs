@@ -512,7 +512,7 @@ fn other_formats_are_refused_by_name() {
         "",
         FAILED,
         "reading t.txt",
-        "iconv -f LATIN1",
+        "iconv -f ENCODING -t UTF-8 FILE > NEW, where ENCODING is WINDOWS-1252, GB18030, SHIFT_JIS",
     );
     let project = project();
     project.file("ids.json", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n");
@@ -847,4 +847,151 @@ fn formats_are_the_same_on_other_machines() {
     let found: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let (rows, text) = (ids_of(&documents()), ids("t.txt", documents().concat(), ""));
     assert_eq!(found, [rows.clone(), rows.clone(), rows.clone(), rows, text.clone(), text]);
+}
+
+const ROW: &str = "one two three four five six seven eight nine ten eleven twelve";
+
+/// A table with nothing but this schema and, where there is a text, a row of it in each of its columns.
+fn table_of(path: &Path, schema: &str, texts: &[&str]) {
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let file = std::fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+    if !texts.is_empty() {
+        let mut group = writer.next_row_group().unwrap();
+        for text in texts {
+            let mut column = group.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(*text)], None, None).unwrap();
+            column.close().unwrap();
+        }
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+}
+
+/// `pq.write_table(pa.table({"text": [ROW]}), FILE, write_page_checksum=True, compression="none", use_dictionary=False,
+/// store_schema=False, write_statistics=False)` of pyarrow 26, which refuses the flipped bit with
+/// `page_checksum_verification=True`.
+const CHECKED: &str = "UEFSMRUAFZABFZABFYSuqPYLHBUCFQAVBhUGHAAAAAIAAAACAT4AAABvbmUgdHdvIHRocmVlIGZvdXIgZml2ZSBzaXggc2V2ZW4gZWlnaHQgbmluZSB0\
+    ZW4gZWxldmVuIHR3ZWx2ZRUEGSw1ABgGc2NoZW1hFQIAFQwlAhgEdGV4dCUATBwAAAAWAhkcGRwmABwVDBklBgAZGAR0ZXh0FQAWAhbGARbGASYISRwVABUAFQIA\
+    PBZ8GQYZJgACAAAAFsYBFgImCBbGAQAoIHBhcnF1ZXQtY3BwLWFycm93IHZlcnNpb24gMjYuMC4xGRwcAAAAjAAAAFBBUjE=";
+
+#[test]
+fn a_parquet_page_that_does_not_have_its_checksum_is_damaged() {
+    use base64ct::{Base64, Encoding};
+    let file = Base64::decode_vec(CHECKED).unwrap();
+    assert_eq!(ids("t.parquet", &file, ""), ids_of(&[ROW.to_string()]));
+    let text = file.windows(5).position(|bytes| bytes == b"seven").unwrap();
+    let mut flipped = file;
+    flipped[text] ^= 1;
+    refuses("t.parquet", flipped, "", FAILED, "reading t.parquet: ", "damaged or incomplete; download it again");
+}
+
+#[test]
+fn a_parquet_column_that_is_there_twice_is_not_chosen_from() {
+    let project = project();
+    let load = |column: &str| load(&format!("text: \"t.parquet\", column: \"{column}\", {OPTIONS}"));
+    let text = |name: &str| format!("REQUIRED BYTE_ARRAY {name} (UTF8);");
+    let schema = format!("message m {{ {} {} {} }}", text("text"), text("other"), text("text"));
+    table_of(&project.path("t.parquet"), &schema, &["no", ROW, ROW]);
+    let message = "reading t.parquet: more than one column is called \"text\"";
+    project.refuses(&load("text"), FAILED, message, "a name of its own");
+    assert_eq!(project.script(&load("other")).json(), ids_of(&[ROW.to_string()]));
+    // In an object as well.
+    let schema = format!("message m {{ REQUIRED group meta {{ {0} {0} }} }}", text("text"));
+    table_of(&project.path("t.parquet"), &schema, &[ROW, ROW]);
+    project.refuses(&load("meta.text"), FAILED, "more than one column is called \"meta.text\"", "a name of its own");
+}
+
+#[test]
+fn parquet_without_a_column_of_strings_lists_its_columns() {
+    let project = project();
+    let schema = "message m { OPTIONAL group messages (LIST) { REPEATED group list { OPTIONAL group element {
+                  OPTIONAL BYTE_ARRAY content (UTF8); } } } REQUIRED INT64 id; }";
+    table_of(&project.path("t.parquet"), schema, &[]);
+    let message = "no column \"text\"; there are `messages`, `id`";
+    project.refuses(&load(&format!("text: \"t.parquet\", {OPTIONS}")), FAILED, message, "one string in each row");
+}
+
+/// The notes of a run that reads this file.
+#[track_caller]
+fn notes(name: &str, data: &str) -> Vec<String> {
+    let project = project();
+    project.file(name, data);
+    let stderr = project.script(&load(&format!("text: \"{name}\", {OPTIONS}"))).ends(0).stderr;
+    let of_the_file = |line: &&str| line.contains(&format!("reading {name}"));
+    stderr.lines().filter(of_the_file).map(str::to_string).collect()
+}
+
+#[test]
+fn short_rows_of_csv_are_told() {
+    let said = notes("t.csv", &format!("id,text,n\n1,{ROW},2\n2\n3\n4,{ROW},5\n"));
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("line 3: a row of 1 cell where the header has 3"), "{said:?}");
+    let said = notes("t.tsv", &format!("text\tn\n{ROW}\n{ROW}\t1\n"));
+    assert!(said.len() == 1 && said[0].contains("line 2: a row of 1 cell where the header has 2"), "{said:?}");
+    for whole in [format!("text\n{ROW}\n\n{ROW}\n"), format!("n,text\n,{ROW}\n1,\n2,\"{ROW}\"\n")] {
+        assert!(notes("t.csv", &whole).is_empty(), "{whole}");
+    }
+}
+
+#[test]
+fn quotes_that_csv_does_not_know_are_told() {
+    // As csv.writer(quotechar="'") of Python writes.
+    let table = format!("id,text,n\r\n0,'{ROW}, and \"more\"\nnew line',0.5\r\n1,'{ROW}',1\r\n");
+    let message = "line 3: 2 cells where the header has 3, behind a text that ' opens";
+    refuses("t.csv", &table, "", FAILED, message, "' is a character like any other");
+    let many = format!("id,text\n0,'{ROW}, and more'\n");
+    refuses("t.csv", &many, "", FAILED, "line 2: more cells than the 2 of the header", "' is a character");
+    let said = notes("t.csv", &format!("id,text\n0,'{ROW}'\n1,'{ROW}'\n"));
+    assert!(said.len() == 1 && said[0].contains("line 2: a text begins and ends with '"), "{said:?}");
+    // Apostrophes of a text.
+    for row in [format!("'Tis {ROW}"), format!("{ROW} o'"), format!("\"'{ROW}'\"")] {
+        assert!(notes("t.csv", &format!("id,text\n0,{row}\n")).is_empty(), "{row}");
+    }
+}
+
+#[test]
+fn formats_without_an_ending_are_told_by_what_is_in_them() {
+    let zip =
+        |kind: &str| [b"PK\x03\x04".as_slice(), &[0; 26], b"mimetype", kind.as_bytes(), &[0, 1, 2, 0xff]].concat();
+    for (data, what, advice) in [
+        ([b"ORC".as_slice(), &[0, 1, 2, 3, 0xff], ROW.as_bytes()].concat(), "an ORC file", "Parquet"),
+        (zip("application/epub+zip"), "an EPUB book", "pandoc"),
+        (zip("application/vnd.oasis.opendocument.text"), "a Word or OpenDocument text", "as plain text"),
+        (zip("application/vnd.oasis.opendocument.spreadsheet"), "a spreadsheet", "as CSV"),
+    ] {
+        for name in ["t", "t.1"] {
+            refuses(name, &data, "", FAILED, &format!("{name} is {what}"), advice);
+        }
+    }
+    refuses("t.epub", zip("application/epub+zip"), "", FAILED, "t.epub is an EPUB book", "pandoc");
+    let text = format!("ORCHARDS: {ROW}");
+    assert_eq!(ids("t", &text, ""), {
+        let project = project();
+        project.file("plain.txt", &text);
+        project.script(&load(&format!("text: \"plain.txt\", {OPTIONS}"))).json()
+    });
+}
+
+#[test]
+fn the_advice_on_encodings_names_no_single_one() {
+    // Japanese in UTF-16 without a byte order mark, and in Shift JIS; Chinese in GBK.
+    let japanese: Vec<u8> = "\u{65e5}\u{672c}\u{8a9e}".repeat(9).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for data in [japanese, b"\x93\xfa\x96\x7b\x8c\xea".repeat(9), b"\xc4\xe3\xba\xc3".repeat(9)] {
+        refuses("t.txt", data, "", FAILED, "reading t.txt", "LATIN1 and its like take any bytes");
+    }
+}
+
+#[test]
+fn bytes_behind_gzip_data_are_not_called_a_cut() {
+    let behind = "reading t.jsonl.gz: behind its gzip data are bytes that are none";
+    for junk in [b"garbage".as_slice(), b"\0\0g", &[b'x'; 100], b"\x1fx"] {
+        refuses("t.jsonl.gz", [gzip(lines()), junk.to_vec()].concat(), "", FAILED, behind, "gzip -dc FILE > NEW");
+    }
+    // A second member that is cut off is.
+    let second = gzip(lines());
+    for length in [1, 2, 9, second.len() / 2] {
+        let cut = [gzip(lines()), second[..length].to_vec()].concat();
+        refuses("t.jsonl.gz", cut, "", FAILED, "it ends in the middle of its gzip data", "cut off");
+    }
 }

@@ -150,6 +150,7 @@ mod own_machines;
 mod runpod;
 mod slurm;
 mod slurm_cluster;
+mod slurm_silent;
 mod ssh;
 /// Names of machines as users write them, and their host keys.
 mod ssh_names;

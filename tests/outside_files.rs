@@ -102,7 +102,18 @@ pub fn files_with_names_of_secrets_are_read_by_no_script() {
     let key = "a key of forty letters that opens every door";
     let elsewhere = tempfile::tempdir().unwrap();
     let folder = elsewhere.path().display().to_string();
-    for name in [".env", ".env.local", "id_ed25519", "server.pem", ".ssh/config", ".git/config", ".netrc", ".aws/x"] {
+    for name in [
+        ".env",
+        ".env.local",
+        "id_ed25519",
+        "server.pem",
+        ".ssh/config",
+        ".git/config",
+        ".netrc",
+        ".aws/x",
+        ".netrc-old",
+        "creds.json",
+    ] {
         project.file(name, key);
         refused(run(&project, &["run"], &text(name), &[]), "has a name that secrets have", "another one");
         let path = format!("{folder}/{name}");

@@ -298,6 +298,15 @@ fn names_with_and_without_the_prefix_of_the_base_model() {
     }
 }
 
+/// LlamaForQuestionAnswering calls the base model `transformer`; no other class of transformers finds such tensors.
+#[test]
+fn names_of_a_model_for_question_answering_are_told() {
+    let mut fixture = Fixture::new("llama");
+    fixture.renamed(|stored| stored.replacen("model.", "transformer.", 1));
+    fixture.write(SINGLE);
+    says_once(&fixture.agrees(), "AutoModelForQuestionAnswering alone finds them");
+}
+
 /// The names are those of `save_pretrained(…, save_original_format=False)` in transformers 5.
 #[test]
 fn experts_that_are_stored_fused_are_read_one_by_one() {

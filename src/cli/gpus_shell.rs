@@ -83,7 +83,7 @@ fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Res
 /// Replaces this process by another program.
 fn replace(program: &mut Command, hint: &str) -> Result<ExitCode> {
     let error = program.exec();
-    Err(Error::io(format!("starting {}", program.get_program().display()), &error).hint(hint))
+    Err(Error::io(format!("starting {}", program.get_program().display()), &error).or_hint(hint))
 }
 
 /// The client of OpenSSH, which trusts only the key in `known`.

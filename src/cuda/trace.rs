@@ -22,7 +22,7 @@ pub fn write_timeline(contexts: &[&Arc<Context>]) -> Result<()> {
     }
     let Some(path) = to else { return Ok(()) };
     let writing = |e: std::io::Error| {
-        Error::io(format!("writing {}", path.display()), &e).hint(format!("{FILE} names a file that can be written"))
+        Error::io(format!("writing {}", path.display()), &e).or_hint(format!("{FILE} names a file that can be written"))
     };
     std::fs::write(path, json!({ "traceEvents": all }).to_string()).map_err(writing)
 }

@@ -40,7 +40,7 @@ pub fn temporary_prefix(before: &str) -> String {
 pub fn write(path: &Path, data: &[u8]) -> Result<()> {
     let file = create(path)?;
     let writing = || format!("writing {}", path.display());
-    file.as_file().write_all(data).map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))?;
+    file.as_file().write_all(data).map_err(|e| Error::io(writing(), &e).or_hint("is the disk full?"))?;
     publish(file, path)
 }
 
@@ -53,7 +53,7 @@ fn parent_folder(path: &Path) -> &Path {
 /// file.
 pub fn write_secret_once(path: &Path, data: &[u8]) -> Result<()> {
     let file = create_with(path, 0o600)?;
-    let writing = |e: &std::io::Error| Error::io(format!("writing {}", path.display()), e).hint("is the disk full?");
+    let writing = |e: &std::io::Error| Error::io(format!("writing {}", path.display()), e).or_hint("is the disk full?");
     file.as_file().write_all(data).and_then(|()| file.as_file().sync_all()).map_err(|e| writing(&e))?;
     match file.persist_noclobber(path) {
         Err(failed) if failed.error.kind() != ErrorKind::AlreadyExists => return Err(writing(&failed.error)),
@@ -84,8 +84,9 @@ fn create_with(path: &Path, mode: u32) -> Result<NamedTempFile> {
             .tempfile_in(folder)
     };
     loop {
-        let file = retry_while_moved(folder, begin)
-            .map_err(|e| Error::io(format!("writing in {}", folder.display()), &e).hint("is the folder writable?"))?;
+        let file = retry_while_moved(folder, begin).map_err(|e| {
+            Error::io(format!("writing in {}", folder.display()), &e).or_hint("is the folder writable?")
+        })?;
         if try_lock(file.as_file()) && keeps_its_name(&file) {
             return Ok(file);
         }
@@ -143,7 +144,7 @@ pub fn remove_left_over(folder: &Path) {
 /// Flushes a finished file and renames it to `path`.
 pub fn publish(file: NamedTempFile, path: &Path) -> Result<()> {
     let writing = || format!("writing {}", path.display());
-    file.as_file().sync_all().map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))?;
+    file.as_file().sync_all().map_err(|e| Error::io(writing(), &e).or_hint("is the disk full?"))?;
     let mut file = file;
     for attempt in 0.. {
         match file.persist(path) {

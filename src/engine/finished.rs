@@ -98,7 +98,7 @@ impl Resume {
 fn write(path: &Path, header: &Value, acts: &Activations) -> Result<()> {
     let record = encode_stats(acts)?;
     let mut writer = sealed::Writer::create(path, header)?;
-    writer.write_all(&record).map_err(|e| Error::io("writing the checkpoint", &e).hint("is the disk full?"))?;
+    writer.write_all(&record).map_err(|e| Error::io("writing the checkpoint", &e).or_hint("is the disk full?"))?;
     writer.finish()
 }
 

@@ -392,7 +392,7 @@ fn pieces(hidden: &Tensor) -> Result<Vec<(usize, usize)>> {
 }
 
 fn write(mut writer: sealed::Writer, state: &State) -> Result<()> {
-    let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).hint("is the disk full?");
+    let writing = |e: std::io::Error| Error::io("writing the checkpoint", &e).or_hint("is the disk full?");
     for values in state.hidden.iter().chain(&state.lent) {
         for (first, count) in pieces(values)? {
             let piece = values.rows(first, count)?.values()?;

@@ -122,7 +122,7 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| {
-                Error::io(format!("creating {}", folder.display()), &e).hint("is the folder above it writable?")
+                Error::io(format!("creating {}", folder.display()), &e).or_hint("is the folder above it writable?")
             })?;
         }
         // SQLite would follow a link.

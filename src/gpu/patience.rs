@@ -14,6 +14,8 @@ pub struct Patience {
     pub appear: Duration,
     /// A terminated machine leaves the listing within this time.
     pub end: Duration,
+    /// The same once the user has asked to stop.
+    pub hurry: Duration,
     /// Number of machines of one kind that are tried if they do not start.
     pub hosts: usize,
 }
@@ -29,6 +31,7 @@ impl Default for Patience {
             reach: minutes(3),
             appear: Duration::from_secs(20),
             end: minutes(5),
+            hurry: minutes(5),
             hosts: 2,
         }
     }
@@ -55,6 +58,7 @@ impl Patience {
             appear: scaled(default.appear),
             hosts: default.hosts,
             end: scaled(default.end).max(Duration::from_secs(15)),
+            hurry: scaled(default.hurry).max(Duration::from_secs(15)),
         }
     }
 }

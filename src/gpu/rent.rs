@@ -1,7 +1,7 @@
 //! The life of a rented machine: requested, created, reached, terminated; and the machines that
 //! dead processes left behind.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 
@@ -9,10 +9,14 @@ use super::ledger::{Entry, Ledger, Purpose, Stage, now};
 use super::patience::Patience;
 use super::provider::{Description, Offer, PREFIX, Provider, Reached, State, Want};
 use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Progress, doze, interrupt_requested};
+use crate::progress::{Event, Progress, doze, interrupt_requested, note};
 
 /// The shortest time in hours for which starting a machine is worth the money.
 const LEAST_HOURS: f64 = 0.1;
+/// A wait for the end of a machine that takes longer is told of.
+const UNTOLD: Duration = Duration::from_secs(5);
+/// The longest interval of queries once the user has asked to stop.
+const HURRIED_POLL: Duration = Duration::from_secs(1);
 
 /// A machine that can be reached.
 pub struct Rented {
@@ -97,6 +101,14 @@ impl Renting<'_> {
                 }
                 // It is uncertain whether the machine exists. The row stays open, and `reap`
                 // searches again.
+                Err(_) if self.progress.interrupted() => {
+                    let (provider, message) = (self.provider.name(), error.message);
+                    self.say(format!(
+                        "{provider}: {message}; whether {name} was created is open, and the next run here that uses \
+                         {provider} looks for it and ends it"
+                    ));
+                    return Err(Error::interrupted());
+                }
                 Err(_) => return Err(Error { kind: Kind::Service, ..error }),
             },
             Err(error) => {
@@ -139,7 +151,10 @@ impl Renting<'_> {
             if begin.elapsed() > self.patience.appear {
                 return Ok(None);
             }
-            std::thread::sleep(self.patience.poll);
+            if self.progress.interrupted() {
+                return Err(Error::interrupted());
+            }
+            self.pause();
         }
     }
 
@@ -159,6 +174,11 @@ impl Renting<'_> {
                 Err(error)
                     if is_open(error.kind) && silent.get_or_insert_with(Instant::now).elapsed() < self.patience.end =>
                 {
+                    if !self.progress.interrupted() && !told.contains(&error.message) {
+                        let most = self.patience.end.as_secs();
+                        self.say(format!("{id}: {}; asking again, for at most {most} s", error.message));
+                        told.push(error.message);
+                    }
                     self.pause();
                     continue;
                 }
@@ -255,6 +275,7 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
     let begin = Instant::now();
     let id = entry.known_as();
     let mut asked: Option<Instant> = None;
+    let (mut limit, mut hurried, mut told) = (patience.end, false, false);
     loop {
         let listed = provider.list();
         let there = match &listed {
@@ -278,7 +299,12 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
         }
         // A user's own machine that cannot be reached costs nothing.
         let unreached = entry.is_own() && listed.is_err();
-        if unreached || begin.elapsed() > patience.end {
+        if !hurried && interrupt_requested() {
+            (hurried, limit) = (true, limit.min(begin.elapsed() + patience.hurry));
+        }
+        // What was asked to end, and is hidden by a service that says nothing, is not waited for.
+        let in_vain = hurried && patience.hurry < patience.end && asked.is_some() && listed.is_err();
+        if unreached || in_vain || begin.elapsed() > limit {
             let reason = listed.err().map_or_else(|| "it is still listed".to_string(), |error| error.message);
             if entry.is_own() {
                 let message = format!("the worker {name} may still be at work: {reason}");
@@ -291,7 +317,12 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
                 "`outlier gpus terminate {id}` tries again; if that fails, end it in the provider's console"
             )));
         }
-        std::thread::sleep(patience.poll);
+        if !told && begin.elapsed() > UNTOLD {
+            let (provider, left) = (provider.name(), limit.saturating_sub(begin.elapsed()).as_secs());
+            note(&format!("{}: waiting until {provider} lists it no more, at most {left} s", id.unwrap_or(name)));
+            told = true;
+        }
+        std::thread::sleep(if hurried { patience.poll.min(HURRIED_POLL) } else { patience.poll });
     }
 }
 

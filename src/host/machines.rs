@@ -187,7 +187,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
                             Err(e) if e.kind() != ErrorKind::NotFound => {
                                 let path = crate::plain::plain(&path.display().to_string(), 200);
                                 return Err(Error::io(format!("provision_gpu: reading `{key}` {path}"), &e)
-                                    .hint("it is a file, as `ssh-keygen` and `ssh` write it"));
+                                    .or_hint("it is a file, as `ssh-keygen` and `ssh` write it"));
                             }
                             // A missing file is reported where it is needed.
                             _ => (),

@@ -170,7 +170,7 @@ impl ByteSource for Folder {
         }
         opened.files[file].read_exact_at(buffer, offset).map_err(|e| {
             let path = self.path.join(&opened.described[file].name);
-            Error::io(format!("reading {}", path.display()), &e).hint("was the file changed during the run?")
+            Error::io(format!("reading {}", path.display()), &e).or_hint("was the file changed during the run?")
         })
     }
 

@@ -15,6 +15,9 @@ pub(super) struct Foreign {
     begins: &'static [&'static [u8]],
     /// Bytes at an offset.
     within: Option<(usize, &'static [u8])>,
+    /// First bytes that a text may have as well: they tell the format where bytes follow that no
+    /// text has.
+    binary: Option<&'static [u8]>,
     /// Endings of their names, or whole names.
     endings: &'static [&'static str],
     /// Advice if it is given as a text. None if texts in it are supported, or if the ending is
@@ -102,6 +105,19 @@ pub(super) static FORMATS: &[Foreign] = &[
         .text(EXPORT)
         .weights(RELEASE)
         .archive(),
+    // Archives whose first file says what they are.
+    format("an EPUB book", &[], &["epub"])
+        .at(30, b"mimetypeapplication/epub+zip")
+        .text("convert it first: pandoc -t plain FILE -o NEW.txt, or ebook-convert FILE NEW.txt")
+        .archived(),
+    format("a Word or OpenDocument text", &[], &["doc", "docx", "odt"])
+        .at(30, b"mimetypeapplication/vnd.oasis.opendocument.text")
+        .text(SAVE)
+        .archived(),
+    format("a spreadsheet", &[], &["xls", "xlsx", "ods"])
+        .at(30, b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet")
+        .text("save the sheet as CSV")
+        .archived(),
     format("a zip archive", &[ZIP, b"PK\x05\x06"], &["zip"]).text(UNPACK).weights(UNPACK_MODEL).archive(),
     format("a tar archive", &[], &["tar", "tgz"]).at(257, b"ustar").text(UNPACK).weights(UNPACK_MODEL).archive(),
     format("a 7z archive", &[b"7z\xbc\xaf\x27\x1c"], &["7z"]).text(UNPACK).weights(UNPACK_MODEL),
@@ -124,12 +140,10 @@ pub(super) static FORMATS: &[Foreign] = &[
     format("an encrypted Parquet file", &[b"PARE"], &[]).text("decrypt it first"),
     // A stream has four bytes of ones, the size of the schema, and then the schema.
     format("an Arrow file", &[b"ARROW1", b"FEA1"], &["arrow", "feather", "ipc"]).at(7, b"\0\x10\0\0\0").text(DATASETS),
-    format("an ORC file", &[], &["orc"]).text(EXPORT),
+    format("an ORC file", &[], &["orc"]).binary(b"ORC").text(EXPORT),
     format("an Avro file", &[b"Obj\x01"], &["avro"]).text(EXPORT),
     format("a TFRecord file", &[], &["tfrecord"]).text(EXPORT),
     format("an SQLite database", &[b"SQLite format 3\0"], &["sqlite", "sqlite3", "db"]).text(EXPORT),
-    format("a Word or OpenDocument text", &[], &["doc", "docx", "odt", "epub"]).text(SAVE).archived(),
-    format("a spreadsheet", &[], &["xls", "xlsx", "ods"]).text("save the sheet as CSV").archived(),
     format("an Office document", &[b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"], &["ppt", "pptx", "odp"]).text(SAVE).archived(),
     format("RTF", &[b"{\\rtf"], &["rtf"]).text(SAVE),
     format("a PDF", &[b"%PDF-"], &["pdf"]).text("extract its text first: pdftotext FILE"),
@@ -165,13 +179,18 @@ const BZIP2: &[&[u8]] = &[
 const ANYTHING: &str = "bin";
 
 const fn format(what: &'static str, begins: &'static [&'static [u8]], endings: &'static [&'static str]) -> Foreign {
-    let (within, as_text, as_weights) = (None, None, None);
-    Foreign { what, begins, within, endings, as_text, as_weights, archive: false, archived: false }
+    let (within, binary, as_text, as_weights) = (None, None, None, None);
+    Foreign { what, begins, within, binary, endings, as_text, as_weights, archive: false, archived: false }
 }
 
 impl Foreign {
     const fn at(mut self, offset: usize, bytes: &'static [u8]) -> Self {
         self.within = Some((offset, bytes));
+        self
+    }
+
+    const fn binary(mut self, begin: &'static [u8]) -> Self {
+        self.binary = Some(begin);
         self
     }
 
@@ -198,6 +217,7 @@ impl Foreign {
     fn begins(&self, head: &[u8]) -> bool {
         self.begins.iter().any(|magic| head.starts_with(magic))
             || self.within.is_some_and(|(offset, bytes)| head.get(offset..).is_some_and(|at| at.starts_with(bytes)))
+            || self.binary.is_some_and(|begin| head.starts_with(begin) && head.iter().any(|byte| *byte < b'\t'))
     }
 
     /// True if this is GGUF.

@@ -192,6 +192,11 @@ fn is_json(head: &[u8], whole: bool) -> bool {
     }
 }
 
+/// The error for a column that is there more than once.
+pub(super) fn twice(name: &str, column: &str) -> Error {
+    Error::corrupt(format!("reading {name}: more than one column is called \"{}\"", shown(column)))
+}
+
 /// The error for a missing column, with the existing ones.
 pub(super) fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
     /// The largest number of columns in a message, and of characters in a name.

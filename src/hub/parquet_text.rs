@@ -17,7 +17,7 @@ use parquet::schema::types::ColumnDescriptor;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::formats::no_column;
+use super::formats::{no_column, twice};
 use super::parquet_checks::{self, Packed, Pages};
 use super::text_file::ReadRange;
 use super::texts::Texts;
@@ -146,9 +146,18 @@ impl TextColumn {
             let below = format!("{column}.");
             return Err(match leaves.iter().find(|leaf| path_of(leaf).starts_with(&below)) {
                 Some(leaf) if leaf.max_rep_level() > 0 => wrong_column(name, column, "lists", &texts),
+                _ if texts.is_empty() => {
+                    let roots = schema.root_schema().get_fields().iter().map(|field| field.name().to_string());
+                    no_column(name, column, &roots.collect::<Vec<_>>()).hint(
+                        "none of them holds one string in each row: write such a column, and name it with `column`",
+                    )
+                }
                 _ => no_column(name, column, &texts),
             });
         };
+        if leaves.iter().filter(|leaf| path_of(leaf) == column).count() > 1 {
+            return Err(twice(name, column).hint("write the file with a name of its own for each column"));
+        }
         if let Some(what) = no_text(&leaves[found]) {
             return Err(wrong_column(name, column, &what, &texts));
         }

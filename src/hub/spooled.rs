@@ -24,7 +24,7 @@ const MAX_SPOOLED: u64 = 4 << 30;
 pub(super) fn shuffled(name: &str, texts: Texts, mut random: ChaCha8Rng) -> Result<Texts> {
     let unwritable = |e: std::io::Error| {
         Error::io(format!("shuffling {name}: writing its texts to a temporary file"), &e)
-            .hint("make room there, or name another folder in TMPDIR")
+            .or_hint("make room there, or name another folder in TMPDIR")
     };
     let file = tempfile::tempfile().map_err(unwritable)?;
     let mut writer = BufWriter::new(file);

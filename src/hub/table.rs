@@ -6,12 +6,13 @@ use std::io::{BufRead, BufReader};
 
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 
-use super::formats::no_column;
+use super::formats::{no_column, twice};
 use super::text_file::{Bytes, unreadable};
 use super::texts::{MAX_DOCUMENT, SLICE, not_text};
 use crate::error::{Error, Result};
 use crate::outside::shown;
-use crate::progress::interrupt_requested;
+use crate::progress::{interrupt_requested, note};
+use crate::words::counted;
 
 /// The possible delimiters of cells.
 const DELIMITERS: &[u8] = b",;\t|";
@@ -49,6 +50,9 @@ struct Cell {
     last_of_row: bool,
     /// The line of its first byte.
     line: u64,
+    /// Whether it begins and ends with ', without quotes " around it.
+    begins: bool,
+    ends: bool,
 }
 
 /// Where in a cell its next byte stands, for the quotes around it.
@@ -89,7 +93,8 @@ impl Cells {
 
     /// The next cell, with its bytes only if they are wanted.
     fn next(&mut self, wanted: bool) -> Result<Option<Cell>> {
-        let mut cell = Cell { bytes: Vec::new(), empty: true, last_of_row: false, line: self.line };
+        let mut cell =
+            Cell { bytes: Vec::new(), empty: true, last_of_row: false, line: self.line, begins: false, ends: false };
         let mut output = [0; 4096];
         let (mut begun, mut quotes) = (false, if self.quoting { Quotes::Ahead } else { Quotes::Without });
         loop {
@@ -122,6 +127,12 @@ impl Cells {
                 return Err(self
                     .damaged(cell.line, &format!("a row of more than {MAX_DOCUMENT} bytes"))
                     .hint(format!("is a quote never closed? {QUOTES}")));
+            }
+            if let (true, [first, ..]) = (cell.empty, &output[..written]) {
+                cell.begins = *first == b'\'' && quotes == Quotes::Without;
+            }
+            if let [.., last] = &output[..written] {
+                cell.ends = *last == b'\'' && quotes == Quotes::Without;
             }
             cell.empty &= written == 0;
             if wanted {
@@ -164,11 +175,20 @@ impl Cells {
     }
 }
 
+/// What to do where cells stand in other quotes.
+const SINGLE: &str = "quotes around cells are \", and ' is a character like any other: write the file with \" around \
+                      texts, as csv.writer of Python and pandas do where nothing else is asked for";
+
 /// The texts of a column.
 pub(super) struct Texts {
     cells: Cells,
     columns: usize,
     column: usize,
+    /// Whether the last row has a cell that ' opens and does not close.
+    open: bool,
+    /// Whether it has been told that a row is short, and that texts stand in '.
+    told_short: bool,
+    told_single: bool,
 }
 
 impl Texts {
@@ -205,10 +225,43 @@ impl Texts {
             });
         };
         if columns.iter().filter(|other| *other == column).count() > 1 {
-            let message = format!("reading {name}: more than one column is called \"{}\"", shown(column));
-            return Err(Error::corrupt(message).hint("give each a name of its own in the first row"));
+            return Err(twice(name, column).hint("give each a name of its own in the first row"));
         }
-        Ok(Self { cells, columns: columns.len(), column: found })
+        let (open, told_short, told_single) = (false, false, false);
+        Ok(Self { cells, columns: columns.len(), column: found, open, told_short, told_single })
+    }
+
+    /// Tells of a row with too few cells. What is missing is empty, as for pandas.
+    ///
+    /// # Errors
+    /// `corrupt` where it looks like the rest of a text that stands in ', and was cut at an end of
+    /// line.
+    fn short(&mut self, line: u64, count: usize, is_rest: bool) -> Result<()> {
+        let cells = counted(count, "cell");
+        if is_rest {
+            let problem = format!("{cells} where the header has {}, behind a text that ' opens", self.columns);
+            return Err(self.cells.damaged(line, &problem).hint(SINGLE));
+        }
+        if !self.told_short {
+            note(&format!(
+                "reading {}, line {line}: a row of {cells} where the header has {}; the missing ones are taken as \
+                 empty, and rows like it are not told again",
+                self.cells.name, self.columns
+            ));
+            self.told_short = true;
+        }
+        Ok(())
+    }
+
+    /// Tells of a text that stands in ', which are then part of it.
+    fn single(&mut self, line: u64) {
+        if !self.told_single {
+            let name = &self.cells.name;
+            note(&format!(
+                "reading {name}, line {line}: a text begins and ends with ', which are part of it; {SINGLE}"
+            ));
+            self.told_single = true;
+        }
     }
 
     /// The text of the next row; None at the end.
@@ -218,21 +271,36 @@ impl Texts {
                 return Err(Error::interrupted());
             }
             let (mut text, mut count) = (None, 0);
+            let (mut line, mut single, was_open) = (0, false, std::mem::take(&mut self.open));
             loop {
                 let Some(cell) = self.cells.next(count == self.column)? else { return Ok(None) };
                 if count >= self.columns && !cell.empty {
                     let problem = format!("more cells than the {} of the header", self.columns);
-                    return Err(self.cells.damaged(cell.line, &problem).hint(
-                        "a text with delimiters or line ends stands in quotes; quotes in it are written twice: \"\"",
-                    ));
+                    return Err(self.cells.damaged(cell.line, &problem).hint(match self.open {
+                        true => SINGLE,
+                        false => {
+                            "a text with delimiters or line ends stands in quotes; quotes in it are written twice: \"\""
+                        }
+                    }));
                 }
+                if count == 0 {
+                    line = cell.line;
+                }
+                self.open |= self.cells.quoting && cell.begins && !cell.ends;
                 if count == self.column {
+                    single = self.cells.quoting && cell.begins && cell.ends && cell.bytes.len() > 1;
                     text = Some(cell.bytes);
                 }
                 count += 1;
                 if cell.last_of_row {
                     break;
                 }
+            }
+            if count < self.columns {
+                self.short(line, count, was_open || self.open)?;
+            }
+            if single {
+                self.single(line);
             }
             let Some(text) = text else { continue };
             let text = String::from_utf8(text).map_err(|_| not_text(&self.cells.name))?;

@@ -96,7 +96,9 @@ pub(super) fn unreadable(path: &str, error: &std::io::Error) -> Error {
     }
     let otherwise = match error.kind() {
         std::io::ErrorKind::InvalidData => {
-            "text must be UTF-8; convert the file first, such as: iconv -f LATIN1 -t UTF-8 FILE > NEW"
+            "text must be UTF-8; find out its encoding (`file -i FILE` guesses it) and convert it first: iconv -f ENCODING \
+             -t UTF-8 FILE > NEW, where ENCODING is WINDOWS-1252, GB18030, SHIFT_JIS, EUC-KR, UTF-16LE or another; read \
+             some of NEW, because LATIN1 and its like take any bytes and make nonsense of those of others"
         }
         _ => "paths given to load_tokens start from the folder the program runs in",
     };

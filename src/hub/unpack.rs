@@ -10,6 +10,8 @@ use crate::error::Error;
 
 /// First bytes of a gzip member: two magic bytes, and the only method.
 const GZIP: &[u8] = &[0x1f, 0x8b, 8];
+/// The error of bytes behind a member that begin no other, as it passes through readers.
+const BEHIND: &str = "bytes behind the gzip data";
 /// First bytes of a zstd frame.
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// Preceded by a byte from 0x50 to 0x5f: a skippable zstd frame. Parallel compressors begin with
@@ -83,6 +85,11 @@ impl Read for Members {
                 let zeros = here.iter().take_while(|byte| **byte == 0).count();
                 if zeros < here.len() || here.is_empty() {
                     let more = !here.is_empty();
+                    // Of a member that is cut off there may be less.
+                    let rest = &here[zeros..];
+                    if !rest.iter().zip(GZIP).all(|(byte, magic)| byte == magic) {
+                        return Err(IoError::other(BEHIND));
+                    }
                     packed.consume(zeros);
                     break more;
                 }
@@ -108,7 +115,11 @@ impl Read for Told {
                 return error;
             }
             let (name, packing) = (&self.name, self.packing.name());
-            let told = if error.kind() == ErrorKind::UnexpectedEof {
+            let told = if error.to_string() == BEHIND {
+                Error::corrupt(format!("reading {name}: behind its gzip data are bytes that are none")).hint(
+                    "was something appended? gzip -dc FILE > NEW unpacks what is in front of them, and leaves them out",
+                )
+            } else if error.kind() == ErrorKind::UnexpectedEof {
                 Error::corrupt(format!("reading {name}: it ends in the middle of its {packing} data"))
                     .hint("the download or the packing was cut off: fetch or pack it again")
             } else if error.to_string().contains("too much memory") {

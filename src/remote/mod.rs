@@ -107,8 +107,22 @@ pub fn finish(machine: &dyn Machine, command: &str) -> Result<Finished> {
 /// # Errors
 /// If there is more than `MOST_SAID`.
 pub fn collect(machine: &dyn Machine, command: &str, input: &mut (dyn Read + Send)) -> Result<Finished> {
+    collect_while(machine, command, input, &|| true)
+}
+
+/// Runs `command` and collects its output. The command is ended once it is not `wanted` any more.
+///
+/// # Errors
+/// If there is more than `MOST_SAID`, and `interrupted` where it was ended.
+pub fn collect_while(
+    machine: &dyn Machine,
+    command: &str,
+    input: &mut (dyn Read + Send),
+    wanted: &dyn Fn() -> bool,
+) -> Result<Finished> {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let code = machine.run(command, input, &mut |piece| match piece {
+        _ if !wanted() => Err(Error::interrupted()),
         Output::Out(bytes) => keep(&mut out, bytes),
         Output::Err(bytes) => keep(&mut err, bytes),
     })?;

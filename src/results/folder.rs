@@ -41,8 +41,8 @@ pub struct Stored {
     pub found: Detection,
     pub intervals: Option<Bootstrap>,
     pub settings: Map<String, Value>,
-    /// If answers in the file differ from those that the record gives, this describes the
-    /// difference. The answers here are those of the record.
+    /// What is to be told of the file: how answers in it differ from those that the record gives,
+    /// which are the ones here; and that it does not say which record it was made from.
     pub changed: Option<String>,
 }
 
@@ -285,6 +285,13 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
     drop(data);
     stats::check_metadata(&activations)?;
     activations.measurements = parts.measurements;
+    let unchecked = parts.record.is_none().then(|| {
+        format!(
+            "{}: its key `record` is missing, which says which {STATS} it was made from: a very old program wrote it, or \
+             somebody changed it; the {STATS} beside it is used, and may be another or damaged; save the analysis again",
+            folder.join(FINAL).display()
+        )
+    });
     let seal = parts.record.and_then(|mark| mark.answers_sha256);
     let sealed = seal.map(|seal| seal == agreement::seal(&parts.pooled, parts.intervals.as_ref()));
     let Settled { found, intervals, changed } = agreement::settle(&activations, parts.pooled, parts.intervals, sealed)
@@ -295,6 +302,10 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
             folder.join(FINAL).display()
         )
     });
+    let changed = match (changed, unchecked) {
+        (Some(changed), Some(unchecked)) => Some(format!("{changed}; {unchecked}")),
+        (changed, unchecked) => changed.or(unchecked),
+    };
     Ok(Stored {
         folder: folder.to_path_buf(),
         found,

@@ -102,7 +102,7 @@ impl FullActivations {
         let folder = Path::new(folder);
         let unfinished = partial(folder, mark);
         let creating = |e: std::io::Error| {
-            Error::io(format!("writing {}", unfinished.display()), &e).hint("is the folder writable?")
+            Error::io(format!("writing {}", unfinished.display()), &e).or_hint("is the folder writable?")
         };
         std::fs::create_dir_all(folder).map_err(creating)?;
         for entry in std::fs::read_dir(folder).map_err(creating)?.flatten() {
@@ -168,7 +168,10 @@ impl FullActivations {
 
     fn put(&self, data: &[u8], offset: u64) -> Result<()> {
         let writing = || format!("writing {}", self.path.display());
-        self.file.as_file().write_all_at(data, offset).map_err(|e| Error::io(writing(), &e).hint("is the disk full?"))
+        self.file
+            .as_file()
+            .write_all_at(data, offset)
+            .map_err(|e| Error::io(writing(), &e).or_hint("is the disk full?"))
     }
 
     /// Writes `values` into a tensor, beginning at element `start`.

@@ -72,7 +72,7 @@ impl Replacement {
     pub(super) fn begin(root: &Path, name: &str, progress: &dyn Progress) -> Result<Self> {
         let mut folder = root.join(name);
         let creating = |folder: &Path, e: &std::io::Error| {
-            Error::io(format!("creating {}", folder.display()), e).hint("is the folder writable?")
+            Error::io(format!("creating {}", folder.display()), e).or_hint("is the folder writable?")
         };
         let (parent, _) = parts(&folder);
         fs::create_dir_all(parent).map_err(|e| creating(parent, &e))?;
@@ -118,7 +118,7 @@ impl Replacement {
     }
 
     fn writing(&self, name: &str, e: &std::io::Error) -> Error {
-        Error::io(format!("writing {}", self.folder.join(name).display()), e).hint("is the disk full?")
+        Error::io(format!("writing {}", self.folder.join(name).display()), e).or_hint("is the disk full?")
     }
 
     /// Replaces the earlier files by the new ones.
@@ -144,7 +144,7 @@ impl Replacement {
         }
         disk::sync_folder(&self.staged);
         let left = self.change_places().map_err(|e| {
-            Error::io(format!("replacing {}", self.folder.display()), &e).hint("is the folder above it writable?")
+            Error::io(format!("replacing {}", self.folder.display()), &e).or_hint("is the folder above it writable?")
         })?;
         let (parent, _) = parts(&self.folder);
         disk::sync_folder(parent);

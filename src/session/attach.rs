@@ -103,7 +103,7 @@ fn ask_keeper(place: &Place, arguments: &[OsString]) -> Result<()> {
         word(&place.path().join("worker.log"))
     );
     place.leave("start", &script).map_err(|e| {
-        Error::io(format!("asking for a worker in {}", place.path().display()), &e).hint("does the job still run?")
+        Error::io(format!("asking for a worker in {}", place.path().display()), &e).or_hint("does the job still run?")
     })
 }
 

@@ -82,7 +82,7 @@ fn place(machine: &dyn Machine, build: &str, progress: &dyn Progress) -> Result<
 pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> Result<Deployed> {
     let reading = |e: std::io::Error| {
         Error::io(format!("reading the worker {}", binary.display()), &e)
-            .hint("OUTLIER_WORKER names the program to send; without it this program sends itself")
+            .or_hint("OUTLIER_WORKER names the program to send; without it this program sends itself")
     };
     let mut hash = Sha256::new();
     let mut file = outside::open(binary).map_err(reading)?;

@@ -133,7 +133,8 @@ impl Place {
         let path = self.socket();
         let _ = fs::remove_file(&path);
         let listening = |e: std::io::Error| {
-            Error::io(format!("listening on {}", path.display()), &e).hint("the path of a socket has at most 107 bytes")
+            Error::io(format!("listening on {}", path.display()), &e)
+                .or_hint("the path of a socket has at most 107 bytes")
         };
         let listener = UnixListener::bind(&path).map_err(listening)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(listening)?;

@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 pub struct Naming {
     /// The prefix of the base model in the whole one, with the dot: "model.".
     pub base: &'static str,
-    /// The prefixes in older releases.
+    /// The prefixes in models for question answering and older releases.
     pub older: &'static [&'static str],
     /// True if the model is the language model inside a larger one, for images or speech, which
     /// adds prefixes.
@@ -27,8 +27,12 @@ impl Naming {
     /// The order of two names of one tensor: alphabetical, as in transformers, with older prefixes
     /// last.
     pub fn order(&self, one: &str, other: &str) -> Ordering {
-        let older = |name: &str| self.older.iter().any(|prefix| name.starts_with(prefix));
-        older(one).cmp(&older(other)).then_with(|| one.cmp(other))
+        self.is_older(one).cmp(&self.is_older(other)).then_with(|| one.cmp(other))
+    }
+
+    /// Whether a name has one of the older prefixes.
+    pub fn is_older(&self, name: &str) -> bool {
+        self.older.iter().any(|prefix| name.starts_with(prefix))
     }
 
     /// The name that transformers assigns to a stored name: a missing prefix is added, and the

@@ -374,6 +374,8 @@ impl Section<'_> {
     fn yarn(&self, original: f64) -> Result<Scaling> {
         let factor = match self.number("factor")? {
             Some(factor) => factor,
+            // The reference looks the key up, and takes the ratio of the contexts for null only.
+            None if !self.params.contains_key("factor") => return Err(self.wrong("factor", "is missing")),
             None => self.c.f64("max_position_embeddings")? / original,
         };
         let truncate = match self.params.get("truncate") {

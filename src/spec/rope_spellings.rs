@@ -1,5 +1,7 @@
 //! Tests of spellings of ropes: equivalent, contradictory and invalid ones.
 
+use serde_json::{Value, json};
+
 use super::config::Config;
 use super::rope::Rope;
 use super::rope_config::{DEFAULTS, RopeDefaults};
@@ -22,6 +24,34 @@ fn old_and_new_spellings_agree() {
         r#"{"rope_parameters": {"rope_theta": 500000, "rope_type": "linear", "factor": 4.0, "partial_rotary_factor": 0.5}}"#,
     );
     assert_eq!(old.unwrap(), new.unwrap());
+}
+
+/// What `rope_parameters_dict[…]` of transformers looks up, and does not find.
+#[test]
+fn keys_that_transformers_cannot_do_without_are_required() {
+    let whole = [
+        r#"{"rope_type": "linear", "factor": 4.0}"#,
+        r#"{"rope_type": "dynamic", "factor": 4.0}"#,
+        r#"{"rope_type": "yarn", "factor": 4.0}"#,
+        r#"{"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}"#,
+    ];
+    let of = |scaling: &Value| {
+        rope(&json!({ "max_position_embeddings": 64, "rope_theta": 1e4, "rope_scaling": scaling }).to_string())
+    };
+    for text in whole {
+        let scaling: Value = serde_json::from_str(text).unwrap();
+        assert!(of(&scaling).is_ok(), "{text}");
+        for key in scaling.as_object().unwrap().keys().filter(|key| *key != "rope_type") {
+            let mut without = scaling.clone();
+            without.as_object_mut().unwrap().remove(key);
+            let message = of(&without).unwrap_err().message;
+            assert!(message.contains(&format!("rope_scaling.{key}` is missing")), "{text} without {key}: {message}");
+        }
+    }
+    // Null is the ratio of the two contexts.
+    let null = json!({ "rope_type": "yarn", "factor": null, "original_max_position_embeddings": 16 });
+    let four = json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16 });
+    assert_eq!(of(&null).unwrap(), of(&four).unwrap());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //!
 //! This is the only file that calls the library `tokenizers`, which panics on damaged files.
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use tokenizers::{Encoding, Tokenizer};
@@ -72,6 +73,14 @@ impl Encoder {
         let syntax = || syntax::wrong(&data, &serde_json::from_slice::<IgnoredAny>(&data).err()?);
         let (tokenizer, sample) = guarded_call(open)
             .map_err(|said| corrupt(syntax().map_or(said, |what| format!("not valid JSON: {what}"))))?;
+        if let Some(dropout) = dropout(&data) {
+            let message = format!(
+                "reading {path}: `dropout` of its model is {dropout}: merges are left out at random, and a text has other ids each time"
+            );
+            return Err(Error::unsupported(message).hint(
+                "this is for training: set `dropout` to null there, which gives the ids of inference; or give token ids",
+            ));
+        }
         let (before, after) = sample.as_ref().map(special_tokens).unwrap_or_default();
         Ok(Self { tokenizer, before, after })
     }
@@ -140,9 +149,25 @@ fn refused(said: String) -> Error {
     Error::bad_argument(format!("tokenising: {said}"))
 }
 
-/// Calls the library. Its error or panic message is shortened.
+/// Calls the library. Its error is shortened. A panic of it speaks of its own lists, and comes of
+/// parts of the file that do not belong together.
 fn guarded_call<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> std::result::Result<T, String> {
-    guarded(call)?.map_err(complaint)
+    let unfitting = "parts of tokenizer.json do not fit each other, such as merges and vocabulary".to_string();
+    guarded(call).map_err(|_| unfitting)?.map_err(complaint)
+}
+
+/// The share of merges that a BPE model leaves out at random; None where it leaves out none.
+fn dropout(data: &[u8]) -> Option<f64> {
+    #[derive(Deserialize)]
+    struct Part {
+        model: Bpe,
+    }
+    #[derive(Deserialize)]
+    struct Bpe {
+        dropout: Option<f64>,
+    }
+    let part: Part = serde_json::from_slice(data).ok()?;
+    part.model.dropout.filter(|dropout| *dropout > 0.0)
 }
 
 /// The largest factor by which the replacements of a normalizer or decoder, applied in turn, can

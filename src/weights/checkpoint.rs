@@ -179,6 +179,14 @@ impl Checkpoint {
         self.naming = Some(naming);
         let mut stored: Vec<Entry> = std::mem::take(&mut self.entries).into_values().collect();
         stored.sort_by(|a, b| naming.order(&a.name, &b.name));
+        if let Some(entry) = stored.last().filter(|entry| naming.is_older(&entry.name)) {
+            self.notes.push(format!(
+                "{}: tensors are called as in a model for question answering (`{}`): they are read, but of the classes of \
+                 transformers AutoModelForQuestionAnswering alone finds them; others compute with random weights",
+                self.place,
+                shown(&entry.name)
+            ));
+        }
         let mut twice: Vec<(String, String)> = Vec::new();
         for entry in stored {
             match self.entries.entry(naming.whole(&entry.name)) {

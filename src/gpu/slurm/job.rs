@@ -127,8 +127,8 @@ pub(super) fn end(cluster: &Cluster, id: &str) -> Option<String> {
         text.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_string)
     };
     let code = || {
-        let marker =
-            crate::remote::output(&**cluster.machine(), &format!("cat \"$HOME\"/.outlier/jobs/{}.exit", quoted(id)));
+        let marker = format!("cat \"$HOME\"/.outlier/jobs/{}.exit", quoted(id));
+        let marker = cluster.output(&marker, "a look for the job's exit code");
         marker.ok().map(|code| format!("exit code {}", code.trim()))
     };
     let state = field("JobState=").or_else(code).unwrap_or_else(|| "it left the queue".to_string());

@@ -18,7 +18,7 @@ use super::patience::Patience;
 use super::provider::{Description, Offer, Provider, Reached, SshAddress, State, Want, ssh};
 use super::way;
 use crate::error::{Error, Kind, Result};
-use crate::remote::{self, Here, Login, Machine, Ssh, SshTarget, quoted};
+use crate::remote::{Here, Login, Machine, Ssh, SshTarget, quoted};
 
 use allocation::Allocation;
 use cluster::{Cluster, complaint};
@@ -27,6 +27,9 @@ const NAME: &str = "slurm";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A step of a ready job starts and ends within this time.
 const STEP: Duration = Duration::from_secs(60);
+/// A cancelled job leaves the queue within this time, or is left to Slurm, once the user has asked
+/// to stop. It costs no money that this program would have to account for.
+const HURRY: Duration = Duration::from_secs(20);
 /// The first reason of a new job may change: a hopeless reason counts after this many queries.
 const LOOKS: u32 = 12;
 
@@ -102,7 +105,8 @@ impl Provider for Slurm {
     /// A job may wait for days.
     fn patience(&self) -> Patience {
         // The cluster has chosen the host, and a job that was ended was ended on purpose.
-        Patience { start: Duration::MAX, hosts: 1, ..Patience::from_environment() }
+        let usual = Patience::from_environment();
+        Patience { start: Duration::MAX, hosts: 1, hurry: usual.end.min(HURRY), ..usual }
     }
 
     /// One offer for each requested GPU type, as it is written and in lower case, which is usual.
@@ -166,11 +170,13 @@ impl Provider for Slurm {
     /// The output of the job, and the log of its worker, which is added to it at the end.
     fn logs(&self, id: &str) -> Result<String> {
         let path = format!("\"$HOME\"/.outlier/jobs/{}.log", quoted(id));
-        let mut text = remote::output(&**self.cluster.machine(), &format!("cat {path}"))?;
+        let mut text = self.cluster.output(&format!("cat {path}"), "reading the job's log")?;
         if let Some(machine) = self.describe(id)?.filter(|machine| machine.state == State::Running) {
             let log = quoted(&format!("{}/worker.log", job::folder(&machine.name)));
-            let step = Allocation::new(self.cluster.clone(), id, &machine.name);
-            text += &remote::output(&step, &format!("cat {log} 2>/dev/null || true"))?;
+            let step: Arc<dyn Machine> = Arc::new(Allocation::new(self.cluster.clone(), id, &machine.name));
+            let read =
+                cluster::within(STEP, &step, &format!("cat {log} 2>/dev/null || true"), "", "a step in the job")?;
+            text += &cluster::text_of(&*step, read)?;
         }
         Ok(text)
     }
