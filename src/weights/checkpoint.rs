@@ -20,7 +20,7 @@ use super::torch;
 use super::wrappers;
 use crate::error::{Error, Result};
 use crate::formats;
-use crate::hub::{self, Ahead, Announcement, ByteSource, FileRange};
+use crate::hub::{self, Ahead, ByteSource, FileRange};
 use crate::memory::PAGE;
 use crate::outside::safetensors::LENGTH;
 use crate::outside::{self, complaint, shown};
@@ -35,13 +35,7 @@ use crate::words::{counted, hex};
 const SHOWN_SIZES: usize = 8;
 /// The largest file that is hashed whole for provenance, in bytes. Of a larger file only the header
 /// is hashed.
-const HASH_WHOLE: u64 = 64 << 20;
-/// Number of pieces that `sample` reads of a larger file. Other weights differ nearly everywhere.
-const SAMPLES: u64 = 64;
-const SAMPLE_BYTES: u64 = 4096;
-/// Number of pieces of each tensor that are compared to see whether two tensors are the same.
-const ALIKE: u64 = 4;
-const ALIKE_BYTES: u64 = 4096;
+pub(super) const HASH_WHOLE: u64 = 64 << 20;
 
 #[derive(Clone)]
 pub struct Entry {
@@ -73,7 +67,7 @@ impl Entry {
 pub struct Checkpoint {
     /// The folder, or the address on the hub.
     pub place: String,
-    source: Arc<dyn ByteSource>,
+    pub(super) source: Arc<dyn ByteSource>,
     pub hashes: Vec<FileHash>,
     /// Facts about the choice of tensors that the user should know.
     pub notes: Vec<String>,
@@ -401,50 +395,9 @@ impl Checkpoint {
         part.stored().iter().map(range).collect()
     }
 
-    /// Whether two tensors of one shape and type seem to be the same: pieces of them are, or cannot
-    /// be read.
-    pub fn look_alike(&self, one: &TensorSpec, other: &TensorSpec) -> bool {
-        let (Some(one), Some(other)) = (self.entry(&one.name), self.entry(&other.name)) else { return true };
-        if (one.dtype, &one.shape, one.bytes) != (other.dtype, &other.shape, other.bytes) {
-            return false;
-        }
-        let length = one.bytes.min(ALIKE_BYTES);
-        let starts: Vec<u64> = (0..ALIKE).map(|i| (one.bytes - length) / (ALIKE - 1) * i).collect();
-        let ranges = |entry: &Entry| starts.iter().map(|start| entry.part(*start..start + length)).collect::<Vec<_>>();
-        let (ranges, others) = (ranges(one), ranges(other));
-        let mut ahead = self.ahead();
-        for range in ranges.iter().chain(&others) {
-            ahead.expect(Announcement { order: 0, max_gap: 0, ranges: vec![range.clone()] });
-        }
-        let read = |range: &FileRange| {
-            let mut piece = vec![0; length as usize];
-            self.source.read(range.file, range.range.start, &mut piece).map(|()| piece).ok()
-        };
-        ranges.iter().zip(&others).all(|(one, other)| match (read(one), read(other)) {
-            (Some(one), Some(other)) => one == other,
-            _ => true,
-        })
-    }
-
     /// Whether an adapter is beside the weights.
     pub fn has_adapter(&self) -> bool {
         self.source.listing().is_some_and(|names| names.iter().any(|name| name == hub::ADAPTER))
-    }
-
-    /// SHA-256 of pieces of the files that are too large to be hashed whole and for which the hub
-    /// gives no hash. It distinguishes other weights of the same shapes.
-    pub fn sample(&self) -> Result<String> {
-        let mut digest = Sha256::new();
-        let mut piece = [0; SAMPLE_BYTES as usize];
-        for (file, described) in self.source.files()?.iter().enumerate() {
-            if described.bytes > HASH_WHOLE && described.announced_sha256.is_none() {
-                for i in 0..SAMPLES {
-                    self.source.read(file, (described.bytes - SAMPLE_BYTES) / (SAMPLES - 1) * i, &mut piece)?;
-                    digest.update(piece);
-                }
-            }
-        }
-        Ok(hex(&digest.finalize()))
     }
 
     /// Number of bytes of tensor data that have been read.

@@ -9,6 +9,7 @@ mod open;
 pub mod plan;
 pub mod reader;
 mod safetensors_headers;
+mod samples;
 mod torch;
 mod unused;
 mod wrappers;
