@@ -98,7 +98,7 @@ pub(super) fn nibbles<V: Values>(
 fn one_by_one(codes: &[u8], first: First, values: impl Values, from: usize, to: &mut [f32]) {
     let high = usize::from(first == First::High);
     for (i, value) in (from..).zip(to) {
-        *value = values.one(codes[i / 2] >> (4 * (i % 2 ^ high)) & 15);
+        *value = values.one(codes[i / 2] >> (4 * ((i % 2) ^ high)) & 15);
     }
 }
 
