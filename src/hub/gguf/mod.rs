@@ -246,7 +246,7 @@ impl<'a> Shelf<'a> {
             Change::Paired => {
                 let rows = self.size("head_dim");
                 let all = shape[0] as u64;
-                if rows == 0 || rows % 2 != 0 || all == 0 || all % rows != 0 || *bytes == 0 {
+                if rows == 0 || !rows.is_multiple_of(2) || all == 0 || !all.is_multiple_of(rows) || *bytes == 0 {
                     return Err(misfit());
                 }
                 let made = self.make(*bytes, Recipe::Paired { from: *place, row: bytes / all, rows });

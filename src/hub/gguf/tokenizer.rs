@@ -195,7 +195,7 @@ impl<'a> File<'a> {
         let merges = self.texts("merges")?;
         let vocabulary = Self::vocabulary(tokens);
         let fits = |pair: &&str| pair.split_once(' ').is_some_and(|(l, r)| vocabulary.contains_key(&format!("{l}{r}")));
-        if !merges.iter().all(|pair| fits(&pair)) {
+        if !merges.iter().all(fits) {
             return Err(self.wrong("merges", "has a pair that is no token"));
         }
         let kinds = self.kinds(tokens.len())?;
