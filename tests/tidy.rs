@@ -62,6 +62,11 @@ const HOST_FLOORS: &[(&str, u32)] = &[
 
 /// The largest number of lines of a file. A longer one has more than one subject.
 const MAX_LINES: usize = 450;
+/// The same for the file of an architecture, and the lines that half of them do not exceed.
+const MAX_ARCHITECTURE_LINES: usize = 130;
+const USUAL_ARCHITECTURE_LINES: usize = 70;
+/// What a file has that describes an architecture.
+const DESCRIBES: &str = "&dyn Names) -> Result<Model>";
 
 /// The largest number of columns of a line of comments, and the room whose comments are help texts.
 const COMMENT_COLUMNS: usize = 100;
@@ -320,6 +325,29 @@ fn files_are_short() {
     none(too_long(&files("src", "rs")), "look for the second noun");
 }
 
+/// The number of lines of the file of each architecture.
+fn architectures(sources: &[Source]) -> impl Iterator<Item = (usize, &str)> {
+    let described = |file: &&Source| {
+        file.path.starts_with("src/spec/arch/") && !file.path.ends_with("/mod.rs") && file.code.contains(DESCRIBES)
+    };
+    sources.iter().filter(described).map(|file| (file.text.lines().count(), file.path.as_str()))
+}
+
+fn long_architectures(sources: &[Source]) -> Vec<String> {
+    let long = architectures(sources).filter(|(lines, _)| *lines > MAX_ARCHITECTURE_LINES);
+    long.map(|(lines, path)| format!("{path}: {lines} lines")).collect()
+}
+
+#[test]
+fn architectures_are_short() {
+    let sources = files("src", "rs");
+    none(long_architectures(&sources), "move what other architectures can use");
+    let mut lines: Vec<_> = architectures(&sources).map(|(lines, _)| lines).collect();
+    lines.sort();
+    assert!(lines.len() > 50, "{} files describe architectures", lines.len());
+    assert!(lines[lines.len() / 2] <= USUAL_ARCHITECTURE_LINES, "half of them have {} lines", lines[lines.len() / 2]);
+}
+
 fn wide_comments(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
     for file in sources.iter().filter(|file| !WIDER_ROOMS.contains(&file.room())) {
@@ -342,7 +370,15 @@ fn comments_are_narrow() {
 #[test]
 fn each_rule_is_broken_by_a_planted_violation() {
     let mut sources = files("src", "rs");
-    let rules = [upward_imports, upward_imports_in_host, circles, without_header, too_long, wide_comments];
+    let rules = [
+        upward_imports,
+        upward_imports_in_host,
+        circles,
+        without_header,
+        too_long,
+        long_architectures,
+        wide_comments,
+    ];
     let before: Vec<_> = rules.map(|rule| rule(&sources)).into();
     let plant = |path: &str, text: &str| Source { path: path.into(), text: text.into(), code: text.into() };
     sources.push(plant("src/gemm/planted.rs", "//! Up.\nuse crate::engine::extract;\n"));
@@ -351,6 +387,8 @@ fn each_rule_is_broken_by_a_planted_violation() {
     sources.push(plant("src/stats/planted_too.rs", "//! The other.\nuse super::planted::g;\npub fn f() {}\n"));
     sources.push(plant("src/plot/planted.rs", "pub fn f() {}\n"));
     sources.push(plant("src/plot/planted_too.rs", &format!("//! Long.\n{}", "\n".repeat(MAX_LINES))));
+    let described = format!("//! Long.\nfn model(c: &Config, names: {DESCRIBES};\n{}", "\n".repeat(129));
+    sources.push(plant("src/spec/arch/planted.rs", &described));
     sources.push(plant("src/record/planted.rs", &format!("//! Wide.\n    // {}\n", "-".repeat(COMMENT_COLUMNS - 6))));
     for ((rule, before), planted) in rules.iter().zip(before).zip([
         "src/gemm/planted.rs (floor 1) imports engine (floor 5)",
@@ -358,6 +396,7 @@ fn each_rule_is_broken_by_a_planted_violation() {
         "src/stats/planted.rs, src/stats/planted_too.rs",
         "src/plot/planted.rs",
         "src/plot/planted_too.rs: 451 lines",
+        "src/spec/arch/planted.rs: 131 lines",
         "src/record/planted.rs:2: 101 columns",
     ]) {
         let found: Vec<_> = rule(&sources).into_iter().filter(|wrong| !before.contains(wrong)).collect();

@@ -115,7 +115,7 @@ pub(super) fn small(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The commit of a revision, or its last known commit.
-fn noted(cache: &Cache, revision: &str) -> Option<Snapshot> {
+pub(super) fn noted(cache: &Cache, revision: &str) -> Option<Snapshot> {
     let commit = if is_commit(revision) { Some(revision.to_string()) } else { cache.commit(revision) };
     commit.map(|commit| cache.snapshot(&commit))
 }
@@ -222,7 +222,9 @@ impl Repository<'_> {
         if !(environment::offline() || self.silence.is_some()) {
             let source = Streamed::of_commit(self.address, Arc::new(Http::new()?), &self.snapshot.commit);
             let listed = source.listing().unwrap_or_default();
-            if let Some(error) = weight_formats::instead(&self.address.told(), &listed, |name| source.small(name)) {
+            let Address { id, .. } = &**self.address;
+            let small = |name: &str| source.small(name);
+            if let Some(error) = weight_formats::instead(&self.address.told(), Some(id), &listed, small) {
                 return Err(error);
             }
         }
