@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
+use rhai::{Dynamic, EvalAltResult, LexError, Map, ParseError, ParseErrorType, Position};
 
 use super::{bounds, hints, modules, stdlib};
 use crate::error::{Error, Kind};
@@ -63,13 +63,8 @@ impl Diagnostic {
     }
 
     pub fn from_parse(error: &ParseError, file: &str, source: &str) -> Self {
-        Self {
-            exit: Exit::Script,
-            message: error.err_type().to_string(),
-            hint: hints::of_syntax(error.err_type(), source, error.position()),
-            place: place(file, error.position(), Some(source)),
-            calls: Vec::new(),
-        }
+        let (exit, message, hint) = not_parsed(error.err_type(), source, error.position());
+        Self { exit, message, hint, place: place(file, error.position(), Some(source)), calls: Vec::new() }
     }
 
     /// A problem at a position of a file, found without running it.
@@ -161,9 +156,7 @@ fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> 
 fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String>) {
     match error {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
-        EvalAltResult::ErrorParsing(kind, position) => {
-            (Exit::Script, kind.to_string(), hints::of_syntax(kind, source, *position))
-        }
+        EvalAltResult::ErrorParsing(kind, position) => not_parsed(kind, source, *position),
         EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
             (Exit::Interrupted, "interrupted".to_string(), None)
         }
@@ -171,6 +164,21 @@ fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String
             let (message, hint) = hints::of_run(other, source);
             (Exit::Script, message, hint)
         }
+    }
+}
+
+/// A mistake in the text of a script or module, or the end of its parsing.
+fn not_parsed(kind: &ParseErrorType, source: &str, position: Position) -> (Exit, String, Option<String>) {
+    match kind {
+        ParseErrorType::BadInput(LexError::Runtime(why)) if why == bounds::STOPPED => {
+            (Exit::Interrupted, "interrupted".to_string(), None)
+        }
+        ParseErrorType::BadInput(LexError::Runtime(why)) if why == bounds::TOO_MANY_NAMES => (
+            Exit::Script,
+            "there are too many names: each is compared with the variables, functions or keys before it".to_string(),
+            Some("divide the text into modules of at most 5,000 functions, variables or keys of a map".to_string()),
+        ),
+        other => (Exit::Script, other.to_string(), hints::of_syntax(other, source, position)),
     }
 }
 

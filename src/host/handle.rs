@@ -3,7 +3,7 @@
 use rhai::{Dynamic, Engine};
 use serde_json::Value;
 
-use super::growth::too_large;
+use super::bounds::too_large;
 use super::json::to_dynamic;
 use super::problem::{ScriptResult, throw};
 use crate::error::Error;

@@ -13,7 +13,7 @@ use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Share
 use super::imports::Within;
 use super::problem::as_map;
 use super::script_text::regular_text;
-use super::{places, stdlib, syntax};
+use super::{parsing, places, stdlib, syntax};
 use crate::error::Error;
 use crate::secret::secret_name;
 
@@ -87,7 +87,7 @@ pub(super) fn functions(module: &str) -> Vec<String> {
 
 /// Names of the functions of a module, by its file's name in messages.
 pub(super) fn functions_of(file: &str) -> Vec<String> {
-    let ast = source(file).and_then(|text| syntax::engine().compile(text).ok());
+    let ast = source(file).and_then(|text| parsing::parse(&syntax::engine(), &text).ok());
     ast.iter().flat_map(rhai::AST::iter_functions).map(|function| function.name.to_string()).collect()
 }
 

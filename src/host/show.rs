@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 
+use super::bounds::too_large;
 use super::context::Context;
 use super::grid::Grid;
-use super::growth::{fits, too_large};
+use super::growth::fits;
 use super::json::to_dynamic;
 use super::layout::laid_out;
 use super::options::number;
