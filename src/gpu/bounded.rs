@@ -12,20 +12,25 @@ use crate::threads;
 
 /// A command that takes longer is told of.
 const UNTOLD: Duration = Duration::from_secs(5);
-/// Time that a command is left once the user has asked to stop: one that is at work then, and one
-/// that is started later, to end a machine.
-const AT_WORK: Duration = Duration::from_secs(2);
-const LAST: Duration = Duration::from_secs(8);
 /// Interval of the checks whether the user has asked to stop.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// Time limits of a command.
+pub(super) struct Limits {
+    pub(super) whole: Duration,
+    /// Once the user has asked to stop: of a command that is at work then, and of one that is
+    /// started later, to end a machine.
+    pub(super) at_work: Duration,
+    pub(super) last: Duration,
+}
 
 /// Runs `command` on `machine`, and tells what is waited for where that takes a while.
 ///
 /// # Errors
-/// `Timeout` if it takes longer than `limit`, or than a few seconds once the user has asked to
-/// stop; the message names it by `what`. The command is ended then.
+/// `Timeout` if it takes longer than `limits`; the message names it by `what`. The command is ended
+/// then.
 pub(super) fn within(
-    limit: Duration,
+    limits: &Limits,
     machine: &Arc<dyn Machine>,
     command: &str,
     input: &str,
@@ -43,7 +48,7 @@ pub(super) fn within(
     .map_err(|e| Error::no_thread("a command of a machine", &e))?;
     let begin = Instant::now();
     let (mut hurried, mut told) = (interrupt_requested(), false);
-    let mut limit = if hurried { limit.min(LAST) } else { limit };
+    let mut limit = if hurried { limits.whole.min(limits.last) } else { limits.whole };
     while begin.elapsed() < limit {
         match ended.recv_timeout(LOOK) {
             Ok(finished) => return finished,
@@ -51,7 +56,7 @@ pub(super) fn within(
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if !hurried && interrupt_requested() {
-            (hurried, limit) = (true, limit.min(begin.elapsed() + AT_WORK));
+            (hurried, limit) = (true, limit.min(begin.elapsed() + limits.at_work));
         }
         if !told && begin.elapsed() > UNTOLD {
             note(&format!("{}: waiting for the end of {what}, at most {} s", machine.name(), limit.as_secs()));

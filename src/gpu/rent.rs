@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
-use super::bounded::within;
+use super::bounded::{Limits, within};
 use super::ledger::{Entry, Ledger, Purpose, Stage, now};
 use super::patience::Patience;
 use super::provider::{Description, Offer, PREFIX, Provider, Reached, State, Want};
@@ -16,6 +16,8 @@ use crate::progress::{Event, Progress, doze, interrupt_requested, note};
 const LEAST_HOURS: f64 = 0.1;
 /// The shortest time in which a machine may answer its first command.
 const LEAST_ANSWER: Duration = Duration::from_secs(1);
+/// The same once the user has asked to stop.
+const HURRIED_ANSWER: Duration = Duration::from_secs(2);
 /// A wait for the end of a machine that takes longer is told of.
 const UNTOLD: Duration = Duration::from_secs(5);
 /// The longest interval of queries once the user has asked to stop.
@@ -201,8 +203,9 @@ impl Renting<'_> {
                 State::Running => {
                     let since = *running.get_or_insert_with(Instant::now);
                     if let Some(reached) = self.provider.reach(&machine, &self.purpose.key_file)? {
-                        let limit = self.patience.reach.saturating_sub(since.elapsed()).max(LEAST_ANSWER);
-                        match within(limit, &reached.machine, "true", "", "a first command") {
+                        let whole = self.patience.reach.saturating_sub(since.elapsed()).max(LEAST_ANSWER);
+                        let limits = Limits { whole, at_work: HURRIED_ANSWER, last: HURRIED_ANSWER };
+                        match within(&limits, &reached.machine, "true", "", "a first command") {
                             Ok(finished) if finished.code == 0 => return Ok(reached),
                             Ok(finished) => closed = format!(": a command failed: {}", finished.complaint()),
                             // It is not the created machine, or it rejects us. Another offer is

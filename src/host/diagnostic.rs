@@ -196,6 +196,8 @@ fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }
 
+/// The most characters of a source line that are shown.
+const LONGEST: usize = 500;
 /// Characters around a line number, plus one for a caret after the end of the line.
 const FRAME: usize = 5;
 
@@ -239,7 +241,7 @@ impl Diagnostic {
                 let number = line.to_string();
                 let margin = " ".repeat(number.len());
                 let room = note_width().map(|width| width.saturating_sub(margin.len() + FRAME));
-                let (text, column) = around(text, *column, room);
+                let (text, column) = around(text, *column, Some(room.unwrap_or(LONGEST).min(LONGEST)));
                 // The caret is under the character, with tabs kept.
                 let indent: String =
                     text.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();

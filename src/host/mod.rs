@@ -5,10 +5,10 @@
 //! through these primitives.
 //!
 //! Imports have no circle. At the bottom are files that depend neither on a run nor on a primitive:
-//! `bounds`, `problem`, `json`, `stdlib`, `parsing`, `syntax`, and the descriptions of the primitives in
-//! `reference`. Above them is `context`, one run of a script, with its permissions (`places`,
-//! `reads`, `modules`); then `options` and the `values` of scripts; then the areas, each with a
-//! `register`; then `interpreter`, which registers all of them; and at the top `repl` and
+//! `bounds`, `problem`, `json`, `stdlib`, `parsing`, `syntax`, and the descriptions of the
+//! primitives in `reference`. Above them is `context`, one run of a script, with its permissions
+//! (`places`, `reads`, `modules`); then `options` and the `values` of scripts; then the areas, each
+//! with a `register`; then `interpreter`, which registers all of them; and at the top `repl` and
 //! `testing`, which start one.
 
 mod assertions;

@@ -1,3 +1,5 @@
+//! Tests of the life of a machine that does not do as it should.
+
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::Path;

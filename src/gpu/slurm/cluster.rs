@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::bounded::{text_of, within};
+use super::super::bounded::{Limits, text_of, within};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{doze, interrupt_requested};
 use crate::remote::{Finished, Machine};
@@ -33,7 +33,12 @@ const BUSY: &[&str] = &[
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Time limit of a command of Slurm. With a busy controller it gives up earlier by itself.
-const COMMAND: Duration = Duration::from_secs(180);
+const COMMAND: Limits = limits(180);
+
+/// Limits of a command that may take so many seconds.
+pub(super) const fn limits(seconds: u64) -> Limits {
+    Limits { whole: Duration::from_secs(seconds), at_work: Duration::from_secs(2), last: Duration::from_secs(8) }
+}
 
 /// A cluster, as its users see it.
 #[derive(Clone)]
@@ -70,7 +75,7 @@ impl Cluster {
     }
 
     fn run(&self, command: &str, input: &str, what: &str) -> Result<Finished> {
-        within(COMMAND, &self.commands, &self.line(command), input, what)
+        within(&COMMAND, &self.commands, &self.line(command), input, what)
     }
 
     /// The stdout of a command of the shell there.
@@ -78,7 +83,7 @@ impl Cluster {
     /// # Errors
     /// If it fails, and as `within`.
     pub(super) fn output(&self, command: &str, what: &str) -> Result<String> {
-        text_of(&**self.machine(), within(COMMAND, self.machine(), command, "", what)?)
+        text_of(&**self.machine(), within(&COMMAND, self.machine(), command, "", what)?)
     }
 
     /// Runs a query, which is repeated if the controller is busy, unless the user has asked to
