@@ -203,9 +203,11 @@ const FRAME: usize = 5;
 
 /// The part of a source line that fits, around the character at `column`, and the column of that
 /// character in it.
-fn around(text: &str, column: usize, room: Option<usize>) -> (Cow<'_, str>, usize) {
+fn around(text: &str, column: usize, room: usize) -> (Cow<'_, str>, usize) {
     let count = text.chars().count();
-    let Some(room) = room.filter(|room| count > *room) else { return (Cow::Borrowed(text), column) };
+    if count <= room {
+        return (Cow::Borrowed(text), column);
+    }
     // Two thirds of the part are before the character, because the mistake is usually there.
     let start = column.saturating_sub(1 + 2 * room / 3).min(count.saturating_sub(room));
     let shown = text.chars().skip(start).take(room).map(|c| if c == '\t' { ' ' } else { c });
@@ -241,7 +243,7 @@ impl Diagnostic {
                 let number = line.to_string();
                 let margin = " ".repeat(number.len());
                 let room = note_width().map(|width| width.saturating_sub(margin.len() + FRAME));
-                let (text, column) = around(text, *column, Some(room.unwrap_or(LONGEST).min(LONGEST)));
+                let (text, column) = around(text, *column, room.unwrap_or(LONGEST).min(LONGEST));
                 // The caret is under the character, with tabs kept.
                 let indent: String =
                     text.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
@@ -268,15 +270,15 @@ mod tests {
         for room in [3, 10, 20, 51] {
             // The first and last character of a part may be an ellipsis.
             for column in 1..=52 {
-                let (shown, at) = around(&text, column, Some(room));
+                let (shown, at) = around(&text, column, room);
                 assert_eq!(shown.chars().count(), room);
                 let (there, here) = (text.chars().nth(column - 1), shown.chars().nth(at - 1));
                 assert!(here == there || here == Some('…') && room == 3, "{room} {column}: {shown} {at}");
             }
             // A position after the end.
-            assert_eq!(around(&text, 53, Some(room)).1, room + 1);
+            assert_eq!(around(&text, 53, room).1, room + 1);
         }
-        for room in [None, Some(52), Some(80)] {
+        for room in [52, 80] {
             assert_eq!(around(&text, 7, room), (Cow::Borrowed(text.as_str()), 7));
         }
     }
