@@ -368,6 +368,10 @@ fn flags(text: &Text, ast: &AST, found: &mut Vec<Diagnostic>) {
         true
     });
     for (variable, keys) in declared {
+        // Each walk through the script takes time.
+        if found.len() >= MOST_FOUND {
+            return;
+        }
         // In a function with a parameter of this name it is another variable.
         if ast.iter_functions().any(|f| f.params.contains(&variable.as_str()) && !f.name.contains('$')) {
             continue;

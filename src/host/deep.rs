@@ -13,8 +13,8 @@ use crate::memory;
 const MAIN: [usize; 3] = [256 << 20, 64 << 20, 16 << 20];
 /// Stack sizes in bytes for a thread of `parallel`, in the order in which they are tried.
 const HELPER: [usize; 2] = [64 << 20, 16 << 20];
-/// Address space in bytes that stays free when a thread of `parallel` begins, where `ulimit -v`
-/// limits it. A program without any ends in the middle of its work.
+/// Address space in bytes that stays free beside a stack, where `ulimit -v` limits it. A program
+/// without any ends in the middle of its work.
 const SPARE: u64 = 256 << 20;
 /// The part of a stack that is reserved for a primitive, and for copying, showing and dropping a
 /// value of the deepest nesting.
@@ -62,6 +62,11 @@ pub fn has_room() -> bool {
     std::hint::black_box(&raw const local) as usize > END.get()
 }
 
+/// True if a stack of this size leaves enough address space.
+fn fits(bytes: &usize) -> bool {
+    memory::address_space_left().is_none_or(|left| left >= *bytes as u64 + SPARE)
+}
+
 /// Calls `work` on a thread with a large stack and waits for it.
 ///
 /// # Errors
@@ -70,7 +75,9 @@ pub fn run<T: Send>(work: impl FnOnce() -> T + Send) -> std::thread::Result<T> {
     let work = std::sync::Mutex::new(Some(work));
     let take = || work.lock().ok().and_then(|mut work| work.take());
     std::thread::scope(|scope| {
-        for bytes in MAIN {
+        // The smallest one in any case.
+        let first = MAIN.iter().position(fits).unwrap_or(MAIN.len() - 1);
+        for &bytes in &MAIN[first..] {
             let started = Builder::new().name("main".to_string()).stack_size(bytes).spawn_scoped(scope, move || {
                 begin(bytes);
                 take().map(|work| work())
@@ -106,8 +113,6 @@ pub fn help<'scope, 'env>(scope: &'scope Scope<'scope, 'env>, work: impl FnOnce(
     // One after the other, so that each sees what the others have taken.
     static STARTING: Mutex<()> = Mutex::new(());
     let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
-    let left = memory::address_space_left();
-    let fits = |bytes: &usize| left.is_none_or(|left| left >= *bytes as u64 + SPARE);
     let Some(bytes) = HELPER.into_iter().find(fits) else { return false };
     let started = Builder::new().stack_size(bytes).spawn_scoped(scope, move || {
         let _place = place;
