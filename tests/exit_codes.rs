@@ -62,6 +62,11 @@ fn run_and_plan() {
                 (&[command, "."], USAGE),
                 (&[command, "flags.rhai", "--b"], USAGE),
                 (&[command, "--no-such-flag", "fine.rhai"], USAGE),
+                (&[command, "--max-memory", "99999999999999999999GB", "fine.rhai"], USAGE),
+                (&[command, "--max-memory", "0", "fine.rhai"], USAGE),
+                (&[command, "--max-steps", "0", "fine.rhai"], USAGE),
+                (&[command, "--max-minutes", "0", "fine.rhai"], USAGE),
+                (&[command, "--max-minutes", "nan", "fine.rhai"], USAGE),
                 (&[command], USAGE),
                 (&[command, "absent.rhai"], FAILED),
                 (&[command, "damaged.rhai"], FAILED),
@@ -219,7 +224,8 @@ fn rethreshold() {
             (&["rethreshold", "one", "--layers", "25"], WRONG),
             (&["rethreshold", "one", "--magnitude", "high"], USAGE),
             (&["rethreshold"], USAGE),
-            (&["rethreshold", "none"], WRONG),
+            (&["rethreshold", "none"], FAILED),
+            (&["rethreshold", "results"], FAILED),
             (&["rethreshold", "results/damaged"], FAILED),
         ],
     );
@@ -240,6 +246,11 @@ fn gpus_and_offers() {
             (&["offers", "--provider", "nowhere"], WRONG),
             (&["offers"], FAILED),
             (&["offers", "--max-price", "cheap"], USAGE),
+            (&["offers", "--max-price", "nan"], USAGE),
+            (&["offers", "--max-price", "0"], USAGE),
+            (&["offers", "--min-vram-gb", "inf"], USAGE),
+            (&["offers", "--gpu-count", "0"], USAGE),
+            (&["offers", "--gpu-count", "4294967297"], USAGE),
         ],
     );
     project.file("results/gpus.sqlite", "this is no database, and was never one");

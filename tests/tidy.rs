@@ -370,15 +370,8 @@ fn comments_are_narrow() {
 #[test]
 fn each_rule_is_broken_by_a_planted_violation() {
     let mut sources = files("src", "rs");
-    let rules = [
-        upward_imports,
-        upward_imports_in_host,
-        circles,
-        without_header,
-        too_long,
-        long_architectures,
-        wide_comments,
-    ];
+    let rules =
+        [upward_imports, upward_imports_in_host, circles, without_header, too_long, long_architectures, wide_comments];
     let before: Vec<_> = rules.map(|rule| rule(&sources)).into();
     let plant = |path: &str, text: &str| Source { path: path.into(), text: text.into(), code: text.into() };
     sources.push(plant("src/gemm/planted.rs", "//! Up.\nuse crate::engine::extract;\n"));

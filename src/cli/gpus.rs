@@ -54,20 +54,25 @@ pub(super) struct Offers {
     /// Names or parts of names, such as A100; any GPU where none is given.
     #[arg(long)]
     gpu: Vec<String>,
-    #[arg(long, default_value_t = 1)]
-    gpu_count: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    gpu_count: u32,
     /// GB per GPU, at least.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     min_vram_gb: Option<f64>,
     /// CUDA version that the host must support, such as 12.8.
     #[arg(long)]
     min_cuda: Option<String>,
     /// USD per hour for all GPUs together, at most.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     max_price: Option<f64>,
     /// secure, community or any.
     #[arg(long)]
     cloud: Option<String>,
+}
+
+fn positive(text: &str) -> std::result::Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| *value > 0.0 && value.is_finite());
+    value.ok_or_else(|| "expected a number above 0".to_string())
 }
 
 /// What has been asked for so long ago and is not listed will not appear any more, seconds.
@@ -400,7 +405,7 @@ fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> 
 pub(super) fn offers(asked: &Offers) -> Result<ExitCode> {
     let want = Want {
         gpus: asked.gpu.clone(),
-        gpu_count: asked.gpu_count,
+        gpu_count: asked.gpu_count as usize,
         min_vram_gb: asked.min_vram_gb,
         min_cuda: asked.min_cuda.clone(),
         cloud: asked.cloud.clone(),

@@ -70,7 +70,7 @@ pub(super) fn run(asked: &Rethreshold) -> Result<ExitCode> {
     if !folder.exists() {
         let message = format!("there are no results \"{}\"", given.display());
         let hint = missing(Error::not_found("")).hint.unwrap_or_default();
-        return Err(Error::bad_argument(message).hint(hint));
+        return Err(Error::not_found(message).hint(hint));
     }
     let stored = results::load(&folder).map_err(missing)?;
     if let Some(changed) = &stored.changed {

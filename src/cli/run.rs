@@ -60,7 +60,8 @@ fn minutes(text: &str) -> Result<Duration, String> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    parse_bytes(text).ok_or_else(|| "expected a number of bytes such as 512MiB or 4GB".to_string())
+    parse_bytes(text)
+        .ok_or_else(|| "expected a number of bytes such as 512MiB or 4GB, above 0, at most 1024TiB".to_string())
 }
 
 /// Takes out a flag that is ours wherever it stands.

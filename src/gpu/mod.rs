@@ -1,6 +1,7 @@
 //! Machines with a GPU, rented or the user's own: the providers, and the creation, recovery and
 //! termination of machines.
 
+mod bounded;
 pub mod ledger;
 pub mod own;
 mod owner;

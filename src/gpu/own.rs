@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bounded::{Limits, text_of, within};
 use super::patience::Patience;
 use super::provider::{Description, Offer, PREFIX, Provider, Reached, SshAddress, State, Want};
 use super::way;
 use crate::error::{Error, Result};
-use crate::remote::{self, HereGrouped, HostKey, Login, Machine, Ssh, SshTarget, quoted};
+use crate::remote::{HereGrouped, HostKey, Login, Machine, Ssh, SshTarget, quoted};
 
 /// The kind in the names of such providers in the ledger.
 const KIND: &str = "ssh";
@@ -17,6 +18,9 @@ const KIND: &str = "ssh";
 const HERE: &str = "localhost";
 /// A machine that does not answer within this time is not available.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limits of a command, with the time to connect.
+const COMMAND: Limits =
+    Limits { whole: Duration::from_secs(90), at_work: Duration::from_secs(20), last: Duration::from_secs(20) };
 
 /// Prints the names of running workers: the process in the folder runs, and belongs to the folder.
 const AT_WORK: &str = r#"at_work() {
@@ -80,7 +84,8 @@ impl Own {
     }
 
     fn ask(&self, command: &str) -> Result<String> {
-        remote::output(&*self.machine, &format!("{AT_WORK}{command}"))
+        let command = format!("{AT_WORK}{command}");
+        text_of(&*self.machine, within(&COMMAND, &self.machine, &command, "", "a look for workers")?)
     }
 }
 

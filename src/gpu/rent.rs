@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+use super::bounded::{Limits, within};
 use super::ledger::{Entry, Ledger, Purpose, Stage, now};
 use super::patience::Patience;
 use super::provider::{Description, Offer, PREFIX, Provider, Reached, State, Want};
@@ -13,6 +14,10 @@ use crate::progress::{Event, Progress, doze, interrupt_requested, note};
 
 /// The shortest time in hours for which starting a machine is worth the money.
 const LEAST_HOURS: f64 = 0.1;
+/// The shortest time in which a machine may answer its first command.
+const LEAST_ANSWER: Duration = Duration::from_secs(1);
+/// The same once the user has asked to stop.
+const HURRIED_ANSWER: Duration = Duration::from_secs(2);
 /// A wait for the end of a machine that takes longer is told of.
 const UNTOLD: Duration = Duration::from_secs(5);
 /// The longest interval of queries once the user has asked to stop.
@@ -198,8 +203,11 @@ impl Renting<'_> {
                 State::Running => {
                     let since = *running.get_or_insert_with(Instant::now);
                     if let Some(reached) = self.provider.reach(&machine, &self.purpose.key_file)? {
-                        match crate::remote::output(&*reached.machine, "true") {
-                            Ok(_) => return Ok(reached),
+                        let whole = self.patience.reach.saturating_sub(since.elapsed()).max(LEAST_ANSWER);
+                        let limits = Limits { whole, at_work: HURRIED_ANSWER, last: HURRIED_ANSWER };
+                        match within(&limits, &reached.machine, "true", "", "a first command") {
+                            Ok(finished) if finished.code == 0 => return Ok(reached),
+                            Ok(finished) => closed = format!(": a command failed: {}", finished.complaint()),
                             // It is not the created machine, or it rejects us. Another offer is
                             // tried.
                             Err(error) if error.kind == Kind::Auth => {
@@ -312,10 +320,13 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
                     .hint(format!("`outlier gpus terminate {name}` tries again when the machine can be reached")));
             }
             let id = id.unwrap_or(name);
-            let message = format!("{} may still be running and costing money: {reason}", id);
-            return Err(Error::new(Kind::Service, message).hint(format!(
-                "`outlier gpus terminate {id}` tries again; if that fails, end it in the provider's console"
-            )));
+            let (costs, otherwise) = match entry.price > 0.0 {
+                true => (" and costing money", "end it in the provider's console".to_string()),
+                false => ("", format!("`scancel {id}` on the cluster does")),
+            };
+            let message = format!("{id} may still be running{costs}: {reason}");
+            return Err(Error::new(Kind::Service, message)
+                .hint(format!("`outlier gpus terminate {id}` tries again; if that fails, {otherwise}")));
         }
         if !told && begin.elapsed() > UNTOLD {
             let (provider, left) = (provider.name(), limit.saturating_sub(begin.elapsed()).as_secs());
@@ -396,13 +407,4 @@ pub fn alive(provider: &dyn Provider, ledger: &Ledger) -> Result<Vec<Alive>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_ours_unique_and_short() {
-        let name = unique_name("Sweep 2026-11-23T10:00:00.123456789+00:00 of all the models");
-        assert!(name.starts_with(PREFIX) && name.len() <= 60, "{name}");
-        assert_ne!(unique_name("a"), unique_name("a"));
-    }
-}
+mod tests;

@@ -400,15 +400,16 @@ impl Fleet {
         ));
         for alive in mine {
             let entry = alive.entry.expect("filtered");
-            let (id, price) = (&alive.machine.id, alive.machine.price);
+            let (id, gpu, price) = (&alive.machine.id, &entry.gpu, alive.machine.price);
+            // A job of a cluster costs no money.
+            let costs = if price > 0.0 { format!(" and costs ${price:.2}/h") } else { String::new() };
             if entry.keep_running {
-                ending.lines.push(format!(
-                    "  {id} ({}) is kept running and costs ${price:.2}/h: `outlier gpus terminate {id}` ends it",
-                    entry.gpu
-                ));
+                ending
+                    .lines
+                    .push(format!("  {id} ({gpu}) is kept running{costs}: `outlier gpus terminate {id}` ends it"));
             } else {
                 ending.leaked = true;
-                ending.lines.push(format!("  {id} ({}) is still alive and costs ${price:.2}/h", entry.gpu));
+                ending.lines.push(format!("  {id} ({gpu}) is still alive{costs}"));
             }
         }
     }

@@ -1,13 +1,12 @@
 //! Slurm's commands, run on this machine or on a login node over SSH.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::super::bounded::{Limits, text_of, within};
 use crate::error::{Error, Kind, Result};
-use crate::progress::{doze, interrupt_requested, note};
-use crate::remote::{self, Finished, Machine};
+use crate::progress::{doze, interrupt_requested};
+use crate::remote::{Finished, Machine};
 
 /// The prefix of every command. Variables of a surrounding job would be taken for options, and
 /// secrets do not belong into the environment of a job.
@@ -34,63 +33,17 @@ const BUSY: &[&str] = &[
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Time limit of a command of Slurm. With a busy controller it gives up earlier by itself.
-const COMMAND: Duration = Duration::from_secs(180);
-/// A command that takes longer is told of.
-const UNTOLD: Duration = Duration::from_secs(5);
-/// Time that a command is left once the user has asked to stop: one that is at work then, and one
-/// that is started later, to end a job.
-const AT_WORK: Duration = Duration::from_secs(2);
-const LAST: Duration = Duration::from_secs(8);
-/// Interval of the checks whether the user has asked to stop.
-const LOOK: Duration = Duration::from_millis(50);
+const COMMAND: Limits = limits(180);
+
+/// Limits of a command that may take so many seconds.
+pub(super) const fn limits(seconds: u64) -> Limits {
+    Limits { whole: Duration::from_secs(seconds), at_work: Duration::from_secs(2), last: Duration::from_secs(8) }
+}
 
 /// A cluster, as its users see it.
 #[derive(Clone)]
 pub(super) struct Cluster {
     commands: Arc<dyn Machine>,
-}
-
-/// Runs `command` on `machine`, and tells what is waited for where that takes a while.
-///
-/// # Errors
-/// `Timeout` if it takes longer than `limit`, or than a few seconds once the user has asked to
-/// stop; the message names it by `what`. The command is ended then.
-pub(super) fn within(
-    limit: Duration,
-    machine: &Arc<dyn Machine>,
-    command: &str,
-    input: &str,
-    what: &str,
-) -> Result<Finished> {
-    let (sender, ended) = channel();
-    let (commands, command, input) = (machine.clone(), command.to_string(), input.to_string());
-    let wanted = Arc::new(AtomicBool::new(true));
-    let still_wanted = wanted.clone();
-    // A separate thread waits for it, and may be abandoned.
-    std::thread::spawn(move || {
-        let wanted = || still_wanted.load(Ordering::Relaxed);
-        sender.send(remote::collect_while(&*commands, &command, &mut input.as_bytes(), &wanted))
-    });
-    let begin = Instant::now();
-    let (mut hurried, mut told) = (interrupt_requested(), false);
-    let mut limit = if hurried { limit.min(LAST) } else { limit };
-    while begin.elapsed() < limit {
-        match ended.recv_timeout(LOOK) {
-            Ok(finished) => return finished,
-            Err(RecvTimeoutError::Timeout) => (),
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        if !hurried && interrupt_requested() {
-            (hurried, limit) = (true, limit.min(begin.elapsed() + AT_WORK));
-        }
-        if !told && begin.elapsed() > UNTOLD {
-            note(&format!("{}: waiting for the end of {what}, at most {} s", machine.name(), limit.as_secs()));
-            told = true;
-        }
-    }
-    wanted.store(false, Ordering::Relaxed);
-    let message = format!("{}: {what} has not ended within {} s", machine.name(), begin.elapsed().as_secs());
-    Err(Error::new(Kind::Timeout, message).hint("does the same command stand still there when you log in?"))
 }
 
 impl Cluster {
@@ -122,7 +75,7 @@ impl Cluster {
     }
 
     fn run(&self, command: &str, input: &str, what: &str) -> Result<Finished> {
-        within(COMMAND, &self.commands, &self.line(command), input, what)
+        within(&COMMAND, &self.commands, &self.line(command), input, what)
     }
 
     /// The stdout of a command of the shell there.
@@ -130,7 +83,7 @@ impl Cluster {
     /// # Errors
     /// If it fails, and as `within`.
     pub(super) fn output(&self, command: &str, what: &str) -> Result<String> {
-        text_of(&**self.machine(), within(COMMAND, self.machine(), command, "", what)?)
+        text_of(&**self.machine(), within(&COMMAND, self.machine(), command, "", what)?)
     }
 
     /// Runs a query, which is repeated if the controller is busy, unless the user has asked to
@@ -171,20 +124,6 @@ impl Cluster {
             ));
         }
         Ok(id.to_string())
-    }
-}
-
-/// The stdout of a command that has ended.
-///
-/// # Errors
-/// If it has failed.
-pub(super) fn text_of(machine: &dyn Machine, finished: Finished) -> Result<String> {
-    match finished.code {
-        0 => Ok(finished.out),
-        code => Err(Error::new(
-            Kind::Service,
-            format!("{}: a command failed with exit code {code}: {}", machine.name(), finished.complaint()),
-        )),
     }
 }
 

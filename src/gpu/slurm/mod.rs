@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::bounded::{Limits, text_of, within};
 use super::patience::Patience;
 use super::provider::{Description, Offer, Provider, Reached, SshAddress, State, Want, ssh};
 use super::way;
@@ -26,7 +27,7 @@ use cluster::{Cluster, complaint};
 const NAME: &str = "slurm";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A step of a ready job starts and ends within this time.
-const STEP: Duration = Duration::from_secs(60);
+const STEP: Limits = cluster::limits(60);
 /// A cancelled job leaves the queue within this time, or is left to Slurm, once the user has asked
 /// to stop. It costs no money that this program would have to account for.
 const HURRY: Duration = Duration::from_secs(20);
@@ -174,9 +175,8 @@ impl Provider for Slurm {
         if let Some(machine) = self.describe(id)?.filter(|machine| machine.state == State::Running) {
             let log = quoted(&format!("{}/worker.log", job::folder(&machine.name)));
             let step: Arc<dyn Machine> = Arc::new(Allocation::new(self.cluster.clone(), id, &machine.name));
-            let read =
-                cluster::within(STEP, &step, &format!("cat {log} 2>/dev/null || true"), "", "a step in the job")?;
-            text += &cluster::text_of(&*step, read)?;
+            let read = within(&STEP, &step, &format!("cat {log} 2>/dev/null || true"), "", "a step in the job")?;
+            text += &text_of(&*step, read)?;
         }
         Ok(text)
     }
@@ -185,7 +185,7 @@ impl Provider for Slurm {
     fn reach(&self, machine: &Description, _: &Path) -> Result<Option<Reached>> {
         let step: Arc<dyn Machine> = Arc::new(Allocation::new(self.cluster.clone(), &machine.id, &machine.name));
         let ready = format!("test -d {}", quoted(&job::folder(&machine.name)));
-        match cluster::within(STEP, &step, &ready, "", "a first step in the job") {
+        match within(&STEP, &step, &ready, "", "a first step in the job") {
             Ok(finished) if finished.code == 0 => {
                 Ok(Some(Reached { machine: step, ssh: None, fingerprints: Vec::new() }))
             }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
+use rhai::{Dynamic, EvalAltResult, LexError, Map, ParseError, ParseErrorType, Position};
 
 use super::hints;
 use crate::error::{Error, Kind};
@@ -66,13 +66,8 @@ impl Diagnostic {
     }
 
     pub fn from_parse(error: &ParseError, file: &str, source: &str) -> Self {
-        Self {
-            exit: Exit::Script,
-            message: error.err_type().to_string(),
-            hint: hints::of_syntax(error.err_type(), source, error.position()),
-            place: place(file, error.position(), Some(source)),
-            calls: Vec::new(),
-        }
+        let (exit, message, hint) = not_parsed(error.err_type(), source, error.position());
+        Self { exit, message, hint, place: place(file, error.position(), Some(source)), calls: Vec::new() }
     }
 
     /// A problem at a position of a file, found without running it.
@@ -164,9 +159,7 @@ fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> 
 fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String>) {
     match error {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
-        EvalAltResult::ErrorParsing(kind, position) => {
-            (Exit::Script, kind.to_string(), hints::of_syntax(kind, source, *position))
-        }
+        EvalAltResult::ErrorParsing(kind, position) => not_parsed(kind, source, *position),
         EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
             (Exit::Interrupted, "interrupted".to_string(), None)
         }
@@ -174,6 +167,21 @@ fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String
             let (message, hint) = hints::of_run(other, source);
             (Exit::Script, message, hint)
         }
+    }
+}
+
+/// A mistake in the text of a script or module, or the end of its parsing.
+fn not_parsed(kind: &ParseErrorType, source: &str, position: Position) -> (Exit, String, Option<String>) {
+    match kind {
+        ParseErrorType::BadInput(LexError::Runtime(why)) if why == bounds::STOPPED => {
+            (Exit::Interrupted, "interrupted".to_string(), None)
+        }
+        ParseErrorType::BadInput(LexError::Runtime(why)) if why == bounds::TOO_MANY_NAMES => (
+            Exit::Script,
+            "there are too many names: each is compared with the variables, functions or keys before it".to_string(),
+            Some("divide the text into modules of at most 5,000 functions, variables or keys of a map".to_string()),
+        ),
+        other => (Exit::Script, other.to_string(), hints::of_syntax(other, source, position)),
     }
 }
 
@@ -191,14 +199,18 @@ fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }
 
+/// The most characters of a source line that are shown.
+const LONGEST: usize = 500;
 /// Characters around a line number, plus one for a caret after the end of the line.
 const FRAME: usize = 5;
 
 /// The part of a source line that fits, around the character at `column`, and the column of that
 /// character in it.
-fn around(text: &str, column: usize, room: Option<usize>) -> (Cow<'_, str>, usize) {
+fn around(text: &str, column: usize, room: usize) -> (Cow<'_, str>, usize) {
     let count = text.chars().count();
-    let Some(room) = room.filter(|room| count > *room) else { return (Cow::Borrowed(text), column) };
+    if count <= room {
+        return (Cow::Borrowed(text), column);
+    }
     // Two thirds of the part are before the character, because the mistake is usually there.
     let start = column.saturating_sub(1 + 2 * room / 3).min(count.saturating_sub(room));
     let shown = text.chars().skip(start).take(room).map(|c| if c == '\t' { ' ' } else { c });
@@ -234,7 +246,7 @@ impl Diagnostic {
                 let number = line.to_string();
                 let margin = " ".repeat(number.len());
                 let room = note_width().map(|width| width.saturating_sub(margin.len() + FRAME));
-                let (text, column) = around(text, *column, room);
+                let (text, column) = around(text, *column, room.unwrap_or(LONGEST).min(LONGEST));
                 // The caret is under the character, with tabs kept.
                 let indent: String =
                     text.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
@@ -261,15 +273,15 @@ mod tests {
         for room in [3, 10, 20, 51] {
             // The first and last character of a part may be an ellipsis.
             for column in 1..=52 {
-                let (shown, at) = around(&text, column, Some(room));
+                let (shown, at) = around(&text, column, room);
                 assert_eq!(shown.chars().count(), room);
                 let (there, here) = (text.chars().nth(column - 1), shown.chars().nth(at - 1));
                 assert!(here == there || here == Some('…') && room == 3, "{room} {column}: {shown} {at}");
             }
             // A position after the end.
-            assert_eq!(around(&text, 53, Some(room)).1, room + 1);
+            assert_eq!(around(&text, 53, room).1, room + 1);
         }
-        for room in [None, Some(52), Some(80)] {
+        for room in [52, 80] {
             assert_eq!(around(&text, 7, room), (Cow::Borrowed(text.as_str()), 7));
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::primitive::{Opt, Primitive, arities, parameters};
 use super::{AREAS, find};
 use crate::error::{Error, Result};
-use crate::host::language::{stdlib, syntax};
+use crate::host::language::{parsing, stdlib, syntax};
 use crate::suggest;
 use crate::terminal;
 use crate::words::{in_lines, listed};
@@ -30,7 +30,7 @@ struct ModuleText {
 fn module_texts() -> Vec<ModuleText> {
     let engine = syntax::engine();
     let text = |(name, source): (&'static str, &'static str)| {
-        let ast = engine.compile(source).ok()?;
+        let ast = parsing::parse(&engine, source).ok()?;
         let about = source.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
         let about = about.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
         let described = |function: rhai::ScriptFnMetadata| {

@@ -11,6 +11,7 @@ use super::check::import_statements;
 use super::passes::{self, Actual, HERE, Pass, shown};
 use crate::disk;
 use crate::error::Result;
+use crate::host::language::parsing;
 use crate::host::language::script_text::text_of;
 use crate::host::language::syntax;
 use crate::host::primitives::script::show::format_bytes;
@@ -349,7 +350,7 @@ pub fn has_dry_run(script: &Path, project: &Path) -> bool {
         if source.contains("dry_run:") || source.contains("dry_run =") {
             return true;
         }
-        if let Ok(ast) = engine.compile(&source) {
+        if let Ok(ast) = parsing::parse(&engine, &source) {
             let imports = import_statements(&ast);
             todo.extend(imports.iter().filter_map(|(path, ..)| modules.find(Some(&name), path)));
         }

@@ -200,8 +200,9 @@ impl Options {
 
     /// Bytes: a number, or a string with a unit such as "2GB" or "512MiB".
     pub(crate) fn bytes(&self, key: &str) -> Result<Option<u64>> {
-        self.typed(key, "a number of bytes or a string such as \"2GB\"", |value| match value.as_int() {
-            Ok(bytes) => bytes.try_into().ok(),
+        let expected = "a number of bytes or a string such as \"2GB\", above 0, at most 1024TiB";
+        self.typed(key, expected, |value| match value.as_int() {
+            Ok(bytes) => bytes.try_into().ok().filter(|bytes| (1..=MAX_BYTES).contains(bytes)),
             Err(_) => parse_bytes(&value.clone().into_string().ok()?),
         })
     }
@@ -227,6 +228,8 @@ impl Options {
 
 /// The longest time in an option: ten years of 365 days.
 pub const MAX_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The largest number of bytes in an option or flag, 1 PiB.
+const MAX_BYTES: u64 = 1 << 50;
 /// The largest count in an option. Sums and products of counts fit into 64 bits.
 pub(crate) const MAX_COUNT: usize = 1 << 31;
 
@@ -263,7 +266,7 @@ pub(crate) fn number(value: &Dynamic) -> Option<f64> {
     value.as_float().ok().or_else(|| value.as_int().ok().map(|n| n as f64))
 }
 
-/// Parses "2GB", "1.5 GiB" or "77" as bytes.
+/// Parses "2GB", "1.5 GiB" or "77" as bytes: at least one, and at most `MAX_BYTES`.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
     let (value, unit) = text.trim().split_at(digits);
@@ -272,12 +275,15 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
         "kib" => 1 << 10,
         "mib" => 1 << 20,
         "gib" => 1 << 30,
+        "tib" => 1 << 40,
         _ => return None,
     };
-    Some((value.parse::<f64>().ok()? * scale as f64) as u64)
+    let bytes = value.parse::<f64>().ok()? * scale as f64;
+    (1.0..=MAX_BYTES as f64).contains(&bytes).then_some(bytes as u64)
 }
 
 #[cfg(test)]
@@ -287,6 +293,10 @@ mod tests {
         assert_eq!(super::parse_bytes("2GB"), Some(2_000_000_000));
         assert_eq!(super::parse_bytes("1.5 GiB"), Some(3 << 29));
         assert_eq!(super::parse_bytes("77"), Some(77));
-        assert_eq!(super::parse_bytes("2 parsec"), None);
+        assert_eq!(super::parse_bytes("2TiB"), Some(2 << 40));
+        assert_eq!(super::parse_bytes("1024TiB"), Some(super::MAX_BYTES));
+        for wrong in ["2 parsec", "0", "0.5", "0GB", "-1", "", "GB", "1.2.3", "1025TiB", "99999999999999999999GB"] {
+            assert_eq!(super::parse_bytes(wrong), None, "{wrong}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use rhai::{Dynamic, Engine};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::host::language::growth::too_large;
+use crate::host::language::bounds::too_large;
 use crate::host::language::json::to_dynamic;
 use crate::host::language::problem::{ScriptResult, throw};
 use crate::suggest;

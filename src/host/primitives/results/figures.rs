@@ -16,11 +16,15 @@ use crate::host::values::options::{Options, number};
 use crate::plot::{self, Figure};
 use crate::record::{Activations, HeatMap, plain};
 use crate::stats;
+use crate::words::counted;
 
 /// Columns of a heat map on a page.
 const COLUMNS: usize = 256;
 /// Columns of an interactive heat map.
 const FINE_COLUMNS: usize = 1024;
+
+/// The most characters of the longest bar of a chart.
+const MAX_WIDTH: usize = 500;
 
 /// Bytes of a shape in a figure without its texts, and of all shapes.
 const SHAPE: usize = 120;
@@ -55,7 +59,7 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     // print(bar_chart(["a", "b"], [1.0, 2.0], 40));
     engine.register_fn("bar_chart", |names: Array, values: Array, width: INT| -> ScriptResult<String> {
         let names: Vec<String> = names.iter().map(Dynamic::to_string).collect();
-        let width = width.clamp(1, 500) as usize;
+        let width = thrown(bars(&names, &values, width))?;
         // Names are padded to the widest, and a part of a bar has three bytes.
         let line = names.iter().map(String::len).max().unwrap_or(0) + 3 * width + 32;
         growth::fits(line.saturating_mul(names.len()))?;
@@ -87,6 +91,26 @@ fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
 }
 
 /// A value that is not a number is a gap.
+/// The width of a chart of bars.
+///
+/// # Errors
+/// If it is none, or if there is not one value for each name.
+fn bars(names: &[String], values: &Array, width: INT) -> Result<usize> {
+    if names.len() != values.len() {
+        let message = format!("bar_chart: {} and {}", counted(names.len(), "name"), counted(values.len(), "value"));
+        return Err(Error::bad_argument(message).hint("give one value for each name"));
+    }
+    if let Some(index) = values.iter().position(|value| number(value).is_none() && !value.is_unit()) {
+        let message = format!("bar_chart: values[{index}] is {:?}, expected a number", values[index].to_string());
+        return Err(Error::bad_argument(message).hint("() stands for a value that is missing"));
+    }
+    let most = 1..=MAX_WIDTH;
+    usize::try_from(width).ok().filter(|width| most.contains(width)).ok_or_else(|| {
+        let message = format!("bar_chart: the width is {width}, expected 1 to {MAX_WIDTH}");
+        Error::bad_argument(message).hint("the longest bar is so many characters wide")
+    })
+}
+
 fn numbers(values: &Array) -> Vec<f64> {
     values.iter().map(|value| number(value).unwrap_or(f64::NAN)).collect()
 }

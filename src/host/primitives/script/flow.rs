@@ -73,6 +73,11 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
         MAX_STAGGER,
         "seconds between the starts of the first items",
     ))?;
+    let outer = deep::nested();
+    if outer >= deep::MAX_NESTED {
+        let message = format!("parallel: {} calls of it are inside each other already", deep::MAX_NESTED);
+        return Err(throw(Error::bad_argument(message).hint("make one list of all items and call it once")));
+    }
     // Plans and tests are deterministic: one item after the other.
     let (max, stagger) = if context.stage.is_some() { (1, 0.0) } else { (max, stagger) };
     let next = AtomicUsize::new(0);
@@ -90,7 +95,7 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
             let Some(item) = items.get(i) else { return };
             let outcome = match interrupt_requested() {
                 true => failure(as_map(&Error::interrupted()).into()),
-                false => call(ctx, f, item.clone()).unwrap_or_else(|error| {
+                false => deep::inside(outer, || call(ctx, f, item.clone())).unwrap_or_else(|error| {
                     next.store(items.len(), Ordering::Relaxed);
                     let told = failure(thrown_value(&error));
                     *end.lock().expect("no panic under this lock") = Some(error);

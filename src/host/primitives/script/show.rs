@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 
 use crate::error::Error;
-use crate::host::language::growth::{fits, too_large};
+use crate::host::language::bounds::too_large;
+use crate::host::language::growth::fits;
 use crate::host::language::json::to_dynamic;
 use crate::host::language::problem::{ScriptResult, throw};
 use crate::host::run::context::Context;
