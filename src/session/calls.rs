@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Reply;
+use super::op::Reply;
 use super::wire::{self, Answer};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::wire::{self, Answer, Request};
+use super::failure::untrue;
+use super::wire::{self, Answer, Message};
 use crate::error::{Error, Kind, Result};
 
 /// Interval of these checks.
@@ -58,12 +59,6 @@ fn is_pause(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
-/// The error for an impossible answer, for which a retry would not help.
-pub(super) fn untrue(message: impl Into<String>) -> Error {
-    Error::corrupt(message)
-        .hint("the machine does not run this program as it was sent there: end it and take another one")
-}
-
 pub(super) struct Line {
     stream: UnixStream,
     /// The received part of the next frame, with its length.
@@ -91,7 +86,7 @@ impl Line {
 
     /// Sends a request. Gives up if the other side receives nothing for `STUCK`, or at once when
     /// `stop` returns true.
-    pub(super) fn send(&mut self, request: &Request, stop: &dyn Fn() -> bool) -> Result<()> {
+    pub(super) fn send(&mut self, request: &Message, stop: &dyn Fn() -> bool) -> Result<()> {
         self.send_within(request, STUCK, stop)
     }
 
@@ -160,7 +155,7 @@ impl Line {
     }
 
     /// Sends one request that is answered at once.
-    pub(super) fn ask(&mut self, request: &Request, wait: &Wait) -> Result<Answer> {
+    pub(super) fn ask(&mut self, request: &Message, wait: &Wait) -> Result<Answer> {
         self.send_within(request, wait.limit, wait.stop)?;
         loop {
             if let Some(answer) = self.next(SHORT)? {
@@ -171,7 +166,7 @@ impl Line {
     }
 
     /// The same for a request that is only acknowledged.
-    pub(super) fn tell(&mut self, request: &Request, wait: &Wait) -> Result<()> {
+    pub(super) fn tell(&mut self, request: &Message, wait: &Wait) -> Result<()> {
         match self.ask(request, wait)? {
             Answer::Done => Ok(()),
             other => Err(untrue(format!("{} where a request was to be acknowledged", other.kind()))),

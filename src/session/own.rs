@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::label::{Label, OWN};
-use super::lent::{Lent, lend, project_name};
+use super::lent::{Lent, lend};
+use super::project_folder::project_name;
 use super::provision::Provision;
 use crate::error::{Error, Result};
 use crate::gpu::ledger::{Ledger, Purpose, now};

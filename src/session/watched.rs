@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::line::{TICK, untrue};
+use super::failure::untrue;
+use super::line::TICK;
 use crate::error::{Error, Kind, Result};
 use crate::remote::{Listener, Machine, Output};
 use crate::threads;

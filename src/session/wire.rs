@@ -1,5 +1,5 @@
 //! The protocol between a client and `outlier worker`: one line of greeting each way, then
-//! length-prefixed frames with one `Request` or one `Answer` in MessagePack.
+//! length-prefixed frames with one `Message` or one `Answer` in MessagePack.
 
 use std::io::{Read, Write};
 
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::no_gpu::NoGpu;
-use super::{Op, Reply};
+use super::op::{Op, Reply};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::record::LoadArgs;
@@ -19,7 +19,7 @@ pub(super) const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Request {
+pub(super) enum Message {
     /// Starts `op` with this id. The same id on any connection joins that call: it gets the events
     /// after the first `seen`, and the outcome. A `fresh` request does not join a call that has
     /// failed or is being stopped.
@@ -179,15 +179,15 @@ mod tests {
     #[test]
     fn frames_arrive_whole_or_not_at_all() {
         let mut bytes = Vec::new();
-        send_frame(&mut bytes, &frame(&Request::Renew { seconds: 1.5 }).unwrap()).unwrap();
-        let whole: Request = receive_up_to(&mut bytes.as_slice(), MAX_FRAME).unwrap();
-        assert!(matches!(whole, Request::Renew { seconds: 1.5 }));
+        send_frame(&mut bytes, &frame(&Message::Renew { seconds: 1.5 }).unwrap()).unwrap();
+        let whole: Message = receive_up_to(&mut bytes.as_slice(), MAX_FRAME).unwrap();
+        assert!(matches!(whole, Message::Renew { seconds: 1.5 }));
         for cut in 0..bytes.len() {
-            let error = receive_up_to::<Request>(&mut &bytes[..cut], MAX_FRAME).unwrap_err();
+            let error = receive_up_to::<Message>(&mut &bytes[..cut], MAX_FRAME).unwrap_err();
             assert_eq!(error.kind, Kind::Lost, "cut at {cut}");
         }
         let claim = [0xff; 20];
-        assert_eq!(receive_up_to::<Request>(&mut claim.as_slice(), MAX_FRAME).unwrap_err().kind, Kind::Lost);
+        assert_eq!(receive_up_to::<Message>(&mut claim.as_slice(), MAX_FRAME).unwrap_err().kind, Kind::Lost);
     }
 
     #[test]
