@@ -219,10 +219,34 @@ fn rethreshold() {
             (&["rethreshold", "one", "--layers", "25"], WRONG),
             (&["rethreshold", "one", "--magnitude", "high"], USAGE),
             (&["rethreshold"], USAGE),
-            (&["rethreshold", "none"], WRONG),
+            (&["rethreshold", "none"], FAILED),
+            (&["rethreshold", "results/none"], FAILED),
+            (&["rethreshold", "results"], FAILED),
             (&["rethreshold", "results/damaged"], FAILED),
         ],
     );
+}
+
+#[test]
+fn what_is_missing_ends_alike_wherever_it_is_named() {
+    let project = project();
+    let named = |call: &str| project.script(call).ends(FAILED);
+    named("load_results(\"none\")");
+    named("attach_gpu(\"nothing\")");
+    named("load_model(\"nothing/at_all/here\")");
+    for words in [
+        &["rethreshold", "none"][..],
+        &["rethreshold", "results/none"],
+        // Results may be stored below it, and are not stored in it.
+        &["rethreshold", "results"],
+        &["repl", "--attach", "nothing"],
+        &["gpus", "ssh", "nothing"],
+        &["gpus", "logs", "nothing"],
+        &["gpus", "terminate", "nothing"],
+    ] {
+        let outcome = project.run(words).ends(FAILED);
+        assert!(outcome.stderr.contains("hint: "), "{words:?}: {}", outcome.stderr);
+    }
 }
 
 #[test]
@@ -232,10 +256,10 @@ fn gpus_and_offers() {
         &project,
         &[
             (&["gpus"], DONE),
-            (&["gpus", "ssh", "nothing"], WRONG),
-            (&["gpus", "logs", "nothing"], WRONG),
+            (&["gpus", "ssh", "nothing"], FAILED),
+            (&["gpus", "logs", "nothing"], FAILED),
             (&["gpus", "terminate"], USAGE),
-            (&["gpus", "terminate", "nothing"], WRONG),
+            (&["gpus", "terminate", "nothing"], FAILED),
             (&["gpus", "no-such-action"], USAGE),
             (&["offers", "--provider", "nowhere"], WRONG),
             (&["offers"], FAILED),
@@ -279,7 +303,7 @@ fn gpus_of_a_provider_that_does_not_answer() {
     assert!(said.contains("nothing is left over that this project knows of; no provider was asked"), "{said}");
     // Whether there is such a machine is not known where one does not answer.
     run(&["gpus", "terminate", "nothing"], Some("rpa_KEY"), silent).ends(LEFT);
-    run(&["gpus", "terminate", "nothing"], None, silent).ends(WRONG);
+    run(&["gpus", "terminate", "nothing"], None, silent).ends(FAILED);
     let outcome = run(&["gpus", "--all"], Some("rpa_KEY"), silent).ends(FAILED);
     assert!(outcome.stderr.contains("runpod: left out: RunPod does not answer"), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("no provider that answers lists a machine of ours"), "{}", outcome.stdout);
@@ -303,7 +327,7 @@ fn repl() {
     // It goes on behind an error, and tells of it at the end.
     assert_eq!(piped("nothing()\n1 + 1\n").ends(FAILED).stdout, "2\n");
     piped("load_model(\"/nowhere/at/all\")\n").ends(FAILED);
-    project.run(&["repl", "--attach", "nothing"]).ends(WRONG);
+    project.run(&["repl", "--attach", "nothing"]).ends(FAILED);
     project.run(&["repl", "--no-such-flag"]).ends(USAGE);
 }
 

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("tensor", 2),
     ("cuda", 1),
     ("disk", 1),
+    ("exit", 1),
     ("formats", 1),
     ("gemm", 1),
     ("outside", 1),

@@ -2,15 +2,15 @@
 //! rented.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::exit::{FAILED, LEAKED, WRONG, tell};
+use super::exit::tell;
 use super::gpus_shell;
 use super::table::{age, dollars, print_table};
 use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
 use crate::gpu::ledger::{Entry, Ledger, Life, Stage, now};
 use crate::gpu::rent::{self, Reap};
 use crate::gpu::{self, Provider, Want, own};
@@ -78,7 +78,7 @@ fn ledger() -> Result<Ledger> {
     Ledger::look(&PathBuf::from("results").join("gpus.sqlite"))
 }
 
-pub(super) fn gpus(gpus: &Gpus) -> Result<ExitCode> {
+pub(super) fn gpus(gpus: &Gpus) -> Result<Exit> {
     trust::no_script();
     match &gpus.action {
         None if gpus.all => list_all(),
@@ -87,7 +87,7 @@ pub(super) fn gpus(gpus: &Gpus) -> Result<ExitCode> {
         Some(Action::Reap) => reap(),
         Some(Action::Ssh { id, command }) => {
             let entry = ledger()?.called(id)?.ok_or_else(|| {
-                Error::bad_argument(format!("this project has no machine \"{id}\""))
+                Error::not_found(format!("this project has no machine \"{id}\""))
                     .hint("`outlier gpus` lists its machines")
             })?;
             gpus_shell::open(id, &entry, command)
@@ -95,7 +95,7 @@ pub(super) fn gpus(gpus: &Gpus) -> Result<ExitCode> {
         Some(Action::Logs { id }) => {
             let (provider, id) = find(id)?;
             terminal::line(provider.logs(&id)?);
-            Ok(ExitCode::SUCCESS)
+            Ok(Exit::Done)
         }
     }
 }
@@ -133,18 +133,18 @@ fn state(entry: &Entry) -> String {
 }
 
 /// What the ledger of this project knows.
-fn list_known() -> Result<ExitCode> {
+fn list_known() -> Result<Exit> {
     let open = ledger()?.open_entries()?;
     if open.is_empty() {
         terminal::sentence("no machine of this project is known to be alive; `outlier gpus --all` asks the providers");
     } else {
         print_table(COLUMNS, open.iter().map(|entry| row(entry, &state(entry))).collect());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }
 
 /// What the providers list under our names.
-fn list_all() -> Result<ExitCode> {
+fn list_all() -> Result<Exit> {
     let ledger = ledger()?;
     let (mut rows, mut asked) = (Vec::new(), 0);
     let Reachable { providers, mut left_out } = reachable(&ledger)?;
@@ -186,7 +186,7 @@ fn list_all() -> Result<ExitCode> {
         (false, _) => print_table(COLUMNS, rows),
     }
     // Not all, whatever was asked for.
-    Ok(ExitCode::from(if left_out { FAILED } else { 0 }))
+    Ok(if left_out { Exit::Failed } else { Exit::Done })
 }
 
 /// What is said where there is nobody to ask.
@@ -266,14 +266,17 @@ fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
     }
     let message = format!("no machine \"{id_or_name}\"");
     let hint = "`outlier gpus --all` lists what there is";
-    // One that does not answer may have it.
-    let unknown = if left_out { Error::not_found(message) } else { Error::bad_argument(message) };
+    // A provider that does not answer may have it.
+    let unknown = match left_out {
+        true => Error::new(Kind::Service, format!("{message} is known, and a provider has not answered")),
+        false => Error::not_found(message),
+    };
     Err(unknown.hint(hint))
 }
 
-fn terminate(ids: &[String]) -> Result<ExitCode> {
+fn terminate(ids: &[String]) -> Result<Exit> {
     let ledger = ledger()?;
-    let (mut failed, mut wrong) = (false, false);
+    let mut exit = Exit::Done;
     for id in ids {
         let ended = match ledger.called(id)? {
             Some(entry) if entry.stage == Stage::Closed => Ok(format!("{id} has ended before")),
@@ -298,25 +301,22 @@ fn terminate(ids: &[String]) -> Result<ExitCode> {
         match ended {
             Ok(line) => terminal::sentence(line),
             Err(error) => {
-                // What is no name of a machine is no machine that is left.
+                let wrong = tell(&error);
                 match error.kind {
-                    Kind::BadArgument => wrong = true,
-                    _ => failed = true,
+                    // A name that no machine has leaves no machine behind.
+                    Kind::BadArgument | Kind::NotFound if exit == Exit::Done => exit = wrong,
+                    Kind::BadArgument | Kind::NotFound => (),
+                    _ => exit = Exit::Leaked,
                 }
-                tell(&error);
             }
         }
     }
-    Ok(ExitCode::from(match (failed, wrong) {
-        (true, _) => LEAKED,
-        (false, true) => WRONG,
-        (false, false) => 0,
-    }))
+    Ok(exit)
 }
 
 /// Whatever keeps a provider from being cleared: what is left over there lives on, and the others
 /// are cleared all the same.
-fn reap() -> Result<ExitCode> {
+fn reap() -> Result<Exit> {
     let ledger = ledger()?;
     let (mut nothing, mut alive, mut asked) = (true, false, 0);
     let mut failed = |error: Error| match error.kind {
@@ -372,7 +372,7 @@ fn reap() -> Result<ExitCode> {
             _ => terminal::sentence("nothing is left over"),
         }
     }
-    Ok(ExitCode::from(if alive { LEAKED } else { 0 }))
+    Ok(if alive { Exit::Leaked } else { Exit::Done })
 }
 
 /// Machines of other computers and containers are told of and left alone; where the provider has
@@ -397,7 +397,7 @@ fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> 
     told.collect()
 }
 
-pub(super) fn offers(asked: &Offers) -> Result<ExitCode> {
+pub(super) fn offers(asked: &Offers) -> Result<Exit> {
     let want = Want {
         gpus: asked.gpu.clone(),
         gpu_count: asked.gpu_count,
@@ -422,5 +422,5 @@ pub(super) fn offers(asked: &Offers) -> Result<ExitCode> {
         ]
     };
     print_table(&["gpu", "count", "GB each", "cloud", "$/h in all", "stock"], offers.iter().map(row).collect());
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }

@@ -3,11 +3,12 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
 use crate::gpu::ledger::Entry;
 use crate::gpu::{SshAddress, own, slurm};
 use crate::remote::{Key, Login, Ssh, Target};
@@ -15,7 +16,7 @@ use crate::remote::{Key, Login, Ssh, Target};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Replaces this program by a shell on the machine, or by `command` there.
-pub(super) fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
+pub(super) fn open(id: &str, entry: &Entry, command: &[String]) -> Result<Exit> {
     if entry.provider.starts_with("slurm") {
         return in_job(entry, command);
     }
@@ -39,7 +40,7 @@ pub(super) fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCo
 }
 
 /// Opens a shell in a Slurm job, as a step that is started here or on the login node.
-fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
+fn in_job(entry: &Entry, command: &[String]) -> Result<Exit> {
     let job = entry.id.as_deref().ok_or_else(|| {
         Error::new(Kind::NotFound, format!("{} has no job yet", entry.name)).hint("`outlier gpus` tells how far it is")
     })?;
@@ -54,7 +55,7 @@ fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
 
 /// Opens a shell on a machine that the user's own SSH settings reach, or runs `words` there as a
 /// command.
-fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Result<ExitCode> {
+fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Result<Exit> {
     let key = match &login.key {
         Key::File(file) => Some(file.clone()),
         Key::Usual(_) => None,
@@ -81,7 +82,7 @@ fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Res
 }
 
 /// Replaces this process by another program.
-fn replace(program: &mut Command, hint: &str) -> Result<ExitCode> {
+fn replace(program: &mut Command, hint: &str) -> Result<Exit> {
     let error = program.exec();
     Err(Error::io(format!("starting {}", program.get_program().display()), &error).or_hint(hint))
 }

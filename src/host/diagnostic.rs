@@ -8,30 +8,8 @@ use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
 
 use super::{bounds, hints, modules, stdlib};
 use crate::error::{Error, Kind};
+use crate::exit::Exit;
 use crate::terminal::{note_width, visible};
-
-/// Exit codes, documented in docs/exit_codes.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    Script = 1,
-    Usage = 2,
-    /// A model or a machine.
-    Failure = 3,
-    /// A fault of the program itself.
-    Internal = 101,
-    Interrupted = 130,
-}
-
-impl Exit {
-    fn of(kind: Kind) -> Self {
-        match kind {
-            Kind::BadArgument => Exit::Script,
-            Kind::Interrupted => Exit::Interrupted,
-            Kind::Internal => Exit::Internal,
-            _ => Exit::Failure,
-        }
-    }
-}
 
 pub struct Diagnostic {
     pub exit: Exit,
@@ -64,7 +42,7 @@ impl Diagnostic {
 
     pub fn from_parse(error: &ParseError, file: &str, source: &str) -> Self {
         Self {
-            exit: Exit::Script,
+            exit: Exit::Wrong,
             message: error.err_type().to_string(),
             hint: hints::of_syntax(error.err_type(), source, error.position()),
             place: place(file, error.position(), Some(source)),
@@ -74,7 +52,7 @@ impl Diagnostic {
 
     /// A problem at a position of a file, found without running it.
     pub fn at(file: &str, position: Position, source: &str, message: String, hint: Option<String>) -> Self {
-        Self { exit: Exit::Script, message, hint, place: place(file, position, Some(source)), calls: Vec::new() }
+        Self { exit: Exit::Wrong, message, hint, place: place(file, position, Some(source)), calls: Vec::new() }
     }
 
     pub fn from_runtime(error: EvalAltResult, main: &str) -> Self {
@@ -162,14 +140,14 @@ fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String
     match error {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
         EvalAltResult::ErrorParsing(kind, position) => {
-            (Exit::Script, kind.to_string(), hints::of_syntax(kind, source, *position))
+            (Exit::Wrong, kind.to_string(), hints::of_syntax(kind, source, *position))
         }
         EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
             (Exit::Interrupted, "interrupted".to_string(), None)
         }
         other => {
             let (message, hint) = hints::of_run(other, source);
-            (Exit::Script, message, hint)
+            (Exit::Wrong, message, hint)
         }
     }
 }
@@ -177,13 +155,13 @@ fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String
 /// A value that a script or primitive threw.
 fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     let Some(map) = value.read_lock::<Map>() else {
-        return (Exit::Script, value.to_string(), None);
+        return (Exit::Wrong, value.to_string(), None);
     };
     let text = |key: &str| map.get(key).filter(|v| v.is_string()).map(|v| v.to_string());
     let exit = match text("kind").as_deref() {
         Some("usage") => Exit::Usage,
-        Some(kind) => Kind::from_name(kind).map_or(Exit::Script, Exit::of),
-        None => Exit::Script,
+        Some(kind) => Kind::from_name(kind).map_or(Exit::Wrong, Exit::of),
+        None => Exit::Wrong,
     };
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }

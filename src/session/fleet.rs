@@ -173,8 +173,7 @@ impl Fleet {
     pub fn attach(&self, id: &str, terms: &Terms, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let ledger = self.ledger()?;
         let unknown = || {
-            Error::bad_argument(format!("this project has no machine \"{id}\""))
-                .hint("`outlier gpus` lists its machines")
+            Error::not_found(format!("this project has no machine \"{id}\"")).hint("`outlier gpus` lists its machines")
         };
         let entry = ledger.called(id)?.filter(|entry| entry.stage != Stage::Closed).ok_or_else(unknown)?;
         if entry.stage != Stage::Ready {
