@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::exit::Exit;
 use crate::gpu::ledger::{Entry, Ledger, Life, Stage, now};
 use crate::gpu::rent::{self, Reap};
-use crate::gpu::{self, Provider, Want, own};
+use crate::gpu::{self, Provider, Want};
 use crate::remote::trust;
 use crate::terminal;
 
@@ -111,8 +111,7 @@ fn row(entry: &Entry, state: &str) -> Vec<String> {
         entry.gpu.clone(),
         age(now() - entry.since),
         entry.task.clone().unwrap_or_default(),
-        // How one gets in stands behind it.
-        entry.provider.split(if entry.is_own() { ':' } else { ';' }).next().unwrap_or_default().to_string(),
+        entry.provider.short(),
         entry.name.clone(),
     ]
 }
@@ -150,7 +149,7 @@ fn list_all() -> Result<Exit> {
     let Reachable { providers, mut left_out } = reachable(&ledger)?;
     for provider in providers {
         let Some(listed) = listed(&*provider, &ledger)? else {
-            left_out |= gpu::has_account(provider.name(), &ledger.all()?);
+            left_out |= gpu::has_account(provider.id(), &ledger.all()?);
             continue;
         };
         asked += 1;
@@ -172,7 +171,7 @@ fn list_all() -> Result<Exit> {
                         machine.gpu.clone(),
                         since.map_or_else(|| "–".to_string(), age),
                         String::new(),
-                        provider.name().to_string(),
+                        provider.id().to_string(),
                         machine.name.clone(),
                     ]
                 }
@@ -204,15 +203,15 @@ struct Reachable {
 fn reachable(ledger: &Ledger) -> Result<Reachable> {
     let open = ledger.open_entries()?;
     let (mut providers, mut left_out) = (Vec::new(), false);
-    for name in gpu::names(&open) {
-        match gpu::provider(&name) {
+    for id in gpu::providers(&open) {
+        match gpu::provider(&id) {
             Ok(provider) => providers.push(provider),
-            Err(error) if open.iter().any(|entry| entry.provider == name) => return Err(error),
+            Err(error) if open.iter().any(|entry| entry.provider == id) => return Err(error),
             // Not a cluster, and nobody said that it is one.
             Err(error) if error.kind == Kind::NotFound => (),
             Err(error) => {
-                left_out |= gpu::has_account(&name, &ledger.all()?);
-                terminal::note(format!("{name}: left out: {error}"));
+                left_out |= gpu::has_account(&id, &ledger.all()?);
+                terminal::note(format!("{id}: left out: {error}"));
             }
         }
     }
@@ -226,15 +225,13 @@ fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::A
         Ok(alive) => Ok(Some(alive)),
         // A machine that the user has may be switched off.
         Err(error)
-            if !own::is_own(provider.name())
-                && ledger.open_entries()?.iter().any(|entry| entry.provider == provider.name()) =>
+            if !provider.id().is_own()
+                && ledger.open_entries()?.iter().any(|entry| entry.provider == *provider.id()) =>
         {
             Err(error)
         }
         Err(error) => {
-            // How one gets in stands behind it.
-            let name = provider.name().split(';').next().unwrap_or_default();
-            terminal::note(format!("{name}: left out: {error}"));
+            terminal::note(format!("{}: left out: {error}", provider.id()));
             Ok(None)
         }
     }
@@ -252,7 +249,7 @@ fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
     let Reachable { providers, mut left_out } = reachable(&ledger)?;
     for provider in providers {
         let Ok(listed) = provider.list() else {
-            left_out |= gpu::has_account(provider.name(), &ledger.all()?);
+            left_out |= gpu::has_account(provider.id(), &ledger.all()?);
             continue;
         };
         let mut listed = listed.into_iter();
@@ -378,7 +375,7 @@ fn reap() -> Result<Exit> {
 /// Machines of other computers and containers are told of and left alone; where the provider has
 /// had none for long, the row is closed.
 fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> Result<Vec<String>> {
-    let ours = |entry: &Entry| entry.provider == provider.name() && entry.owner.life() == Life::Foreign;
+    let ours = |entry: &Entry| entry.provider == *provider.id() && entry.owner.life() == Life::Foreign;
     let open = ledger.open_entries()?.into_iter().filter(|entry| ours(entry) && !entry.keep_running);
     let told = open.map(|entry| {
         let (name, place) = (entry.id.as_ref().unwrap_or(&entry.name), entry.owner.place());
@@ -407,7 +404,7 @@ pub(super) fn offers(asked: &Offers) -> Result<Exit> {
         max_price: asked.max_price,
         ..Want::default()
     };
-    let offers = gpu::provider(&asked.provider)?.offers(&want)?;
+    let offers = gpu::provider(&asked.provider.parse()?)?.offers(&want)?;
     if offers.is_empty() {
         return Err(Error::new(Kind::NoCapacity, "nothing on offer fits").hint("ask for less, or for another cloud"));
     }

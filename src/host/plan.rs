@@ -19,6 +19,7 @@ use super::stage::{Part, START_SECONDS};
 use super::syntax;
 use crate::disk;
 use crate::error::Result;
+use crate::gpu::ProviderKind;
 use crate::outside;
 use crate::record::Activations;
 use crate::terminal;
@@ -247,7 +248,7 @@ fn place(part: &Part) -> String {
 }
 
 fn machine(part: &Part, passes: &[Pass]) -> Machine {
-    let start = if part.provider == "runpod" { START_SECONDS / 60.0 } else { 0.0 };
+    let start = if part.provider == ProviderKind::RunPod { START_SECONDS / 60.0 } else { 0.0 };
     let minutes = start + passes.iter().map(|pass| pass.minutes).sum::<f64>();
     Machine {
         id: part.task.clone().unwrap_or_else(|| part.id.clone()),

@@ -293,7 +293,7 @@ pub(super) fn told(error: Error) -> Error {
         kind => kind,
     };
     let (message, hint) = (cut(error.message, MAX_MESSAGE), error.hint.map(|hint| cut(hint, MAX_MESSAGE)));
-    Error { kind, message, hint }
+    Error { kind, message, hint, cause: None }
 }
 
 /// The events of a call so far, over all its connections.

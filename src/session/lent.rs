@@ -187,12 +187,17 @@ impl Lent {
         }
     }
 
-    /// For a user's own machine: how long the worker stays, how to use it again and how to end it.
-    pub(super) fn left_at_work(&self) -> String {
-        let Label { id, name, .. } = &self.label;
+    /// In words, for a machine that outlives its run: its cost, how long it stays, how to use it
+    /// again and how to end it.
+    pub(super) fn left_running(&self) -> String {
+        let Label { id, name, gpu, price, .. } = &self.label;
+        // A user's own machine has a worker of this name.
+        let (known_as, left) = match self.label.is_own() {
+            true => (name, format!("{id} is left at work as {name}")),
+            false => (id, format!("{id} ({gpu}) is left running: ${price:.2}/h, ${:.2} so far", self.cost())),
+        };
         format!(
-            "{id} is left at work as {name}; {}; `outlier repl --attach {name}` takes it up again, \
-             `outlier gpus terminate {name}` ends it",
+            "{left}; {}; `outlier repl --attach {known_as}` takes it up again, `outlier gpus terminate {known_as}` ends it",
             self.stays()
         )
     }
@@ -304,7 +309,7 @@ impl Serve<Extract> for Lent {
             checkpoints.send(&request, progress)?;
             checkpoints.fetched_during(limited, |watch| self.remote.serve(request, watch))
         })?;
-        acts.measurements.machine = format!("{} {}", self.label.provider, self.label.gpu).trim().to_string();
+        acts.measurements.machine = format!("{} {}", self.label.provider.short(), self.label.gpu).trim().to_string();
         acts.measurements.machine_cost_usd = self.cost();
         Ok(acts)
     }
