@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::failure::untrue;
+use super::failure::Failure;
 use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request};
 use crate::engine::{is_checkpoint_of, may_be_of};
 use crate::error::{Error, Kind, Result};
@@ -72,8 +72,8 @@ fn ladder(args: &ExtractArgs) -> Vec<f32> {
 
 /// A request whose reply can be checked.
 pub(super) trait Verify: Request {
-    /// The largest reply in bytes; more than can be sent if it is not known. `known` is the model of
-    /// an extraction, as its machine has described it.
+    /// The largest reply in bytes; more than can be sent if it is not known. `known` is the model
+    /// of an extraction, as its machine has described it.
     fn largest_reply(&self, known: Option<&ModelInfo>) -> u64;
 
     /// Checks that `reply` answers this request.
@@ -133,10 +133,7 @@ impl Verify for Extract {
     }
 
     fn check(&self) -> Result<()> {
-        check_sequences(&self.tokens).map_err(|what| {
-            Error::bad_argument(format!("the tokens that were sent are not what they are said to be: {what}"))
-                .hint("the client does not run this program as it was: load the tokens again")
-        })
+        check_sequences(&self.tokens).map_err(|what| Error::of(Failure::WrongTokens(what)))
     }
 
     fn checkpoint_file(&self) -> Option<&str> {
@@ -314,14 +311,14 @@ impl Told {
     pub(super) fn admit(&mut self, event: Event) -> Result<Option<Event>> {
         self.events += 1;
         if self.events > EVENTS + EVENTS_PER_SECOND * self.begin.elapsed().as_secs() {
-            return Err(untrue(format!("{} events of one call", self.events)));
+            return Err(Error::of(Failure::TooManyEvents(self.events)));
         }
         let count = |count: u64| count.min(MAX_COUNT);
         let checkpoint = self.checkpoint.clone();
         let mut text = |text: String, most: usize| {
             self.text += text.len();
             match self.text > EVENT_TEXT {
-                true => Err(untrue(format!("{} bytes of text in the events of one call", self.text))),
+                true => Err(Error::of(Failure::TooMuchText(self.text))),
                 false => Ok(cut(text, most)),
             }
         };

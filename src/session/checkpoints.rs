@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
+use super::failure::Failure;
 use super::project_folder::ProjectFolder;
 use super::request::Extract;
 use super::watched::GiveUp;
@@ -99,7 +100,7 @@ impl Checkpoints<'_> {
     /// # Errors
     /// Also if the size of a checkpoint is not known.
     fn receive<'a>(&self, name: &str, give_up: &'a GiveUp<'a>) -> Result<()> {
-        let most = self.most.ok_or_else(|| Error::not_found("the model of this checkpoint is not known"))?;
+        let most = self.most.ok_or_else(|| Error::of(Failure::ModelUnknown))?;
         let arriving = format!("{}{ARRIVING}", self.asked);
         let machine = self.there.within(most, give_up);
         remote::download(&machine, &self.there.path(name), Path::new(&arriving), true, &Silent)?;

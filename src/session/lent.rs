@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::checkpoints::Checkpoints;
 use super::confined;
 use super::deploy::{Deployed, deploy};
+use super::failure::Failure;
 use super::label::Label;
 use super::project_folder::{self, ProjectFolder, SHORT};
 use super::remote::{Link, status};
@@ -102,7 +103,7 @@ pub(super) fn lend(
     let (name, wanted) = (label.name.clone(), machine.clone());
     let give_up: Box<GiveUp<'static>> = Box::new(move || match interrupt_requested() {
         true => Some(Error::interrupted()),
-        false => (now() > until + OVERTIME).then(|| Error::new(Kind::Lost, format!("{name}: its time is over"))),
+        false => (now() > until + OVERTIME).then(|| Error::of(Failure::TimeOver(name.clone()))),
     });
     // A script's own commands may take long and be silent.
     let watched = Watched::new(wanted, u64::MAX, None, give_up);
@@ -204,19 +205,14 @@ impl Lent {
 
     fn usable(&self) -> Result<()> {
         if self.ending.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Lost, format!("{} has been given back", self.label.name))
-                .hint("provision another one"));
+            return Err(Error::of(Failure::GivenBack(self.label.name.clone())));
         }
         Ok(())
     }
 
     fn over_budget(&self) -> Option<Error> {
-        let cap = self.label.max_cost?;
-        (self.cost() >= cap).then(|| {
-            let message = format!("{} has cost ${:.2}, `max_cost` is ${cap:.2}", self.label.name, self.cost());
-            Error::new(Kind::OverBudget, message)
-                .hint("finished work is kept and a checkpoint where one was asked for: raise `max_cost` and run again")
-        })
+        let (cost, max_cost) = (self.cost(), self.label.max_cost?);
+        (cost >= max_cost).then(|| Error::of(Failure::OverBudget { name: self.label.name.clone(), cost, max_cost }))
     }
 
     /// True if it should have ended itself by now.
@@ -229,9 +225,8 @@ impl Lent {
         if error.kind != Kind::Interrupted {
             return error;
         }
-        let why = self.folder.machine.ended().map_or_else(String::new, |why| format!(": {why}"));
-        Error::new(Kind::Lost, format!("{}: its worker was told to stop{why}", self.folder.machine.name()))
-            .hint("its time was over, or somebody else ended it: run the script again, finished work is kept")
+        let machine = &self.folder.machine;
+        Error::of(Failure::ToldToStop { machine: machine.name(), reason: machine.ended() })
     }
 
     /// Ends the worker. The provider ends the machine. False if the worker has not confirmed it.

@@ -30,6 +30,7 @@ mod worker;
 pub use answer::full_activations_bytes;
 pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
+pub use failure::Failure;
 pub use fleet::{Ending, Fleet};
 pub use guardian::{AtEnd, Inherited, guard};
 pub use label::Label;

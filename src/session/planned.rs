@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use super::failure::Failure;
 use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
 use super::{Local, Session};
 use crate::error::{Error, Kind, Result};
@@ -105,10 +106,7 @@ impl Serve<Extract> for Planned {
         let num_norms = described.norms.len();
         let values = num_norms as f64 * num_sequences as f64 * described.info.hidden_size as f64;
         if values > MAX_VALUES {
-            return Err(Error::bad_argument(format!(
-                "a record of {num_sequences} sequences of this model has {values:.0e} values"
-            ))
-            .hint("take fewer sequences: what is recorded of each is kept in memory"));
+            return Err(Error::of(Failure::RecordTooLarge { num_sequences, values }));
         }
         let file = args.out.as_ref().map(|folder| Path::new(folder).join(crate::results::FULL_ACTIVATIONS));
         let download = !home::expanded(&model.id).exists();

@@ -1,5 +1,6 @@
 //! A script's request for a machine.
 
+use super::failure::Failure;
 use super::lent::Terms;
 use crate::error::{Error, Result};
 use crate::gpu::{ProviderId, ProviderKind, Want, Way, own};
@@ -27,9 +28,7 @@ impl Provision {
     /// # Errors
     /// `bad_argument` if there is none.
     pub(super) fn own_machine(&self) -> Result<&SshTarget> {
-        self.ssh.as_ref().ok_or_else(|| {
-            Error::bad_argument("provision_gpu: provider \"ssh\" needs `host`").hint("host: \"user@machine:22\"")
-        })
+        self.ssh.as_ref().ok_or_else(|| Error::of(Failure::NoHost))
     }
 
     /// Whose machine is asked for. The host key of a user's own machine is not verified yet.

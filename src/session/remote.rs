@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::answer::{Told, Verify, told};
-use super::failure::untrue;
+use super::failure::Failure;
 use super::line::{Line, TICK, Wait};
 use super::op::{Reply, Sent};
 use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
@@ -62,7 +62,7 @@ impl Link {
             match opened.recv_timeout(TICK) {
                 Ok(stream) => break stream?,
                 Err(RecvTimeoutError::Timeout) => wait.goes_on()?,
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::new(Kind::Lost, "no connection was opened")),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::of(Failure::NoConnection)),
             }
         };
         let mut line = Line::greeted(stream, wait).map_err(|e| e.context(self.machine.name()))?;
@@ -81,7 +81,7 @@ pub(super) fn status(link: &Link, stop: &dyn Fn() -> bool) -> Result<Status> {
     let wait = Wait::at_most(GREETING, stop);
     match link.connect(&wait)?.ask(&Message::Status, &wait)? {
         Answer::Status(status) => Ok(status),
-        other => Err(untrue(format!("the status of a worker was asked for, {} came", other.kind()))),
+        other => Err(Error::of(Failure::OtherAnswer { asked: "the status of a worker", came: other.kind() })),
     }
 }
 
@@ -128,7 +128,7 @@ impl Remote {
         let models = status(&self.link, &interrupt_requested)?.models;
         match models.len() <= MAX_LOADED {
             true => Ok(models),
-            false => Err(untrue(format!("{} models are said to be loaded", models.len()))),
+            false => Err(Error::of(Failure::TooManyModels(models.len()))),
         }
     }
 }
@@ -197,18 +197,15 @@ impl Remote {
             }
             let name = self.link.machine.name();
             if let Some(why) = self.link.machine.ended() {
-                return Err(Error::new(Kind::Lost, format!("{name}: {why}"))
-                    .hint("run the script again: finished work is kept"));
+                return Err(Error::of(Failure::Ended { machine: name, reason: why }));
             }
             let since = *lost_since.get_or_insert_with(|| {
                 progress.event(Event::Warning(format!("{name}: {} — connecting again", error.message)));
                 since
             });
             if since.elapsed() > self.patience {
-                let message = format!("{name}: not reached for {} s: {}", since.elapsed().as_secs(), error.message);
-                let hint =
-                    "is the machine still there (`outlier gpus --all`)? run the script again: finished work is kept";
-                return Err(Error::new(Kind::Lost, message).hint(hint));
+                let (time, reason) = (since.elapsed(), error.message);
+                return Err(Error::of(Failure::NotReached { machine: name, time, reason }));
             }
             let until = Instant::now() + pause;
             while Instant::now() < until {
@@ -265,12 +262,12 @@ impl Remote {
                             return Ok(outcome.map_err(told).and_then(|reply| call.verified(reply)));
                         }
                         Answer::Event { .. } | Answer::Outcome { .. } => {
-                            return Err(untrue("the answer to a call that was not made here"));
+                            return Err(Error::of(Failure::OtherCall));
                         }
                         Answer::Status(_) | Answer::Done => (),
                     }
                 }
-                None if line.silent() > 3 * SILENCE => return Err(Error::new(Kind::Timeout, "no sign of life")),
+                None if line.silent() > 3 * SILENCE => return Err(Error::of(Failure::NoSignOfLife)),
                 None if line.silent() > SILENCE && !asked => {
                     asked = true;
                     line.send(&Message::Status, &stop)?;
@@ -302,7 +299,7 @@ impl<R: Sent + Verify> Call<R> {
             self.request.verify(&reply, self.known.as_ref())?;
             Ok(reply)
         });
-        verified.map_err(|what| untrue(format!("what came is no answer to what was asked: {what}")))
+        verified.map_err(|what| Error::of(Failure::WrongReply(what)))
     }
 }
 

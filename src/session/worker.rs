@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::calls::{Call, Calls, Joined, locked};
+use super::failure::Failure;
 use super::guardian::{self, Adopted, AtEnd, GRACE, Inherited, TICK, end_machine, say};
 use super::no_gpu::NoGpu;
 use super::op::{Op, Reply};
@@ -18,7 +19,7 @@ use super::place::{Place, is_ours};
 use super::pulse::{Limits, Page, now, seconds};
 use super::wire::{self, Answer, Message, Status};
 use super::{Local, Session};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::hub;
 use crate::progress::{Event, INTERRUPTED, Progress};
 use crate::secret::Secret;
@@ -222,7 +223,7 @@ impl Worker {
 
     /// An error closes the connection, because no answer can express it.
     fn answer(&self, request: Message) -> Result<Answer> {
-        let senseless = |what: &str| Err(Error::bad_argument(what));
+        let senseless = |what| Err(Error::of(Failure::Senseless(what)));
         match request {
             Message::Call { .. } => return senseless("calls are answered by their own thread"),
             Message::Cancel { id } => {
@@ -254,7 +255,7 @@ impl Worker {
         match again {
             // The client has followed it at an earlier worker.
             Some(died) if self.page.deaths() >= MOST_DEATHS => {
-                call.finish(Err(given_up(self.page.deaths(), died)));
+                call.finish(Err(Error::of(Failure::DiedOften { deaths: self.page.deaths(), died: died.clone() })));
                 return Begun::Now(call);
             }
             Some(died) => call.add(Event::Warning(format!(
@@ -283,7 +284,7 @@ impl Worker {
         let work = || op.carry_out(&self.local, &watcher);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         let outcome: std::result::Result<Reply, Error> =
-            outcome.unwrap_or_else(|_| Err(Error::internal("a primitive panicked")));
+            outcome.unwrap_or_else(|_| Err(Error::of(Failure::Panicked("a primitive"))));
         call.finish(outcome);
         self.page.forgive();
         self.calls.tidy();
@@ -307,19 +308,6 @@ impl Worker {
 enum Begun {
     Before(Arc<Call>),
     Now(Arc<Call>),
-}
-
-fn given_up(deaths: u64, died: &str) -> Error {
-    // Another machine of the same kind would also lack memory. Other causes may be this machine's
-    // fault.
-    let short = died.contains("memory");
-    let kind = if short { Kind::Oom } else { Kind::Lost };
-    let hint = if short {
-        "lower `memory_budget`, or take a machine with more memory; what it had done is in its checkpoint, if it has one"
-    } else {
-        "`outlier gpus logs ID` tells what the worker said last; what it had done is in its checkpoint, if it has one"
-    };
-    Error::new(kind, format!("the worker died {deaths} times in a row at this: {died}")).hint(hint)
 }
 
 /// Counts a call as running while this value lives.

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::gpu::ledger::{Entry, Ledger, Purpose};
 use crate::gpu::rent::{self, Renting};
 use crate::gpu::{Provider, State, Want};
 use crate::progress::Progress;
 use crate::remote::key_pair;
+use crate::session::failure::Failure;
 use crate::session::label::Label;
 use crate::session::lent::{Lent, Terms, lend};
 use crate::session::provision::Provision;
@@ -86,14 +87,13 @@ pub(super) fn reconnect(
     max_cost: Option<f64>,
     progress: &dyn Progress,
 ) -> Result<Arc<Lent>> {
-    let gone = || Error::new(Kind::Lost, "it does not run any more");
+    let gone = || Error::of(Failure::NotRunning);
     let id = entry.id.clone().ok_or_else(gone)?;
     let key = entry.key_file.clone().unwrap_or_default();
     let described = provider.describe(entry.known_as().unwrap_or(&id))?;
     if described.is_none() && entry.is_own() {
         ledger.closed(&entry.name)?;
-        let message = format!("{}: its worker {} does not run any more", id, entry.name);
-        return Err(Error::new(Kind::Lost, message).hint("its time was over, or somebody ended it: provision it again"));
+        return Err(Error::of(Failure::WorkerGone { id, worker: entry.name.clone() }));
     }
     let described = described.filter(|machine| machine.state == State::Running).ok_or_else(gone)?;
     let machine = match &entry.ssh {

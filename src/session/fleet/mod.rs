@@ -1,8 +1,8 @@
 //! All machines of one run: they are obtained here, and none is left when the run ends.
 //!
 //! A machine goes down through the files of this folder once, when it is provisioned, and back
-//! once, when it is ended: `recovery` may take one over, `budget` limits what it costs, `connection`
-//! rents it and connects to it, and `registry` holds it until `Fleet::end`.
+//! once, when it is ended: `recovery` may take one over, `budget` limits what it costs,
+//! `connection` rents it and connects to it, and `registry` holds it until `Fleet::end`.
 
 mod budget;
 mod connection;
@@ -16,10 +16,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::failure::Failure;
 use super::lent::{Lent, Terms};
 use super::own;
 use super::provision::Provision;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::gpu::ledger::{Entry, Ledger, Stage, now};
 use crate::gpu::{self, ProviderKind, rent};
 use crate::progress::Progress;
@@ -74,13 +75,10 @@ impl Fleet {
     /// Connects to a running machine by id or name. This run does not terminate it.
     pub fn attach(&self, id: &str, terms: &Terms, progress: &dyn Progress) -> Result<Arc<Lent>> {
         let ledger = self.ledger()?;
-        let unknown = || {
-            Error::not_found(format!("this project has no machine \"{id}\"")).hint("`outlier gpus` lists its machines")
-        };
+        let unknown = || Error::of(Failure::UnknownMachine(id.to_string()));
         let entry = ledger.called(id)?.filter(|entry| entry.stage != Stage::Closed).ok_or_else(unknown)?;
         if entry.stage != Stage::Ready {
-            let message = format!("{id} cannot be attached to: it is {}", entry.stage.name());
-            return Err(Error::new(Kind::Lost, message).hint("`outlier gpus` tells how far it is"));
+            return Err(Error::of(Failure::NotReady { id: id.to_string(), stage: entry.stage.name() }));
         }
         let provider = gpu::provider(&entry.provider)?;
         // `reap` skips it from now on.
