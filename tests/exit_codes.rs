@@ -3,6 +3,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use outlier::gpu::ledger::{Ledger, Purpose};
+use outlier::gpu::{Offer, ProviderId};
+
 use crate::interrupt::{ending, interrupt, start, wait_until_it_hears};
 use crate::project::{Outcome, Project, program};
 
@@ -268,6 +271,36 @@ fn gpus_and_offers() {
     );
     project.file("results/gpus.sqlite", "this is no database, and was never one");
     ends(&project, &[(&["gpus"], FAILED), (&["gpus", "--all"], FAILED), (&["gpus", "reap"], FAILED)]);
+}
+
+/// That its provider is not there does not mean that the machine is not.
+#[test]
+fn a_machine_that_is_known_and_cannot_be_asked_to_end_is_left() {
+    let project = project();
+    std::fs::create_dir_all(project.path("results")).unwrap();
+    let ledger = Ledger::open(&project.path("results/gpus.sqlite")).unwrap();
+    let offer = Offer {
+        provider: ProviderId::Slurm(None),
+        gpu: String::new(),
+        gpu_count: 0,
+        vram_gb: 0.0,
+        cloud: String::new(),
+        price: 0.0,
+        stock: String::new(),
+    };
+    let purpose =
+        Purpose { run: "a".to_string(), task: None, key_file: project.path("results/.keys/a"), keep_running: true };
+    ledger.intend("outlier-a-1", &offer, &purpose).unwrap();
+    ledger.created("outlier-a-1", "41", 0.0).unwrap();
+    // No cluster here, whatever the machine that the tests run on has.
+    let terminate = |id: &str| {
+        let mut command = project.command(&["gpus", "terminate", id]);
+        Outcome::of(command.env("HOME", project.path("home")).env("PATH", project.path("bin")).output().unwrap())
+    };
+    let outcome = terminate("outlier-a-1").ends(LEFT);
+    assert!(outcome.stderr.contains("Slurm is not there"), "{}", outcome.stderr);
+    // Whether there is a machine of another name is not known either.
+    terminate("nothing").ends(LEFT);
 }
 
 #[test]

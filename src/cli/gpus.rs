@@ -93,7 +93,7 @@ pub(super) fn gpus(gpus: &Gpus) -> Result<Exit> {
             gpus_shell::open(id, &entry, command)
         }
         Some(Action::Logs { id }) => {
-            let (provider, id) = find(id)?;
+            let (provider, id) = find(id)?.ok_or_else(|| unknown(id))?;
             terminal::line(provider.logs(&id)?);
             Ok(Exit::Done)
         }
@@ -238,13 +238,16 @@ fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::A
 }
 
 /// The provider and its id of a machine: one the ledger knows, or one of ours that a provider
-/// lists.
-fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
+/// lists. None if there is none.
+///
+/// # Errors
+/// Also if a provider that may have it has not answered.
+fn find(id_or_name: &str) -> Result<Option<(Arc<dyn Provider>, String)>> {
     let ledger = ledger()?;
     if let Some(entry) = ledger.called(id_or_name)?
         && let Some(id) = entry.known_as()
     {
-        return Ok((gpu::provider(&entry.provider)?, id.to_string()));
+        return Ok(Some((gpu::provider(&entry.provider)?, id.to_string())));
     }
     let Reachable { providers, mut left_out } = reachable(&ledger)?;
     for provider in providers {
@@ -258,57 +261,80 @@ fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
                 let message = format!("{id_or_name} is called \"{}\": it was not made by this program", machine.name);
                 return Err(Error::bad_argument(message).hint("it is left alone; use its provider's own tools"));
             }
-            return Ok((provider, machine.id));
+            return Ok(Some((provider, machine.id)));
         }
     }
-    let message = format!("no machine \"{id_or_name}\"");
-    let hint = "`outlier gpus --all` lists what there is";
-    // A provider that does not answer may have it.
-    let unknown = match left_out {
-        true => Error::new(Kind::Service, format!("{message} is known, and a provider has not answered")),
-        false => Error::not_found(message),
-    };
-    Err(unknown.hint(hint))
+    match left_out {
+        true => Err(Error::new(
+            Kind::Service,
+            format!("no machine \"{id_or_name}\" is known, and a provider has not answered"),
+        )
+        .hint(WHAT_THERE_IS)),
+        false => Ok(None),
+    }
+}
+
+const WHAT_THERE_IS: &str = "`outlier gpus --all` lists what there is";
+
+fn unknown(id_or_name: &str) -> Error {
+    Error::not_found(format!("no machine \"{id_or_name}\"")).hint(WHAT_THERE_IS)
+}
+
+/// Why a machine was not ended.
+struct NotEnded {
+    error: Error,
+    /// The machine is, or may be, alive.
+    alive: bool,
 }
 
 fn terminate(ids: &[String]) -> Result<Exit> {
     let ledger = ledger()?;
     let mut exit = Exit::Done;
     for id in ids {
-        let ended = match ledger.called(id)? {
-            Some(entry) if entry.stage == Stage::Closed => Ok(format!("{id} has ended before")),
-            Some(entry) => gpu::provider(&entry.provider).and_then(|provider| {
-                rent::end(&*provider, &ledger, &provider.patience(), &entry.name)?;
-                if entry.is_own() {
-                    let machine = entry.id.as_deref().unwrap_or_default();
-                    return Ok(format!("the worker {} on {machine} has ended", entry.name));
-                }
-                let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
-                let at_work = match entry.owner.life() {
-                    Life::Dead => String::new(),
-                    _ => format!("; it was in the care of {}", entry.owner.place()),
-                };
-                Ok(format!("{id} is given back: {} in all{at_work}", dollars(cost)))
-            }),
-            None => find(id).and_then(|(provider, id)| {
-                rent::end_unknown(&*provider, &provider.patience(), &id)?;
-                Ok(format!("{id} is given back"))
-            }),
-        };
-        match ended {
+        match end(&ledger, id, ledger.called(id)?) {
             Ok(line) => terminal::sentence(line),
-            Err(error) => {
-                let wrong = tell(&error);
-                match error.kind {
-                    // A name that no machine has leaves no machine behind.
-                    Kind::BadArgument | Kind::NotFound if exit == Exit::Done => exit = wrong,
-                    Kind::BadArgument | Kind::NotFound => (),
-                    _ => exit = Exit::Leaked,
-                }
+            Err(NotEnded { error, alive }) => {
+                let told = tell(&error);
+                exit = match exit {
+                    _ if alive => Exit::Leaked,
+                    Exit::Done => told,
+                    earlier => earlier,
+                };
             }
         }
     }
     Ok(exit)
+}
+
+/// Ends the machine `id`, which has this row in the ledger. Returns what has happened, in words.
+fn end(ledger: &Ledger, id: &str, entry: Option<Entry>) -> std::result::Result<String, NotEnded> {
+    let alive = |error| NotEnded { error, alive: true };
+    match entry {
+        Some(entry) if entry.stage == Stage::Closed => Ok(format!("{id} has ended before")),
+        Some(entry) => end_known(ledger, id, &entry).map_err(alive),
+        None => {
+            // What this program has not made is no machine of ours that is left.
+            let found = find(id).map_err(|error| NotEnded { alive: error.kind != Kind::BadArgument, error })?;
+            let (provider, there) = found.ok_or_else(|| NotEnded { error: unknown(id), alive: false })?;
+            rent::end_unknown(&*provider, &provider.patience(), &there).map_err(alive)?;
+            Ok(format!("{id} is given back"))
+        }
+    }
+}
+
+fn end_known(ledger: &Ledger, id: &str, entry: &Entry) -> Result<String> {
+    let provider = gpu::provider(&entry.provider)?;
+    rent::end(&*provider, ledger, &provider.patience(), &entry.name)?;
+    if entry.is_own() {
+        let machine = entry.id.as_deref().unwrap_or_default();
+        return Ok(format!("the worker {} on {machine} has ended", entry.name));
+    }
+    let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
+    let at_work = match entry.owner.life() {
+        Life::Dead => String::new(),
+        _ => format!("; it was in the care of {}", entry.owner.place()),
+    };
+    Ok(format!("{id} is given back: {} in all{at_work}", dollars(cost)))
 }
 
 /// Whatever keeps a provider from being cleared: what is left over there lives on, and the others

@@ -186,29 +186,16 @@ impl Ledger {
 
     /// Opens a row, before the provider is asked.
     pub fn intend(&self, name: &str, offer: &Offer, purpose: &Purpose) -> Result<()> {
-        let key_file = purpose.key_file.display().to_string();
+        let Purpose { run, task, key_file, keep_running } = purpose;
+        let Offer { gpu, price, .. } = offer;
+        let (provider, key_file) = (offer.provider.stored(), key_file.display().to_string());
         let owner = Owner::this_process();
         let owner = owner.text();
-        self.with(|db| {
-            db.execute(
-                "INSERT INTO machines
-                 (name, run, task, provider, gpu, price, stage, since, key_file, keep_running, owner)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'intended', ?7, ?8, ?9, ?10)",
-                params![
-                    name,
-                    purpose.run,
-                    purpose.task,
-                    offer.provider.stored(),
-                    offer.gpu,
-                    offer.price,
-                    now(),
-                    key_file,
-                    purpose.keep_running,
-                    owner
-                ],
-            )
-        })?;
-        Ok(())
+        let values = params![name, run, task, provider, gpu, price, now(), key_file, keep_running, owner];
+        let sql = "INSERT INTO machines
+             (name, run, task, provider, gpu, price, stage, since, key_file, keep_running, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'intended', ?7, ?8, ?9, ?10)";
+        self.with(|db| db.execute(sql, values)).map(|_| ())
     }
 
     /// Opens a row for a worker on the user's own machine `provider`, called `id`, before it is

@@ -174,7 +174,7 @@ mod tests {
             ..Want::default()
         };
         let gpu = gres(&want, "a100").unwrap();
-        let offer = Offer { gpu, ..super::super::offer("") };
+        let offer = Offer { gpu, ..super::super::offer(&crate::gpu::ProviderId::Slurm(None)) };
         assert_eq!(
             options("outlier-r-1", &offer, &want),
             "--job-name='outlier-r-1' --time=91 --nodes=1 --ntasks=1 --no-requeue --partition='gpu' \
