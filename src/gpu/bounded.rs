@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Kind, Result};
+use super::failure::Failure;
+use crate::error::{Error, Result};
 use crate::progress::{interrupt_requested, note};
 use crate::remote::{self, Finished, Machine};
 use crate::threads;
@@ -64,8 +65,8 @@ pub(super) fn within(
         }
     }
     wanted.store(false, Ordering::Relaxed);
-    let message = format!("{}: {what} has not ended within {} s", machine.name(), begin.elapsed().as_secs());
-    Err(Error::new(Kind::Timeout, message).hint("does the same command stand still there when you log in?"))
+    let (machine, what, waited) = (machine.name(), what.to_string(), begin.elapsed());
+    Err(Error::of(Failure::CommandHangs { machine, what, waited }))
 }
 
 /// The stdout of a command that has ended.
@@ -75,9 +76,9 @@ pub(super) fn within(
 pub(super) fn text_of(machine: &dyn Machine, finished: Finished) -> Result<String> {
     match finished.code {
         0 => Ok(finished.out),
-        code => Err(Error::new(
-            Kind::Service,
-            format!("{}: a command failed with exit code {code}: {}", machine.name(), finished.complaint()),
-        )),
+        code => {
+            let (machine, complaint) = (machine.name(), finished.complaint().to_string());
+            Err(Error::of(Failure::CommandFailed { machine, code, complaint }))
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::failure::Failure;
 use super::place::{Lock, Place};
 use super::pulse::{Limits, Page};
 use crate::error::{Error, Result};
@@ -96,11 +97,10 @@ impl Inherited {
             // SAFETY: the descriptor is open, and nothing else in this process owns it, because
             // each is passed once.
             let owned = known.then(|| unsafe { OwnedFd::from_raw_fd(descriptor) });
-            let hint = "guardians start workers: `outlier worker serve`";
-            owned.ok_or_else(|| Error::bad_argument(format!("descriptor {descriptor} was not inherited")).hint(hint))
+            owned.ok_or_else(|| Error::of(Failure::NotInherited(descriptor)))
         };
         if lock == listener || lock == page || listener == page {
-            return Err(Error::bad_argument("descriptors of a guardian are three"));
+            return Err(Error::of(Failure::DescriptorsNotThree));
         }
         let (lock, listener, page) = (own(lock)?, own(listener)?, own(page)?);
         Ok(Adopted { lock: Lock(lock.into()), listener: listener.into(), page: Page::of(page.into())? })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::bounded::{Limits, text_of, within};
 use crate::error::{Error, Kind, Result};
+use crate::gpu::failure::Failure;
 use crate::progress::{doze, interrupt_requested};
 use crate::remote::{Finished, Machine};
 
@@ -55,14 +56,11 @@ impl Cluster {
         let cluster = Self { commands };
         let test = COMMANDS.map(|name| format!("command -v {name} >/dev/null 2>&1 || echo {name}")).join("; ");
         let missing = cluster.run(&test, "", "a look for the commands of Slurm")?.out;
-        let missing: Vec<&str> = missing.split_whitespace().collect();
-        if missing.is_empty() {
-            return Ok(cluster);
+        let commands: Vec<String> = missing.split_whitespace().map(str::to_string).collect();
+        match commands.is_empty() {
+            true => Ok(cluster),
+            false => Err(Error::of(Failure::NoSlurm { machine: cluster.commands.name(), commands })),
         }
-        let message = format!("Slurm is not there: {} has no command {}", cluster.commands.name(), missing.join(", "));
-        Err(Error::not_found(message).hint(
-            "run this on a login node of the cluster (after `module load slurm` where that is needed), or name one: host: \"user@login\"",
-        ))
     }
 
     pub(super) fn machine(&self) -> &Arc<dyn Machine> {
@@ -97,8 +95,7 @@ impl Cluster {
                 return Ok(finished);
             }
             if tries == TRIES || interrupt_requested() {
-                let message = format!("the controller of Slurm does not answer: {}", complaint(&finished));
-                return Err(Error::new(Kind::Service, message).hint("is `squeue` slow or silent too? try again later"));
+                return Err(Error::of(Failure::ControllerSilent(complaint(&finished))));
             }
             doze(PAUSE * tries, interrupt_requested);
             tries += 1;
@@ -118,10 +115,7 @@ impl Cluster {
         // With several clusters the name of the cluster follows.
         let id = finished.out.trim().lines().next_back().unwrap_or_default().split(';').next().unwrap_or_default();
         if id.is_empty() || !id.chars().all(|c| c.is_ascii_digit()) {
-            return Err(Error::new(
-                Kind::Service,
-                format!("sbatch answered {:?}, not with an id", finished.out.trim()),
-            ));
+            return Err(Error::of(Failure::NoJobId(finished.out.trim().to_string())));
         }
         Ok(id.to_string())
     }
@@ -186,14 +180,13 @@ const REFUSALS: &[(&str, Kind, &str)] = &[
 
 /// An error of kind `Service` means that the job may have been accepted.
 fn refused(finished: &Finished) -> Error {
-    let message = format!("sbatch: {}", complaint(finished));
+    let complaint = complaint(finished);
     if is_busy(&finished.err) || !finished.err.contains("sbatch: ") {
-        return Error::new(Kind::Service, message);
+        return Error::of(Failure::SlurmFailed { command: "sbatch", complaint });
     }
-    match REFUSALS.iter().find(|(part, ..)| message.contains(part)) {
-        Some((_, kind, hint)) => Error::new(*kind, message).hint(*hint),
-        None => Error::bad_argument(message).hint("`man sbatch` tells what it means"),
-    }
+    let known = REFUSALS.iter().find(|(part, ..)| complaint.contains(part)).map(|(_, kind, hint)| (*kind, *hint));
+    let (kind, hint) = known.unwrap_or((Kind::BadArgument, "`man sbatch` tells what it means"));
+    Error::of(Failure::JobRefused { complaint, kind, hint })
 }
 
 #[cfg(test)]

@@ -8,33 +8,11 @@ use rhai::{Dynamic, EvalAltResult, LexError, Map, ParseError, ParseErrorType, Po
 
 use super::hints;
 use crate::error::{Error, Kind};
+use crate::exit::Exit;
 use crate::host::language::bounds;
 use crate::host::language::stdlib;
 use crate::host::run::modules;
 use crate::terminal::{note_width, visible};
-
-/// Exit codes, documented in docs/exit_codes.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    Script = 1,
-    Usage = 2,
-    /// A model or a machine.
-    Failure = 3,
-    /// A fault of the program itself.
-    Internal = 101,
-    Interrupted = 130,
-}
-
-impl Exit {
-    fn of(kind: Kind) -> Self {
-        match kind {
-            Kind::BadArgument => Exit::Script,
-            Kind::Interrupted => Exit::Interrupted,
-            Kind::Internal => Exit::Internal,
-            _ => Exit::Failure,
-        }
-    }
-}
 
 pub struct Diagnostic {
     pub exit: Exit,
@@ -72,7 +50,7 @@ impl Diagnostic {
 
     /// A problem at a position of a file, found without running it.
     pub fn at(file: &str, position: Position, source: &str, message: String, hint: Option<String>) -> Self {
-        Self { exit: Exit::Script, message, hint, place: place(file, position, Some(source)), calls: Vec::new() }
+        Self { exit: Exit::Wrong, message, hint, place: place(file, position, Some(source)), calls: Vec::new() }
     }
 
     pub fn from_runtime(error: EvalAltResult, main: &str) -> Self {
@@ -165,7 +143,7 @@ fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String
         }
         other => {
             let (message, hint) = hints::of_run(other, source);
-            (Exit::Script, message, hint)
+            (Exit::Wrong, message, hint)
         }
     }
 }
@@ -177,24 +155,24 @@ fn not_parsed(kind: &ParseErrorType, source: &str, position: Position) -> (Exit,
             (Exit::Interrupted, "interrupted".to_string(), None)
         }
         ParseErrorType::BadInput(LexError::Runtime(why)) if why == bounds::TOO_MANY_NAMES => (
-            Exit::Script,
+            Exit::Wrong,
             "there are too many names: each is compared with the variables, functions or keys before it".to_string(),
             Some("divide the text into modules of at most 5,000 functions, variables or keys of a map".to_string()),
         ),
-        other => (Exit::Script, other.to_string(), hints::of_syntax(other, source, position)),
+        other => (Exit::Wrong, other.to_string(), hints::of_syntax(other, source, position)),
     }
 }
 
 /// A value that a script or primitive threw.
 fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     let Some(map) = value.read_lock::<Map>() else {
-        return (Exit::Script, value.to_string(), None);
+        return (Exit::Wrong, value.to_string(), None);
     };
     let text = |key: &str| map.get(key).filter(|v| v.is_string()).map(|v| v.to_string());
     let exit = match text("kind").as_deref() {
         Some("usage") => Exit::Usage,
-        Some(kind) => Kind::from_name(kind).map_or(Exit::Script, Exit::of),
-        None => Exit::Script,
+        Some(kind) => Kind::from_name(kind).map_or(Exit::Wrong, Exit::of),
+        None => Exit::Wrong,
     };
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }

@@ -54,7 +54,7 @@ impl Readable for Gpu {
             Held::Lent(lent) => {
                 let label = &lent.label;
                 json!({
-                    "name": label.name, "id": label.id, "provider": label.provider, "gpu": label.gpu,
+                    "name": label.name, "id": label.id, "provider": label.provider.short(), "gpu": label.gpu,
                     "price": label.price, "cost": lent.cost(), "keep_running": label.keep_running,
                 })
             }

@@ -12,7 +12,7 @@ use rhai::{Array, Dynamic, Engine, Map};
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::gpu::Want;
+use crate::gpu::{ProviderKind, Want};
 use crate::home;
 use crate::host::language::json::to_dynamic;
 use crate::host::language::problem::{ScriptResult, thrown};
@@ -30,7 +30,13 @@ use crate::remote::{self, Output, SshTarget};
 use crate::session::{Provision, Session, Terms};
 use outgoing::look_at_models;
 
-const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
+/// This machine has no provider.
+const PROVIDERS: &[(&str, Option<ProviderKind>)] = &[
+    ("local", None),
+    ("ssh", Some(ProviderKind::Ssh)),
+    ("runpod", Some(ProviderKind::RunPod)),
+    ("slurm", Some(ProviderKind::Slurm)),
+];
 /// Keys of option `model`: the work to be done, with the options of `estimate_vram`.
 const MODEL: &[&str] =
     &["id", "dtype", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
@@ -138,11 +144,10 @@ fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
 fn provision(context: &Context, options: Map) -> Result<Gpu> {
     context.acts("provision_gpu");
     let o = Options::of("provision_gpu", options)?;
-    let provider = o.choice("provider", PROVIDERS)?.unwrap_or("local");
-    if provider == "local" {
+    let Some(provider) = o.choice("provider", PROVIDERS)?.flatten() else {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
-    }
-    if let Some(name) = NOT_OF_SLURM.iter().find(|name| provider == "slurm" && o.has(name)) {
+    };
+    if let Some(name) = NOT_OF_SLURM.iter().find(|name| provider == ProviderKind::Slurm && o.has(name)) {
         return Err(Error::bad_argument(format!("provision_gpu: provider \"slurm\" cannot look after `{name}`"))
             .hint("choose nodes by `partition`, `gres` or `gpu`, such as gres: \"gpu:a100:1\""));
     }
@@ -158,7 +163,7 @@ fn provision(context: &Context, options: Map) -> Result<Gpu> {
     let (disk_gb, min_vram_gb) = (o.whole("disk_gb")?, optional("min_vram_gb")?);
     let lease = minutes("lease_minutes", LEASE_MINUTES)?;
     let mut asked = Provision {
-        provider: provider.to_string(),
+        provider,
         want: Want {
             gpus: o.string_or_strings("gpu")?.unwrap_or_default(),
             gpu_count: o.whole("gpu_count")?.unwrap_or(1),

@@ -17,7 +17,7 @@ use crate::progress::Event;
 use crate::record::{CheckpointArgs, DEFAULT_MEMORY_BUDGET, ExtractArgs, Keep};
 use crate::results::{self, FULL_ACTIVATIONS as FULL};
 use crate::secret::secret_name;
-use crate::session::{Op, full_activations_bytes};
+use crate::session::{Extract, full_activations_bytes};
 use crate::stats;
 
 const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
@@ -83,9 +83,9 @@ pub(crate) fn extract(
     }
     let most = full_activations_bytes(&model.0.info, &tokens.0.info);
     let (asked, new_folder) = (args.clone(), unsaved::new_folder(&args));
-    let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
+    let request = Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };
-    let mut acts = place.call(op)?.activations()?;
+    let mut acts = place.call(request)?;
     if context.plan().is_none() {
         stats::check_whole(&acts)?;
     }

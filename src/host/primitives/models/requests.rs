@@ -19,7 +19,7 @@ use crate::record::{
     ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, LoadArgs, plain,
 };
 use crate::remote;
-use crate::session::{Op, Reply, Session};
+use crate::session::{EstimateWork, Load, Loaded, MakeMiniature, Request, Serve, Session};
 
 const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
 
@@ -39,8 +39,11 @@ impl<'a> Place<'a> {
     }
 
     /// The reply to a request. In a plan, an error is recorded.
-    pub(crate) fn call(&self, op: Op) -> Result<Reply> {
-        let reply = weight::beside(|| self.session.call(op, &*self.context.progress()));
+    pub(crate) fn call<R: Request>(&self, request: R) -> Result<R::Reply>
+    where
+        dyn Session: Serve<R>,
+    {
+        let reply = weight::beside(|| self.session.call(request, &*self.context.progress()));
         if let (Err(error), Some(stage)) = (&reply, self.context.plan()) {
             stage.goes_wrong(error.message.clone());
         }
@@ -61,8 +64,8 @@ impl<'a> Place<'a> {
 
     /// Loads a model with these arguments.
     pub(crate) fn load(&self, args: LoadArgs) -> Result<Model> {
-        let reply = self.call(Op::Load(args.clone())).map_err(|error| self.there(&args.id, error))?;
-        let (info, folder) = reply.model()?;
+        let loaded = self.call(Load(args.clone())).map_err(|error| self.there(&args.id, error))?;
+        let Loaded { info, folder } = loaded;
         Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
     }
 }
@@ -114,8 +117,8 @@ pub(crate) fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimat
             .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
     }
     place.context.acts("estimate_vram");
-    let op = Op::Estimate { model: load_args(id, &o)?, args };
-    place.call(op).map_err(|error| place.there(id, error))?.estimate()
+    let request = EstimateWork { model: load_args(id, &o)?, args };
+    place.call(request).map_err(|error| place.there(id, error))
 }
 
 /// The miniature `name`, written at `place` below its folder `results`.
@@ -129,6 +132,6 @@ pub(crate) fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dyn
         place.session.confined("miniature_model", &folder.join(own).display().to_string())?;
     }
     let folder = folder.display().to_string();
-    let made = place.call(Op::Miniature { folder, name: name.to_string() })?.miniature()?;
+    let made = place.call(MakeMiniature { folder, name: name.to_string() })?;
     Ok(to_dynamic(&plain(&made)))
 }

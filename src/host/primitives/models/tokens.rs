@@ -16,7 +16,7 @@ use crate::host::values::options::Options;
 use crate::hub::{self, Documents};
 use crate::plain::plain;
 use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
-use crate::session::Op;
+use crate::session::LoadTokens;
 use crate::text;
 
 /// Options that apply only to text.
@@ -118,7 +118,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     {
         stage.note(format!("{}: there is no such text here", text.path));
     }
-    let tokens = place.call(Op::Tokens(source))?.tokens()?;
+    let tokens = place.call(LoadTokens(source))?;
     Ok(TokensHandle(Arc::new(tokens)))
 }
 
