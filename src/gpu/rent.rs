@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress, doze, interrupt_requested, note};
 
 /// The shortest time in hours for which starting a machine is worth the money.
-const LEAST_HOURS: f64 = 0.1;
+pub const LEAST_HOURS: f64 = 0.1;
 /// A wait for the end of a machine that takes longer is told of.
 const UNTOLD: Duration = Duration::from_secs(5);
 /// The longest interval of queries once the user has asked to stop.

@@ -4,12 +4,14 @@
 //! A handle reads like a map (`model.num_layers`). Data that is too large for a script is not
 //! readable.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, EvalAltResult, Position};
 use serde_json::Value;
 
 use super::gpu::Gpu;
+use super::option_types::HandleOption;
 use super::readable::{Readable, register_handle};
 use crate::host::language::bounds::MAX_ARRAY;
 use crate::host::language::json::{numbers_to_dynamic, to_json};
@@ -38,6 +40,27 @@ pub(crate) struct ActivationsHandle(pub Arc<Activations>);
 
 #[derive(Clone)]
 pub(crate) struct StoredHandle(pub Arc<Stored>);
+
+impl HandleOption for Model {
+    const EXPECTED: &'static str = "a model from load_model";
+}
+
+impl HandleOption for ActivationsHandle {
+    const EXPECTED: &'static str = "what extract_layernorms returned";
+}
+
+/// The name of its kind, for messages about the options of a call.
+macro_rules! debug_by_name {
+    ($($handle:ident),*) => {
+        $(impl fmt::Debug for $handle {
+            fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str(<Self as Readable>::NAME)
+            }
+        })*
+    };
+}
+
+debug_by_name!(Model, ActivationsHandle);
 
 impl Readable for Model {
     const NAME: &'static str = "model";
