@@ -64,22 +64,15 @@ pub(crate) const fn meaning(own: &'static str, shared: &'static str) -> &'static
     if own.is_empty() { shared } else { own.trim_ascii() }
 }
 
-/// The value that was given, or the default.
-pub(crate) fn given_or<T>(given: Option<T>, default: impl FnOnce() -> T) -> T {
-    match given {
-        Some(value) => value,
-        None => default(),
-    }
-}
-
-/// Declares a set of options. A field is `key: Type = default,` with the meaning as its doc comment.
+/// Declares a set of options. A field is `key: Type = default;` with its meaning as doc comment.
+///
 /// A type without a default is required, unless it is `Optional` or a shared option. For an
-/// `Optional` whose default is found later, `, otherwise value` is documented; `=> "words"` describes a
-/// default that depends on something else.
+/// `Optional` whose default is found later, `, otherwise value` is documented. `=> "words"`
+/// describes a default that depends on something else.
 ///
 /// `struct Name { … }` makes a struct with these fields. `Name for Args { … }` fills a struct that
-/// there is, and `with (field = value)` gives a field of it that is no option. `checked by (f)` calls
-/// a function before anything is read.
+/// there is, and `with (field = value)` gives a field of it that is no option. `checked by (f)`
+/// calls a function before anything is read.
 macro_rules! option_set {
     (
         $(#[$about:meta])*
@@ -175,10 +168,7 @@ macro_rules! option_set {
         <$type as $crate::host::values::option_types::OptionType>::DEFAULT
     };
     (@read $o:ident, $key:expr, [$type:ty] [$default:expr]) => {
-        $crate::host::values::option_sets::given_or(
-            <$type as $crate::host::values::option_types::OptionType>::read($o, $key)?,
-            || $default,
-        )
+        <$type as $crate::host::values::option_types::OptionType>::read($o, $key)?.unwrap_or_else(|| $default)
     };
     (@read $o:ident, $key:expr, [$type:ty] []) => {
         <$type as $crate::host::values::option_types::OptionType>::complete($o, $key)?

@@ -24,8 +24,8 @@ use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, Toke
 use crate::session::Op;
 use crate::text;
 
-/// The tensor of a safetensors file, the split of a dataset, and the seed of an order of documents,
-/// where none is named.
+/// The tensor of a safetensors file, the split of a dataset, and the seed of an order of
+/// documents, where none is named.
 const IDS_TENSOR: &str = "input_ids";
 const SPLIT: &str = "train";
 const ORDER_SEED: u64 = 0;
@@ -81,8 +81,8 @@ option_set! {
         ids: Optional<Ids>;
         /// name of the tensor in a safetensors file
         tensor: Optional<Text>, otherwise IDS_TENSOR.to_string();
-        /// a file of text, JSON, CSV or Parquet (docs/text.md) in the project, or where --allow-read
-        /// says; needs model, num_sequences, sequence_length
+        /// a file of text, JSON, CSV or Parquet (docs/text.md) in the project, or where
+        /// --allow-read says; needs model, num_sequences, sequence_length
         text: Optional<Text>;
         /// a dataset on the hub, in place of text, such as "HuggingFaceFW/fineweb-edu"
         dataset: Optional<Text>;
@@ -124,7 +124,8 @@ option_set! {
         shuffle: Flag = false;
         /// seed of that order
         seed: Optional<SeedNumber>, otherwise ORDER_SEED;
-        /// "tokens" over all documents, "documents" one window each, or "text" cut before tokenising
+        /// "tokens" over all documents, "documents" one window each, or "text" cut before
+        /// tokenising
         windows: Optional<Choice<Windows>> => "\"tokens\", or \"documents\" with separator";
         /// share of a window that the next one repeats, 0 to below 1
         overlap: Float = 0.0;
