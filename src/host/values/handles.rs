@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, Position};
+use rhai::{Dynamic, Engine};
 use serde_json::Value;
 
 use super::gpu::Gpu;
@@ -181,17 +181,21 @@ fn json_text(value: &Dynamic) -> ScriptResult<String> {
     to_json(value).map(|json| json.to_string()).map_err(throw)
 }
 
-/// The activations behind a handle or a stored analysis.
-pub(crate) fn activations(value: &Dynamic) -> ScriptResult<Arc<Activations>> {
-    if let Some(handle) = value.read_lock::<ActivationsHandle>() {
-        return Ok(handle.0.clone());
+/// A handle of a record, new or stored.
+pub(crate) trait RecordHandle: Clone + Send + Sync + 'static {
+    fn activations(&self) -> &Arc<Activations>;
+}
+
+impl RecordHandle for ActivationsHandle {
+    fn activations(&self) -> &Arc<Activations> {
+        &self.0
     }
-    if let Some(stored) = value.read_lock::<StoredHandle>() {
-        return Ok(stored.0.activations.clone());
+}
+
+impl RecordHandle for StoredHandle {
+    fn activations(&self) -> &Arc<Activations> {
+        &self.0.activations
     }
-    let actual = value.type_name().to_string();
-    let expected = "activations or stored results".to_string();
-    Err(Box::new(EvalAltResult::ErrorMismatchDataType(expected, actual, Position::NONE)))
 }
 
 #[cfg(test)]

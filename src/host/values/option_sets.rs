@@ -3,12 +3,11 @@
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
-use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, Map};
+use rhai::{Engine, Map};
 
 use super::declaration::{List, Opt, Primitive};
-use super::handles::{ActivationsHandle, StoredHandle, activations};
+use super::handles::{ActivationsHandle, RecordHandle, StoredHandle};
 use super::option_types::OptionType;
 use super::options::Options;
 use crate::error::Result;
@@ -210,7 +209,22 @@ macro_rules! shared_option {
     };
 }
 
-pub(crate) use {option_set, shared_option};
+/// Registers a primitive with an option map as its last argument, and without one.
+///
+/// `|argument: Type; options| call` is called with the arguments that are read from the map, and
+/// gives a `Result` of the program.
+macro_rules! register_with_options {
+    ($engine:ident, $declared:expr, |$($name:ident: $type:ty),*; $options:ident| $call:expr) => {
+        let call = move |$($name: $type,)* options: ::rhai::Map| {
+            $crate::host::language::problem::thrown($declared.read(options).and_then(|$options| $call))
+        };
+        let with_options = call.clone();
+        $engine.register_fn($declared.name(), move |$($name: $type),*| call($($name,)* ::rhai::Map::new()));
+        $engine.register_fn($declared.name(), with_options);
+    };
+}
+
+pub(crate) use {option_set, register_with_options, shared_option};
 
 /// A primitive with the set of its options.
 pub(crate) struct Declared<S> {
@@ -253,24 +267,23 @@ impl<S: OptionSet> Declared<S> {
     pub(crate) fn register_on_records<R: Clone + Send + Sync + 'static>(
         &self,
         engine: &mut Engine,
-        run: fn(Arc<Activations>, S::Args) -> Result<R>,
+        run: fn(&Activations, S::Args) -> Result<R>,
     ) {
         self.register_on::<ActivationsHandle, R>(engine, run);
         self.register_on::<StoredHandle, R>(engine, run);
     }
 
-    fn register_on<T: Clone + Send + Sync + 'static, R: Clone + Send + Sync + 'static>(
+    fn register_on<T: RecordHandle, R: Clone + Send + Sync + 'static>(
         &self,
         engine: &mut Engine,
-        run: fn(Arc<Activations>, S::Args) -> Result<R>,
+        run: fn(&Activations, S::Args) -> Result<R>,
     ) {
         let primitive = self.primitive;
-        let call = move |acts: T, options: Map| {
-            let acts = activations(&Dynamic::from(acts))?;
-            thrown(Options::of(&primitive, options).and_then(|o| run(acts, S::read(&o)?)))
+        let call = move |handle: T, options: Map| {
+            thrown(Options::of(&primitive, options).and_then(|o| run(handle.activations(), S::read(&o)?)))
         };
         if primitive.arities().contains(&1) {
-            engine.register_fn(primitive.name, move |acts: T| call(acts, Map::new()));
+            engine.register_fn(primitive.name, move |handle: T| call(handle, Map::new()));
         }
         engine.register_fn(primitive.name, call);
     }

@@ -12,15 +12,14 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::host::language::json::to_dynamic;
-use crate::host::language::problem::{ScriptResult, thrown};
+use crate::host::language::problem::thrown;
 use crate::host::primitives::models::requests::{
     ESTIMATE_VRAM, LOAD_MODEL, MINIATURE_MODEL, Place, estimate, load_model, miniature,
 };
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::values::gpu::{Gpu, Held};
-use crate::host::values::handles::Model;
-use crate::host::values::option_sets::{Declared, NoOptions, option_set};
+use crate::host::values::option_sets::{Declared, NoOptions, option_set, register_with_options};
 use crate::host::values::option_types::Texts;
 use crate::host::values::readable::register_handle;
 use crate::progress::interrupt_requested;
@@ -28,6 +27,7 @@ use crate::record::plain;
 use crate::remote::{self, Output};
 use crate::session::Session;
 use outgoing::look_at_models;
+use provision::{ATTACH_GPU, LIMIT_COST, PROVISION_GPU, TERMINATE, TERMINATE_LEFT_OVER, attach, limit_cost, provision};
 
 /// Bytes of a command's output that are buffered until their line ends.
 const LONGEST_LINE: usize = 1 << 20;
@@ -93,18 +93,16 @@ print(r.out);"#,
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_handle::<Gpu>(engine);
     let c = context.clone();
-    engine.register_fn(provision::PROVISION_GPU.name(), move |options: Map| thrown(provision::provision(&c, options)));
-    let c = context.clone();
-    engine.register_fn(provision::PROVISION_GPU.name(), move || thrown(provision::provision(&c, Map::new())));
+    register_with_options!(engine, PROVISION_GPU, |; options| provision(&c, options));
     engine_primitives(engine, context);
     let c = context.clone();
-    engine.register_fn(provision::LIMIT_COST.name(), move |most: Dynamic| thrown(provision::limit_cost(&c, &most)));
+    engine.register_fn(LIMIT_COST.name(), move |most: Dynamic| thrown(limit_cost(&c, &most)));
     let c = context.clone();
-    engine.register_fn(provision::TERMINATE_LEFT_OVER.name(), move |task: &str| {
+    engine.register_fn(TERMINATE_LEFT_OVER.name(), move |task: &str| {
         thrown(if c.stage.is_some() { Ok(()) } else { c.fleet.give_back(task) })
     });
     let c = context.clone();
-    engine.register_fn(provision::ATTACH_GPU.name(), move |id: &str| thrown(provision::attach(&c, id)));
+    engine.register_fn(ATTACH_GPU.name(), move |id: &str| thrown(attach(&c, id)));
     let c = context.clone();
     engine.register_fn(MODELS.name(), move |gpu: Gpu| thrown(models(&c, &gpu)));
     let c = context.clone();
@@ -116,30 +114,25 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn(RUN_COMMAND.name(), move |gpu: Gpu, command: &str| thrown(run_command(&c, &gpu, command)));
     let c = context.clone();
-    engine.register_fn(provision::TERMINATE.name(), move |gpu: Gpu| thrown(terminate(&c, &gpu)));
+    engine.register_fn(TERMINATE.name(), move |gpu: Gpu| thrown(terminate(&c, &gpu)));
 }
 
 /// The same primitives on another machine.
 fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
-    let on = |gpu: &Gpu, context: &Context, work: &dyn Fn(&Place) -> Result<Dynamic>| -> ScriptResult<Dynamic> {
-        thrown(work(&Place { session: &gpu.session(), context }))
-    };
-    let model = move |context: &Context, gpu: Gpu, id: &str, options: Map| {
-        on(&gpu, context, &|place| load_model(place, id, options.clone()).map(|model: Model| Dynamic::from(model)))
-    };
     let c = context.clone();
-    engine.register_fn(LOAD_MODEL.name(), move |gpu: Gpu, id: &str, options: Map| model(&c, gpu, id, options));
-    let c = context.clone();
-    engine.register_fn(LOAD_MODEL.name(), move |gpu: Gpu, id: &str| model(&c, gpu, id, Map::new()));
+    register_with_options!(engine, LOAD_MODEL, |gpu: Gpu, id: &str; args| {
+        load_model(&Place { session: &gpu.session(), context: &c }, id, args)
+    });
     let c = context.clone();
     engine.register_fn(MINIATURE_MODEL.name(), move |gpu: Gpu, name: &str| {
         // On the machine, the project is the folder of the work.
         let results = if matches!(&*gpu.0, Held::Lent(_)) { PathBuf::from("results") } else { c.results() };
-        on(&gpu, &c, &|place| miniature(place, &results, name))
+        thrown(miniature(&Place { session: &gpu.session(), context: &c }, &results, name))
     });
     let c = context.clone();
     engine.register_fn(ESTIMATE_VRAM.name(), move |gpu: Gpu, id: &str, options: Map| {
-        on(&gpu, &c, &|place| estimate(place, id, options.clone()))
+        let place = Place { session: &gpu.session(), context: &c };
+        thrown(ESTIMATE_VRAM.read(options).and_then(|options| estimate(&place, id, options)))
     });
 }
 

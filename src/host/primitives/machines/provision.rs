@@ -27,8 +27,6 @@ use crate::session::{Provision, Terms};
 const VRAM_BESIDE_GB: f64 = 1.0;
 /// Disk space in GB in addition to a model's files.
 const DISK_BESIDE: u64 = 20;
-/// Options that do not apply to a cluster, whose nodes are fixed.
-const NOT_OF_SLURM: &[&str] = &["min_vram_gb", "min_cuda", "cloud", "disk_gb", "image"];
 /// Options of estimate_vram that are those of the machine, and are not in option `model`.
 const OF_MACHINE: &[&str] = &["device", "stream", "max_vram", "gpus"];
 /// A worker ends its machine after this time without its client.
@@ -233,15 +231,21 @@ fn file(key: &str, path: Option<String>) -> Result<Option<PathBuf>> {
     Ok(path)
 }
 
-pub(crate) fn provision(context: &Context, options: Map) -> Result<Gpu> {
+pub(crate) fn provision(context: &Context, options: ProvisionOptions) -> Result<Gpu> {
     context.acts("provision_gpu");
-    let given = PROVISION_GPU.options(options)?;
-    let options = ProvisionOptions::read(&given)?;
     if options.provider == LOCAL {
         return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
     }
     let ProviderName(provider) = options.provider;
-    if let Some(name) = NOT_OF_SLURM.iter().find(|name| provider == "slurm" && given.has(name)) {
+    // The nodes of a cluster are fixed.
+    let not_of_slurm = [
+        ("min_vram_gb", options.min_vram_gb.is_some()),
+        ("min_cuda", options.min_cuda.is_some()),
+        ("cloud", options.cloud.is_some()),
+        ("disk_gb", options.disk_gb.is_some()),
+        ("image", options.image.is_some()),
+    ];
+    if let Some((name, _)) = not_of_slurm.iter().find(|(_, given)| provider == "slurm" && *given) {
         return Err(Error::bad_argument(format!("provision_gpu: provider \"slurm\" cannot look after `{name}`"))
             .hint("choose nodes by `partition`, `gres` or `gpu`, such as gres: \"gpu:a100:1\""));
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, Map};
+use rhai::{Dynamic, Engine};
 
 use super::requests::{
     ESTIMATE_VRAM, LOAD_MODEL, Logits, MINIATURE_MODEL, MemoryBudget, Place, estimate, load_model, miniature,
@@ -14,7 +14,7 @@ use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::run::unsaved;
 use crate::host::values::handles::{ActivationsHandle, Model, TokensHandle};
-use crate::host::values::option_sets::{Declared, option_set};
+use crate::host::values::option_sets::{Declared, option_set, register_with_options};
 use crate::host::values::option_types::{Choice, Floats, Optional, PathText, Whole, Word};
 use crate::progress::Event;
 use crate::record::{CheckpointArgs, ExtractArgs, Keep};
@@ -58,25 +58,13 @@ print(acts.norms.len());"#,
 
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn(LOAD_MODEL.name(), move |id: &str, options: Map| {
-        thrown(load_model(&Place::here(&c), id, options))
+    register_with_options!(engine, LOAD_MODEL, |id: &str; args| load_model(&Place::here(&c), id, args));
+    let c = context.clone();
+    register_with_options!(engine, EXTRACT_LAYERNORMS, |model: Model, tokens: TokensHandle; options| {
+        extract(&c, &model, &tokens, options)
     });
     let c = context.clone();
-    engine.register_fn(LOAD_MODEL.name(), move |id: &str| thrown(load_model(&Place::here(&c), id, Map::new())));
-    let c = context.clone();
-    engine.register_fn(EXTRACT_LAYERNORMS.name(), move |model: Model, tokens: TokensHandle, options: Map| {
-        thrown(EXTRACT_LAYERNORMS.read(options).and_then(|options| extract(&c, &model, &tokens, options)))
-    });
-    let c = context.clone();
-    engine.register_fn(EXTRACT_LAYERNORMS.name(), move |model: Model, tokens: TokensHandle| {
-        thrown(EXTRACT_LAYERNORMS.read(Map::new()).and_then(|options| extract(&c, &model, &tokens, options)))
-    });
-    let c = context.clone();
-    engine.register_fn(ESTIMATE_VRAM.name(), move |id: &str, options: Map| {
-        thrown(estimate(&Place::here(&c), id, options))
-    });
-    let c = context.clone();
-    engine.register_fn(ESTIMATE_VRAM.name(), move |id: &str| thrown(estimate(&Place::here(&c), id, Map::new())));
+    register_with_options!(engine, ESTIMATE_VRAM, |id: &str; options| estimate(&Place::here(&c), id, options));
     let c = context.clone();
     engine.register_fn(MINIATURE_MODEL.name(), move |name: &str| -> ScriptResult<Dynamic> {
         thrown(miniature(&Place::here(&c), &c.results(), name))

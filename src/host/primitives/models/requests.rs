@@ -4,7 +4,7 @@
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use rhai::{Dynamic, Map};
+use rhai::Dynamic;
 
 use crate::cuda;
 use crate::error::{Error, Kind, Result};
@@ -166,16 +166,16 @@ impl LoadOptions {
 }
 
 /// Loads a model at `place`.
-pub(crate) fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
-    let args = LoadOptions::checked(id, LOAD_MODEL.read(options)?)?;
+pub(crate) fn load_model(place: &Place, id: &str, args: LoadArgs) -> Result<Model> {
+    let args = LoadOptions::checked(id, args)?;
     place.context.acts("load_model");
     place.context.may_fail("load_model")?;
     place.load(args)
 }
 
 /// The estimate of an analysis at `place`, as a value of scripts.
-pub(crate) fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
-    estimated(place, id, ESTIMATE_VRAM.read(options)?).map(|estimate| record_to_dynamic(&estimate))
+pub(crate) fn estimate(place: &Place, id: &str, options: EstimateOptions) -> Result<Dynamic> {
+    estimated(place, id, options).map(|estimate| record_to_dynamic(&estimate))
 }
 
 /// The same as a record.

@@ -12,8 +12,8 @@ use crate::host::language::json::{record_to_dynamic, to_dynamic, to_json};
 use crate::host::language::problem::{ScriptResult, thrown};
 use crate::host::primitives::statistics::criteria::{PositionOptions, SkipPositions};
 use crate::host::run::context::Context;
-use crate::host::values::handles::{ActivationsHandle, StoredHandle, activations};
-use crate::host::values::option_sets::{Declared, NoOptions, option_set};
+use crate::host::values::handles::{ActivationsHandle, RecordHandle, StoredHandle};
+use crate::host::values::option_sets::{Declared, NoOptions, option_set, register_with_options};
 use crate::host::values::option_types::Whole;
 use crate::host::values::options::{Options, number};
 use crate::plot::{self, Figure};
@@ -121,13 +121,13 @@ pub(crate) const BAR_CHART: Declared<NoOptions> = Declared::new(
 
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     HEAT_MAP.register_on_records(engine, |acts, o| {
-        stats::heat_map(&acts, o.columns, o.skip_positions).map(|map| record_to_dynamic(&map))
+        stats::heat_map(acts, o.columns, o.skip_positions).map(|map| record_to_dynamic(&map))
     });
     HEAT_MAP_DATA.register_on_records(engine, |acts, o| {
-        stats::heat_map(&acts, o.columns, o.skip_positions).map(|map| to_dynamic(&packed(&acts, &map)))
+        stats::heat_map(acts, o.columns, o.skip_positions).map(|map| to_dynamic(&packed(acts, &map)))
     });
     MAGNITUDE_HISTOGRAM.register_on_records(engine, |acts, o| {
-        stats::magnitude_histogram(&acts, o.skip_positions).map(|bins| record_to_dynamic(&bins))
+        stats::magnitude_histogram(acts, o.skip_positions).map(|bins| record_to_dynamic(&bins))
     });
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
@@ -145,12 +145,9 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     });
 }
 
-fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    engine.register_fn(LAYER_PROFILE.name(), |acts: T, dims: Array| {
-        layer_profile(Dynamic::from(acts), &dims, Map::new())
-    });
-    engine.register_fn(LAYER_PROFILE.name(), |acts: T, dims: Array, options: Map| {
-        layer_profile(Dynamic::from(acts), &dims, options)
+fn register_for<T: RecordHandle>(engine: &mut Engine) {
+    register_with_options!(engine, LAYER_PROFILE, |handle: T, dims: Array; options| {
+        layer_profile(handle.activations(), &dims, options.skip_positions)
     });
 }
 
@@ -269,19 +266,14 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-fn layer_profile(acts: Dynamic, dims: &Array, options: Map) -> ScriptResult<Dynamic> {
-    let acts = activations(&acts)?;
-    let run = || {
-        let PositionOptions { skip_positions } = LAYER_PROFILE.read(options)?;
-        let dim = |dim: &Dynamic| {
-            dim.as_int().ok().and_then(|dim| usize::try_from(dim).ok()).ok_or_else(|| {
-                Error::bad_argument(format!("layer_profile: {dim} is not a feature")).hint("give an array of numbers")
-            })
-        };
-        let dims = dims.iter().map(dim).collect::<Result<Vec<_>>>()?;
-        stats::layer_profile(&acts, &dims, skip_positions)
+fn layer_profile(acts: &Activations, dims: &Array, skip_positions: usize) -> Result<Dynamic> {
+    let dim = |dim: &Dynamic| {
+        dim.as_int().ok().and_then(|dim| usize::try_from(dim).ok()).ok_or_else(|| {
+            Error::bad_argument(format!("layer_profile: {dim} is not a feature")).hint("give an array of numbers")
+        })
     };
-    thrown(run()).map(|rows| record_to_dynamic(&rows))
+    let dims = dims.iter().map(dim).collect::<Result<Vec<_>>>()?;
+    stats::layer_profile(acts, &dims, skip_positions).map(|rows| record_to_dynamic(&rows))
 }
 
 #[cfg(test)]

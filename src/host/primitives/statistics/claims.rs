@@ -1,12 +1,11 @@
 //! Primitives that test claims: paired_test, group_test, correlation_test, adjust_p_values.
 
-use rhai::{Array, Dynamic, Engine, Map};
-use serde::Serialize;
+use rhai::{Array, Dynamic, Engine};
 
 use crate::error::{Error, Result};
 use crate::host::language::json::record_to_dynamic;
-use crate::host::language::problem::{ScriptResult, thrown};
-use crate::host::values::option_sets::{Declared, Include, NoOptions, option_set};
+use crate::host::language::problem::thrown;
+use crate::host::values::option_sets::{Declared, Include, NoOptions, option_set, register_with_options};
 use crate::host::values::option_types::{Choice, Flag, SeedNumber, Whole, Word};
 use crate::host::values::options::number;
 use crate::record::{Alternative, Correction, TestArgs};
@@ -70,12 +69,19 @@ pub(crate) const ADJUST_P_VALUES: Declared<NoOptions> = Declared::new(
 );
 
 pub(crate) fn register(engine: &mut Engine) {
-    engine.register_fn(PAIRED_TEST.name(), |a: Array, b: Array| paired(&a, &b, Map::new()));
-    engine.register_fn(PAIRED_TEST.name(), |a: Array, b: Array, options: Map| paired(&a, &b, options));
-    engine.register_fn(GROUP_TEST.name(), |groups: Array| group(&groups, Map::new()));
-    engine.register_fn(GROUP_TEST.name(), |groups: Array, options: Map| group(&groups, options));
-    engine.register_fn(CORRELATION_TEST.name(), |x: Array, y: Array| correlation(&x, &y, Map::new()));
-    engine.register_fn(CORRELATION_TEST.name(), |x: Array, y: Array, options: Map| correlation(&x, &y, options));
+    register_with_options!(engine, PAIRED_TEST, |a: Array, b: Array; args| {
+        let name = PAIRED_TEST.name();
+        stats::paired_test(&numbers(name, &a)?, &numbers(name, &b)?, &args).map(|test| record_to_dynamic(&test))
+    });
+    register_with_options!(engine, GROUP_TEST, |groups: Array; args| {
+        stats::group_test(&lists(&groups)?, &args).map(|test| record_to_dynamic(&test))
+    });
+    register_with_options!(engine, CORRELATION_TEST, |x: Array, y: Array; options| {
+        let CorrelationOptions { test, ranks } = options;
+        let name = CORRELATION_TEST.name();
+        stats::correlation_test(&numbers(name, &x)?, &numbers(name, &y)?, ranks, &test)
+            .map(|test| record_to_dynamic(&test))
+    });
     engine.register_fn(ADJUST_P_VALUES.name(), |p_values: Array, method: &str| thrown(adjust(&p_values, method)));
 }
 
@@ -86,38 +92,13 @@ fn numbers(function: &str, values: &Array) -> Result<Vec<f64>> {
     values.iter().map(|value| number(value).ok_or_else(|| bad(value))).collect()
 }
 
-fn shown<T: Serialize>(result: Result<T>) -> ScriptResult<Dynamic> {
-    thrown(result).map(|result| record_to_dynamic(&result))
-}
-
-fn paired(a: &Array, b: &Array, options: Map) -> ScriptResult<Dynamic> {
-    let run = || {
-        let args = PAIRED_TEST.read(options)?;
-        stats::paired_test(&numbers("paired_test", a)?, &numbers("paired_test", b)?, &args)
+fn lists(groups: &Array) -> Result<Vec<Vec<f64>>> {
+    let list = |group: &Dynamic| match group.read_lock::<Array>() {
+        Some(values) => numbers(GROUP_TEST.name(), &values),
+        None => Err(Error::bad_argument(format!("group_test: {group} is not a list"))
+            .hint("give an array of arrays, one per group")),
     };
-    shown(run())
-}
-
-fn group(groups: &Array, options: Map) -> ScriptResult<Dynamic> {
-    let run = || {
-        let args = GROUP_TEST.read(options)?;
-        let group = |group: &Dynamic| match group.read_lock::<Array>() {
-            Some(values) => numbers("group_test", &values),
-            None => Err(Error::bad_argument(format!("group_test: {group} is not a list"))
-                .hint("give an array of arrays, one per group")),
-        };
-        stats::group_test(&groups.iter().map(group).collect::<Result<Vec<_>>>()?, &args)
-    };
-    shown(run())
-}
-
-fn correlation(x: &Array, y: &Array, options: Map) -> ScriptResult<Dynamic> {
-    let run = || {
-        let o = CORRELATION_TEST.read(options)?;
-        let (x, y) = (numbers("correlation_test", x)?, numbers("correlation_test", y)?);
-        stats::correlation_test(&x, &y, o.ranks, &o.test)
-    };
-    shown(run())
+    groups.iter().map(list).collect()
 }
 
 fn adjust(p_values: &Array, method: &str) -> Result<Array> {

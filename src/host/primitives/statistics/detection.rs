@@ -44,9 +44,9 @@ print(`features: ${ci.num_features.low} to ${ci.num_features.high}`);"#,
 
 pub(crate) fn register(engine: &mut Engine) {
     DETECT_OUTLIERS.register_on_records(engine, |acts, criterion| {
-        stats::detect(&acts, &criterion).map(|found| record_to_dynamic(&found))
+        stats::detect(acts, &criterion).map(|found| record_to_dynamic(&found))
     });
     BOOTSTRAP_CI.register_on_records(engine, |acts, o| {
-        stats::bootstrap(&acts, &o.criterion, &o.resampling).map(|intervals| record_to_dynamic(&intervals))
+        stats::bootstrap(acts, &o.criterion, &o.resampling).map(|intervals| record_to_dynamic(&intervals))
     });
 }

@@ -66,7 +66,7 @@ pub(crate) fn register(engine: &mut Engine) {
             skip_positions: o.skip_positions,
             ..Criterion::default()
         };
-        weight::beside(|| ThresholdIndex::new(&acts, &base)).map(|index| IndexHandle(Arc::new(index)))
+        weight::beside(|| ThresholdIndex::new(acts, &base)).map(|index| IndexHandle(Arc::new(index)))
     });
     engine.register_fn(
         COUNT_FEATURES.name(),

@@ -59,13 +59,13 @@ pub(crate) const LAYER_AGREEMENT: Declared<NoOptions> = Declared::new(
 
 pub(crate) fn register(engine: &mut Engine) {
     SWEEP_CRITERIA.register_on_records(engine, |acts, o| {
-        stats::sweep(&acts, &criteria(&o)?, &o.resampling).map(|rows| record_to_dynamic(&rows))
+        stats::sweep(acts, &criteria(&o)?, &o.resampling).map(|rows| record_to_dynamic(&rows))
     });
     SEQUENCES_NEEDED.register_on_records(engine, |acts, o| {
-        stats::sequences_needed(&acts, &o.criterion, &o.resampling).map(|needed| record_to_dynamic(&needed))
+        stats::sequences_needed(acts, &o.criterion, &o.resampling).map(|needed| record_to_dynamic(&needed))
     });
     PER_SEQUENCE.register_on_records(engine, |acts, criterion| {
-        stats::per_sequence(&acts, &criterion).map(|rows| record_to_dynamic(&rows))
+        stats::per_sequence(acts, &criterion).map(|rows| record_to_dynamic(&rows))
     });
     engine.register_fn(LAYER_AGREEMENT.name(), |found: Map| thrown(layer_agreement(&found.into())));
 }
