@@ -99,7 +99,7 @@ fn options_of_the_wrong_type() {
         ("model.extract_layernorms(tokens, #{ logits: \"yes\" })", "`logits` is \"yes\", expected true or false"),
         (
             "model.extract_layernorms(tokens, #{ thresholds: \"6.0\" })",
-            "`thresholds` is \"6.0\", expected an array of numbers",
+            "`thresholds` is \"6.0\", expected a number or an array of numbers",
         ),
         (
             "model.extract_layernorms(tokens, #{ memory_budget: \"2 parsec\" })",

@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress, doze, interrupt_requested, note};
 
 /// The shortest time in hours for which starting a machine is worth the money.
-const LEAST_HOURS: f64 = 0.1;
+pub const LEAST_HOURS: f64 = 0.1;
 /// The shortest time in which a machine may answer its first command.
 const LEAST_ANSWER: Duration = Duration::from_secs(1);
 /// The same once the user has asked to stop.

@@ -11,7 +11,7 @@ use super::http::{self, Http, Patience};
 use super::names::{is_commit, is_file_path};
 use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
-use super::resolve::{Address, RemoteFile, RepositoryKind};
+use super::resolve::{Address, DEFAULT_REVISION, RemoteFile, RepositoryKind};
 use super::shards::{LAYOUTS, Layout, nothing};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
 use super::weight_formats;
@@ -72,7 +72,7 @@ impl Streamed {
     /// one short chance to answer, because there is an alternative.
     pub(super) fn open(address: &Arc<Address>, revision: Option<&str>, hurried: bool) -> Result<Self> {
         let http = Arc::new(Http::new()?);
-        let config = first_answer(address, revision.unwrap_or("main"), hurried)?;
+        let config = first_answer(address, revision.unwrap_or(DEFAULT_REVISION), hurried)?;
         Ok(Self::of_commit(address, http, &config.commit))
     }
 

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use super::super::id::ProviderId;
 use super::super::provider::SshAddress;
 use super::*;
 use crate::remote::{Listener, Machine};
@@ -56,13 +57,13 @@ impl OneMachine {
 }
 
 impl Provider for OneMachine {
-    fn name(&self) -> &str {
-        "one"
+    fn id(&self) -> &ProviderId {
+        &ProviderId::RunPod
     }
 
     fn offers(&self, _: &Want) -> Result<Vec<Offer>> {
         let text = String::new;
-        let (provider, gpu, cloud, stock) = (text(), text(), text(), text());
+        let (provider, gpu, cloud, stock) = (ProviderId::RunPod, text(), text(), text());
         Ok(vec![Offer { provider, gpu, gpu_count: 0, vram_gb: 0.0, cloud, price: 0.0, stock }])
     }
 

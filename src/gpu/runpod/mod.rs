@@ -27,7 +27,7 @@ use client::{AGENT, Client};
 
 /// CUDA 12.8, with an sshd that starts if the environment contains a public key.
 const IMAGE: &str = "runpod/base:1.0.2-cuda1281-ubuntu2404";
-const CUDA: &str = "12.8";
+pub const CUDA: &str = "12.8";
 /// A pod without a sign of life from a worker's guardian for this time ends itself: its client died
 /// before it started one, or everything in it was killed.
 const GUARD_SECONDS: u64 = 40 * 60;

@@ -236,10 +236,10 @@ fn option(primitive: &Primitive, key: &Ident, value: &Expr) -> Option<(Position,
     };
     let choices = option.choices();
     let Expr::StringConstant(word, position) = value else { return None };
-    let wrong = !choices.is_empty() && !choices.contains(&word.as_str());
+    let wrong = !choices.is_empty() && !choices.iter().any(|choice| choice == word.as_str());
     wrong.then(|| {
         let message = format!("{}: `{}` is \"{word}\"", primitive.name, key.name);
-        (*position, message, choice_hint(&key.name, word, choices.iter().copied()))
+        (*position, message, choice_hint(&key.name, word, choices.iter().map(String::as_str)))
     })
 }
 

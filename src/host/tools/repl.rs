@@ -78,7 +78,7 @@ impl Repl {
 
     /// Puts a running machine into scope as `gpu`, and its loaded models as `models`.
     pub fn attach(&mut self, id: &str) -> Result<String> {
-        let gpu = machines::attach(&self.context, id)?;
+        let gpu = machines::provision::attach(&self.context, id)?;
         let models = machines::models(&self.context, &gpu)?;
         let named = |model: &Dynamic| handles::handle_json(model).map(|json| short(&json));
         let names: Vec<String> = models.iter().filter_map(named).collect();

@@ -61,4 +61,7 @@ impl Readable for Gpu {
             Held::Played(part, stage, _) => stage.json(part),
         }
     }
+    fn field(&self, name: &str) -> Option<Value> {
+        self.json().get(name).cloned()
+    }
 }

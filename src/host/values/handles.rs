@@ -4,17 +4,19 @@
 //! A handle reads like a map (`model.num_layers`). Data that is too large for a script is not
 //! readable.
 
+use std::fmt;
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, Position};
+use rhai::{Dynamic, Engine};
 use serde_json::Value;
 
 use super::gpu::Gpu;
+use super::option_types::HandleOption;
 use super::readable::{Readable, register_handle};
 use crate::host::language::bounds::MAX_ARRAY;
 use crate::host::language::json::{numbers_to_dynamic, to_json};
 use crate::host::language::problem::{ScriptResult, throw};
-use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, number, plain};
+use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, field, number, plain};
 use crate::results::Stored;
 use crate::session::Session;
 
@@ -39,12 +41,39 @@ pub(crate) struct ActivationsHandle(pub Arc<Activations>);
 #[derive(Clone)]
 pub(crate) struct StoredHandle(pub Arc<Stored>);
 
+impl HandleOption for Model {
+    const EXPECTED: &'static str = "a model from load_model";
+}
+
+impl HandleOption for ActivationsHandle {
+    const EXPECTED: &'static str = "what extract_layernorms returned";
+}
+
+/// The name of its kind, for messages about the options of a call.
+macro_rules! debug_by_name {
+    ($($handle:ident),*) => {
+        $(impl fmt::Debug for $handle {
+            fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str(<Self as Readable>::NAME)
+            }
+        })*
+    };
+}
+
+debug_by_name!(Model, ActivationsHandle);
+
 impl Readable for Model {
     const NAME: &'static str = "model";
     fn json(&self) -> Value {
         let mut json = plain(&self.0.info);
         json["path"] = self.0.folder.clone().into();
         json
+    }
+    fn field(&self, name: &str) -> Option<Value> {
+        match name {
+            "path" => Some(self.0.folder.clone().into()),
+            _ => field(&self.0.info, name),
+        }
     }
 }
 
@@ -53,11 +82,24 @@ impl Readable for TokensHandle {
     const LARGE: Option<&'static str> = Some("ids");
     fn json(&self) -> Value {
         let mut json = plain(&self.0.info);
-        // The largest array of a script.
-        if self.0.ids.iter().map(Vec::len).sum::<usize>() <= MAX_ARRAY {
-            json["ids"] = plain(&self.0.ids);
+        if let Some(ids) = self.ids() {
+            json["ids"] = ids;
         }
         json
+    }
+    fn field(&self, name: &str) -> Option<Value> {
+        match name {
+            "ids" => self.ids(),
+            _ => field(&self.0.info, name),
+        }
+    }
+}
+
+impl TokensHandle {
+    /// The ids, if they are not more than an array of a script holds.
+    fn ids(&self) -> Option<Value> {
+        let fit = self.0.ids.iter().map(Vec::len).sum::<usize>() <= MAX_ARRAY;
+        fit.then(|| plain(&self.0.ids))
     }
 }
 
@@ -66,29 +108,47 @@ impl Readable for ActivationsHandle {
     fn json(&self) -> Value {
         summary(&self.0)
     }
+    fn field(&self, name: &str) -> Option<Value> {
+        match name {
+            "norms" => Some(norm_names(&self.0)),
+            _ if FOLDS.contains(&name) => None,
+            _ => field(&*self.0, name),
+        }
+    }
 }
 
 impl Readable for StoredHandle {
     const NAME: &'static str = "results";
     fn json(&self) -> Value {
-        let stored = &self.0;
-        serde_json::json!({
-            "path": stored.folder.display().to_string(),
-            "found": plain(&stored.found),
-            "intervals": plain(&stored.intervals),
-            "settings": stored.settings,
-            "activations": summary(&stored.activations),
-        })
+        let names = ["path", "found", "intervals", "settings", "activations"];
+        names.iter().filter_map(|name| Some((name.to_string(), self.field(name)?))).collect()
     }
+    fn field(&self, name: &str) -> Option<Value> {
+        let stored = &self.0;
+        match name {
+            "path" => Some(stored.folder.display().to_string().into()),
+            "found" => Some(plain(&stored.found)),
+            "intervals" => Some(plain(&stored.intervals)),
+            "settings" => Some(stored.settings.clone().into()),
+            "activations" => Some(summary(&stored.activations)),
+            _ => None,
+        }
+    }
+}
+
+/// The parts of a record that are too large for a script.
+const FOLDS: [&str; 2] = ["all", "without_first"];
+
+fn norm_names(acts: &Activations) -> Value {
+    acts.norms.iter().map(|norm| norm.name()).collect()
 }
 
 /// All parts of a record but the folds.
 fn summary(acts: &Activations) -> Value {
     let mut json = plain(&acts.clone_light());
     if let Some(map) = json.as_object_mut() {
-        map.remove("all");
-        map.remove("without_first");
-        map.insert("norms".into(), acts.norms.iter().map(|norm| norm.name()).collect());
+        map.retain(|key, _| !FOLDS.contains(&key.as_str()));
+        map.insert("norms".into(), norm_names(acts));
     }
     json
 }
@@ -121,15 +181,38 @@ fn json_text(value: &Dynamic) -> ScriptResult<String> {
     to_json(value).map(|json| json.to_string()).map_err(throw)
 }
 
-/// The activations behind a handle or a stored analysis.
-pub(crate) fn activations(value: &Dynamic) -> ScriptResult<Arc<Activations>> {
-    if let Some(handle) = value.read_lock::<ActivationsHandle>() {
-        return Ok(handle.0.clone());
+/// A handle of a record, new or stored.
+pub(crate) trait RecordHandle: Clone + Send + Sync + 'static {
+    fn activations(&self) -> &Arc<Activations>;
+}
+
+impl RecordHandle for ActivationsHandle {
+    fn activations(&self) -> &Arc<Activations> {
+        &self.0
     }
-    if let Some(stored) = value.read_lock::<StoredHandle>() {
-        return Ok(stored.0.activations.clone());
+}
+
+impl RecordHandle for StoredHandle {
+    fn activations(&self) -> &Arc<Activations> {
+        &self.0.activations
     }
-    let actual = value.type_name().to_string();
-    let expected = "activations or stored results".to_string();
-    Err(Box::new(EvalAltResult::ErrorMismatchDataType(expected, actual, Position::NONE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TokensInfo;
+
+    #[test]
+    fn every_field_of_tokens_reads_alone() {
+        let (source, sha256) = ("ids.json".to_string(), "0".repeat(64));
+        let info = TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256 };
+        let tokens = TokensHandle(Arc::new(Tokens { ids: vec![vec![3, 4]], info }));
+        let json = tokens.json();
+        assert!(json.as_object().unwrap().len() > 4);
+        for (name, value) in json.as_object().unwrap() {
+            assert_eq!(tokens.field(name).as_ref(), Some(value), "{name}");
+        }
+        assert_eq!(tokens.field("text"), None);
+    }
 }

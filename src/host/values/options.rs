@@ -6,10 +6,10 @@ use std::time::Duration;
 use rhai::{Dynamic, Map};
 use serde_json::Value;
 
+use super::declaration::{Opt, Primitive};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::host::language::json::to_json;
-use crate::host::reference::{self, Opt};
 use crate::suggest;
 
 pub(crate) struct Options {
@@ -44,8 +44,13 @@ impl Known {
 
 impl Options {
     /// The options of a primitive, with the keys of its documentation.
-    pub(crate) fn of(function: &'static str, map: Map) -> Result<Self> {
-        Self::among(function, map, Known::Documented(reference::options(function)))
+    pub(crate) fn of(primitive: &Primitive, map: Map) -> Result<Self> {
+        Self::among(primitive.name, map, Known::Documented(primitive.options))
+    }
+
+    /// The function that has these options.
+    pub(crate) fn function(&self) -> &'static str {
+        self.function
     }
 
     /// `known` has every key of `function`.
@@ -122,15 +127,15 @@ impl Options {
         self.typed(key, "a whole number, 0 or more", |value| value.as_int().ok()?.try_into().ok())
     }
 
-    /// A positive time in `unit`s of seconds; `default` is in the same unit.
-    pub(crate) fn time(&self, key: &str, unit: f64, default: f64) -> Result<Duration> {
-        let given = self.float(key)?.unwrap_or(default);
+    /// A positive time in units of so many seconds.
+    pub(crate) fn time(&self, key: &str, unit: f64) -> Result<Option<Duration>> {
+        let Some(given) = self.float(key)? else { return Ok(None) };
         let most = MAX_TIME.as_secs_f64() / unit;
         if !(given > 0.0 && given <= most) {
             let message = format!("{}: `{key}` is {given}", self.function);
             return Err(Error::bad_argument(message).hint(format!("give a number above 0, at most {most:.0}")));
         }
-        seconds(key, given * unit, MAX_TIME, "give a shorter time")
+        seconds(key, given * unit, MAX_TIME, "give a shorter time").map(Some)
     }
 
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>> {
@@ -158,9 +163,13 @@ impl Options {
     ///
     /// # Errors
     /// If one is an array. `hint` makes the hint for it.
-    pub(crate) fn single(&self, keys: &[&str], hint: impl Fn(&str, &str) -> String) -> Result<()> {
-        let list = |key: &&&str| self.get(key).is_some_and(|value| value.is_array());
-        let Some(key) = keys.iter().find(list) else { return Ok(()) };
+    pub(crate) fn single<'a>(
+        &self,
+        mut keys: impl Iterator<Item = &'a str>,
+        hint: impl Fn(&str, &str) -> String,
+    ) -> Result<()> {
+        let list = |key: &&str| self.get(key).is_some_and(|value| value.is_array());
+        let Some(key) = keys.find(list) else { return Ok(()) };
         let value = self.get(key).map_or_else(String::new, ToString::to_string);
         let message = format!("{}: `{key}` is a list, {value}, and takes one value", self.function);
         Err(Error::bad_argument(message).hint(hint(key, &value)))
@@ -189,12 +198,6 @@ impl Options {
         self.typed(key, "a number or an array of numbers", |value| match value.read_lock::<rhai::Array>() {
             Some(items) => items.iter().map(number).collect(),
             None => Some(vec![number(value)?]),
-        })
-    }
-
-    pub(crate) fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
-        self.typed(key, "an array of numbers", |value| {
-            value.read_lock::<rhai::Array>()?.iter().map(|v| number(v).map(|n| n as f32)).collect()
         })
     }
 

@@ -14,15 +14,18 @@ pub(crate) trait Readable {
     const NAME: &'static str;
     /// The field that is left out if it is too large for a script.
     const LARGE: Option<&'static str> = None;
+    /// All fields.
     fn json(&self) -> Value;
+    /// One field, without the work of the others.
+    fn field(&self, name: &str) -> Option<Value>;
 }
 
 fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
-    let json = handle.json();
-    match json.get(name) {
-        Some(value) => Ok(to_dynamic(value)),
+    match handle.field(name) {
+        Some(value) => Ok(to_dynamic(&value)),
         None if T::LARGE == Some(name) => Err(too_large("Size of array/BLOB")),
         None => {
+            let json = handle.json();
             let names: Vec<_> = json.as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
             let error = Error::bad_argument(format!("{} has no field `{name}`", T::NAME));
             Err(throw(error.hint(suggest::hint(name, names.iter().copied()))))

@@ -16,7 +16,7 @@ use crate::hub::names::{is_commit, is_file_path};
 use crate::hub::questions::ask_all;
 use crate::hub::refusal::{self, Refusal};
 use crate::hub::repository::{self, LOOKED_AT_FIRST};
-use crate::hub::resolve::{Address, RemoteFile, RepositoryKind, check_revision};
+use crate::hub::resolve::{Address, DEFAULT_REVISION, RemoteFile, RepositoryKind, check_revision};
 use crate::hub::shards::LAYOUTS;
 use crate::hub::source::ByteSource;
 use crate::hub::streamed::Streamed;
@@ -92,7 +92,7 @@ impl Named {
     /// name, `io` if the hub does not answer.
     pub(crate) fn stream(&self, revision: Option<&str>) -> Result<(Gguf, String)> {
         let http = Arc::new(Http::new()?);
-        let (files, _) = self.ask(&http, revision.unwrap_or("main"), Patience::default)?;
+        let (files, _) = self.ask(&http, revision.unwrap_or(DEFAULT_REVISION), Patience::default)?;
         let commit = files[0].commit.clone();
         Ok((self.streamed(http, files), commit))
     }
@@ -109,7 +109,7 @@ impl Named {
         progress: &dyn Progress,
         check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
     ) -> Result<(Gguf, String)> {
-        let revision = revision.unwrap_or("main");
+        let revision = revision.unwrap_or(DEFAULT_REVISION);
         check_revision(&self.address, revision)?;
         let cache = Cache::of(&self.address.id)?;
         let cached = repository::noted(&cache, revision).and_then(|snapshot| self.cached(snapshot));
