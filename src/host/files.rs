@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::growth;
-use super::json::{to_dynamic, to_json};
+use super::json::to_dynamic;
 use super::options::number;
 use super::places;
 use super::problem::{ScriptResult, thrown};
 use super::reads;
 use super::show::{cell, few};
 use super::stdlib;
-use super::values::StoredHandle;
+use super::values::{StoredHandle, as_json};
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::outside;
@@ -92,13 +92,13 @@ pub(super) fn write(context: &Context, function: &str, path: &str, bytes: &[u8])
 }
 
 fn write_json(context: &Context, path: &str, value: &Dynamic) -> Result<String> {
-    let mut text = serde_json::to_string_pretty(&to_json(value)?).expect("JSON is text");
+    let mut text = serde_json::to_string_pretty(&as_json(value)?).expect("JSON is text");
     text.push('\n');
     write(context, "write_json", path, text.as_bytes())
 }
 
 fn write_table(context: &Context, path: &str, columns: &[String], rows: &Array) -> Result<String> {
-    let row = |row: &Dynamic| match to_json(row)? {
+    let row = |row: &Dynamic| match as_json(row)? {
         Value::Object(map) => Ok(map),
         other => Err(Error::bad_argument(format!("write_table: {other} is not a row")).hint("every row is a map")),
     };

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use rhai::Dynamic;
 use serde_json::{Value, json};
 
 use super::handle::Readable;
+use super::json::to_dynamic;
 use super::stage::{Part, Stage};
 use crate::error::{Error, Result};
 use crate::session::{Lent, Session};
@@ -46,6 +48,11 @@ impl Gpu {
 
 impl Readable for Gpu {
     const NAME: &'static str = "gpu";
+
+    fn field(&self, name: &str) -> Option<Dynamic> {
+        self.json().get(name).map(to_dynamic)
+    }
+
     fn json(&self) -> Value {
         match &*self.0 {
             Held::Here(_) => {

@@ -7,7 +7,7 @@ use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt};
 use super::context::{Context, Watch};
 use super::diagnostic::Diagnostic;
 use super::{
-    assertions, claims, closures, ending, extract, figures, files, flags, flow, growth, index, logs, machines, modules,
+    assertions, claims, closures, ending, extract, figures, files, findings, flags, flow, growth, index, logs, machines, modules,
     names, perplexity, scripts, show, statistics, stored, sweeps, syntax, tokens, usage, values,
 };
 use crate::progress::{Progress, Silent, interrupt_requested};
@@ -26,6 +26,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     });
     engine.set_module_resolver(modules::Modules::new(context.library.clone()));
     values::register(&mut engine);
+    findings::register(&mut engine);
     extract::register(&mut engine, context);
     tokens::register(&mut engine, context);
     machines::register(&mut engine, context);

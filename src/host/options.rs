@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use rhai::{Dynamic, Map};
-use serde_json::Value;
 
-use super::json::to_json;
 use super::reference::{self, Opt};
 use crate::error::{Error, Result};
 use crate::home;
@@ -219,9 +217,9 @@ impl Options {
         })
     }
 
-    /// The value of `key` as JSON.
-    pub(super) fn json(&self, key: &str) -> Result<Option<Value>> {
-        self.typed(key, "plain values", |value| to_json(value).ok())
+    /// The value of `key` as it was given, for a reader of its own.
+    pub(super) fn any<T>(&self, key: &str, read: impl FnOnce(&Dynamic) -> Result<T>) -> Result<Option<T>> {
+        self.get(key).map(read).transpose()
     }
 }
 

@@ -14,7 +14,6 @@ use super::modules::Modules;
 use super::passes::{self, Actual, HERE, Pass, shown};
 use super::places;
 use super::script_text::text_of;
-use super::show::format_bytes;
 use super::stage::{Part, START_SECONDS};
 use super::syntax;
 use crate::disk;
@@ -22,7 +21,7 @@ use crate::error::Result;
 use crate::outside;
 use crate::record::Activations;
 use crate::terminal;
-use crate::words::{counted, in_lines, rounded};
+use crate::words::{counted, format_bytes, in_lines, rounded};
 
 /// The largest stored plan in bytes.
 const MAX_PLAN: u64 = 16 << 20;

@@ -1,14 +1,16 @@
 //! Primitives of statistics: detect_outliers, bootstrap_ci. Both work on new and on stored
 //! activations.
 
+use std::sync::Arc;
+
 use rhai::{Dynamic, Engine, Map};
 
 use super::criteria::{criterion, resampling};
-use super::json::to_dynamic;
+use super::findings::{BootstrapHandle, DetectionHandle};
 use super::options::Options;
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, StoredHandle, activations};
-use crate::record::{BootstrapArgs, plain};
+use crate::record::BootstrapArgs;
 use crate::stats;
 
 pub(super) fn register(engine: &mut Engine) {
@@ -23,19 +25,19 @@ fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
     engine.register_fn("bootstrap_ci", |acts: T| bootstrap(Dynamic::from(acts), Map::new()));
 }
 
-fn detect(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
+fn detect(acts: Dynamic, options: Map) -> ScriptResult<DetectionHandle> {
     let acts = activations(&acts)?;
     let found = Options::of("detect_outliers", options)
         .and_then(|o| criterion(&o))
         .and_then(|criterion| stats::detect(&acts, &criterion));
-    Ok(to_dynamic(&plain(&thrown(found)?)))
+    Ok(DetectionHandle(Arc::new(thrown(found)?)))
 }
 
-fn bootstrap(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
+fn bootstrap(acts: Dynamic, options: Map) -> ScriptResult<BootstrapHandle> {
     let acts = activations(&acts)?;
     let run = || {
         let o = Options::of("bootstrap_ci", options)?;
         stats::bootstrap(&acts, &criterion(&o)?, &resampling(&o, BootstrapArgs::default())?)
     };
-    Ok(to_dynamic(&plain(&thrown(run())?)))
+    Ok(BootstrapHandle(Arc::new(thrown(run())?)))
 }

@@ -4,14 +4,14 @@ use std::path::{Component, PathBuf};
 use std::sync::Arc;
 
 use rhai::{Engine, Map};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::context::Context;
+use super::findings;
 use super::options::Options;
 use super::places;
 use super::problem::thrown;
-use super::values::{ActivationsHandle, StoredHandle};
+use super::values::{ActivationsHandle, StoredHandle, as_json};
 use super::weight;
 use crate::error::{Error, Kind, Result};
 use crate::home;
@@ -35,7 +35,7 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
     let o = Options::of("save_results", options)?;
     let acts: Option<ActivationsHandle> = o.host("activations", "what extract_layernorms returned")?;
     let acts = o.required("activations", acts)?;
-    let settings = match o.json("settings")? {
+    let settings = match o.any("settings", as_json)? {
         None => Default::default(),
         Some(Value::Object(map)) => map,
         Some(other) => {
@@ -43,11 +43,14 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
                 .hint("settings are notes of your own: #{ note: \"first try\" }"));
         }
     };
+    let found = o.any("found", |found| findings::detection(found, "save_results: `found`"))?;
+    let found = o.required("found", found)?;
+    let intervals = o.any("intervals", |given| findings::intervals(given, "save_results: `intervals`"))?;
     let (root, name) = place(context, name)?;
     let analysis = Analysis {
         name: name.clone(),
-        found: record(o.required("found", o.json("found")?)?, "found", "what detect_outliers returned")?,
-        intervals: o.json("intervals")?.map(|v| record(v, "intervals", "what bootstrap_ci returned")).transpose()?,
+        found: Arc::unwrap_or_clone(found),
+        intervals: intervals.map(Arc::unwrap_or_clone),
         settings,
     };
     let named = |error: Error| error.context("save_results");
@@ -106,12 +109,6 @@ fn place(context: &Context, name: &str) -> Result<(PathBuf, String)> {
         false => error,
     })?;
     Ok((context.results(), below))
-}
-
-fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result<T> {
-    serde_json::from_value(json).map_err(|e| {
-        Error::bad_argument(format!("save_results: `{key}` is not {expected}: {e}")).hint("pass it unchanged")
-    })
 }
 
 fn load(context: &Context, path: &str) -> Result<StoredHandle> {

@@ -2,15 +2,15 @@
 //! layer_agreement.
 
 use rhai::{Dynamic, Engine, Map};
-use serde::de::DeserializeOwned;
 
 use super::criteria::{BOOTSTRAP, CRITERION, SWEEP, UNITS, criterion, resampling};
-use super::json::{to_dynamic, to_json};
+use super::findings::{self, DetectionHandle};
+use super::json::to_dynamic;
 use super::options::{MAX_COUNT, Options};
 use super::problem::{ScriptResult, thrown};
 use super::values::{ActivationsHandle, StoredHandle, activations};
 use crate::error::{Error, Result};
-use crate::record::{BootstrapArgs, Criterion, Detection, plain};
+use crate::record::{BootstrapArgs, Criterion, plain};
 use crate::stats;
 
 /// Enough for a curve. The intervals of a result use ten times as many.
@@ -23,6 +23,7 @@ pub(super) fn register(engine: &mut Engine) {
     // than two features.
     // let agreement = layer_agreement(acts.detect_outliers(#{ magnitude_threshold: 3.0 }));
     engine.register_fn("layer_agreement", |found: Map| thrown(layer_agreement(&found.into())));
+    engine.register_fn("layer_agreement", |found: DetectionHandle| thrown(layer_agreement(&Dynamic::from(found))));
 }
 
 fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
@@ -123,12 +124,6 @@ fn per_sequence(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
 }
 
 fn layer_agreement(found: &Dynamic) -> Result<Dynamic> {
-    let found: Detection = record(found, "layer_agreement", "what detect_outliers returned")?;
+    let found = findings::detection(found, "layer_agreement: this")?;
     Ok(stats::layer_agreement(&found).map_or(Dynamic::UNIT, Dynamic::from))
-}
-
-/// The record behind a value of scripts.
-pub(super) fn record<T: DeserializeOwned>(value: &Dynamic, function: &str, expected: &str) -> Result<T> {
-    serde_json::from_value(to_json(value)?)
-        .map_err(|e| Error::bad_argument(format!("{function}: this is not {expected}: {e}")).hint("pass it unchanged"))
 }

@@ -55,8 +55,8 @@ pub(super) const STORED: Area = Area {
                       one is. An absolute path, or one that begins with ~/, is a place of its own, which `outlier run --allow-write DIR` must allow.",
             options: &[
                 opt("activations", "activations", "", "what extract_layernorms returned"),
-                opt("found", "map", "", "what detect_outliers returned"),
-                opt("intervals", "map", "", "what bootstrap_ci returned"),
+                opt("found", "detection", "", "what detect_outliers returned"),
+                opt("intervals", "intervals", "", "what bootstrap_ci returned"),
                 opt("settings", "map", "#{}", "notes of your own"),
             ],
             example: r#"let model = load_model("examples/shakespeare-olmoe");
@@ -95,8 +95,8 @@ pub(super) const STATISTICS: Area = Area {
         Primitive {
             name: "detect_outliers",
             signatures: &[
-                "detect_outliers(acts: activations, options?: map) -> map",
-                "detect_outliers(stored: results, options?: map) -> map",
+                "detect_outliers(acts: activations, options?: map) -> detection",
+                "detect_outliers(stored: results, options?: map) -> detection",
             ],
             summary: "The features that pass the criterion of Dettmers et al. 2022, with their shares of layers and positions, extremes, \
                       and classes.",
@@ -111,8 +111,8 @@ for threshold in [3.0, 4.0, 6.0] {
         Primitive {
             name: "bootstrap_ci",
             signatures: &[
-                "bootstrap_ci(acts: activations, options?: map) -> map",
-                "bootstrap_ci(stored: results, options?: map) -> map",
+                "bootstrap_ci(acts: activations, options?: map) -> intervals",
+                "bootstrap_ci(stored: results, options?: map) -> intervals",
             ],
             summary: "Intervals of what detect_outliers finds, by resampling whole sequences, and how often the class held.",
             options: BOOTSTRAP,
