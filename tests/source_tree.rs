@@ -49,6 +49,13 @@ impl Tree {
         circles
     }
 
+    /// All imports between files of one room, as the paths of the importing and of the imported file.
+    pub fn all_imports(&self) -> Vec<(&str, &str)> {
+        let of = |module| self.imports(module).into_iter().map(move |to| (module, to));
+        let imports = self.0.keys().flat_map(of);
+        imports.map(|(from, to)| (self.0[from].path.as_str(), self.0[to].path.as_str())).collect()
+    }
+
     /// The modules of its own room from which `module` imports.
     fn imports(&self, module: &Segments) -> BTreeSet<&Segments> {
         let code = &self.0[module].code;

@@ -47,6 +47,19 @@ const FLOORS: &[(&str, u32)] = &[
     ("words", 0),
 ];
 
+/// Every room of `src/host/` and its floor there, for which the same rule holds.
+const HOST_FLOORS: &[(&str, u32)] = &[
+    ("tools", 6),
+    ("interpreter", 5),
+    ("scripts", 4),
+    ("diagnostics", 3),
+    ("primitives", 3),
+    ("values", 2),
+    ("reference", 1),
+    ("run", 1),
+    ("language", 0),
+];
+
 /// The largest number of lines of a file. A longer one has more than one subject.
 const MAX_LINES: usize = 450;
 
@@ -159,6 +172,38 @@ fn upward_imports(sources: &[Source]) -> Vec<String> {
 #[test]
 fn imports_go_down() {
     none(upward_imports(&files("src", "rs")), "a file imports from lower floors only");
+}
+
+fn upward_imports_in_host(sources: &[Source]) -> Vec<String> {
+    let tree = Tree::new(sources.iter().map(|file| (file.path.as_str(), file.text.as_str())));
+    let room = |path: &str| {
+        let first = path.strip_prefix("src/host/")?.split('/').next()?;
+        Some(first.trim_end_matches(".rs").to_string())
+    };
+    let floor = |room: &str| {
+        let row = HOST_FLOORS.iter().find(|(name, _)| *name == room);
+        row.unwrap_or_else(|| panic!("`host/{room}` has no floor: add it to HOST_FLOORS in tests/tidy.rs")).1
+    };
+    let mut wrong = Vec::new();
+    for (from, to) in tree.all_imports() {
+        let (Some(from_room), Some(to_room)) = (room(from), room(to)) else { continue };
+        if from_room != "mod" && from_room != to_room && floor(&to_room) >= floor(&from_room) {
+            wrong.push(format!("{from} (floor {}) imports {to} (floor {})", floor(&from_room), floor(&to_room)));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn imports_go_down_in_the_host() {
+    none(upward_imports_in_host(&files("src", "rs")), "a file of the host imports from its lower rooms only");
+    for (room, _) in HOST_FLOORS {
+        let folder = repository().join("src/host").join(room);
+        assert!(
+            folder.is_dir() || folder.with_extension("rs").is_file(),
+            "HOST_FLOORS names {room}, src/host/ has none"
+        );
+    }
 }
 
 fn circles(sources: &[Source]) -> Vec<String> {
@@ -297,10 +342,11 @@ fn comments_are_narrow() {
 #[test]
 fn each_rule_is_broken_by_a_planted_violation() {
     let mut sources = files("src", "rs");
-    let rules = [upward_imports, circles, without_header, too_long, wide_comments];
+    let rules = [upward_imports, upward_imports_in_host, circles, without_header, too_long, wide_comments];
     let before: Vec<_> = rules.map(|rule| rule(&sources)).into();
     let plant = |path: &str, text: &str| Source { path: path.into(), text: text.into(), code: text.into() };
     sources.push(plant("src/gemm/planted.rs", "//! Up.\nuse crate::engine::extract;\n"));
+    sources.push(plant("src/host/run/planted.rs", "//! Up.\nuse crate::host::values::options::Options;\n"));
     sources.push(plant("src/stats/planted.rs", "//! One half.\nuse super::planted_too::f;\npub fn g() {}\n"));
     sources.push(plant("src/stats/planted_too.rs", "//! The other.\nuse super::planted::g;\npub fn f() {}\n"));
     sources.push(plant("src/plot/planted.rs", "pub fn f() {}\n"));
@@ -308,6 +354,7 @@ fn each_rule_is_broken_by_a_planted_violation() {
     sources.push(plant("src/record/planted.rs", &format!("//! Wide.\n    // {}\n", "-".repeat(COMMENT_COLUMNS - 6))));
     for ((rule, before), planted) in rules.iter().zip(before).zip([
         "src/gemm/planted.rs (floor 1) imports engine (floor 5)",
+        "src/host/run/planted.rs (floor 1) imports src/host/values/options.rs (floor 2)",
         "src/stats/planted.rs, src/stats/planted_too.rs",
         "src/plot/planted.rs",
         "src/plot/planted_too.rs: 451 lines",
@@ -331,7 +378,7 @@ fn every_field_of_a_record_can_be_suggested() {
         assert!(fields.len() > 3, "{room}");
         wrong.extend(fields.into_iter().filter(|name| !known.text.contains(&format!("    \"{name}\","))));
     }
-    none(wrong, "add to FIELDS in src/host/fields.rs");
+    none(wrong, "add to FIELDS in src/host/diagnostics/fields.rs");
 }
 
 #[test]

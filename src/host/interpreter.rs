@@ -4,12 +4,17 @@ use std::sync::Arc;
 
 use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt};
 
-use super::context::{Context, Watch};
-use super::diagnostic::Diagnostic;
-use super::{
-    assertions, claims, closures, ending, extract, figures, files, findings, flags, flow, growth, index, logs, machines, modules,
-    names, perplexity, scripts, show, statistics, stored, sweeps, syntax, tokens, usage, values,
-};
+use super::diagnostics::diagnostic::Diagnostic;
+use super::language::{closures, growth, names, syntax, usage};
+use super::primitives::machines;
+use super::primitives::models::{extract, perplexity, tokens};
+use super::primitives::results::{figures, files, stored};
+use super::primitives::script::{assertions, ending, flags, flow, logs, show};
+use super::primitives::statistics::{claims, detection, index, sweeps};
+use super::run::context::{Context, Watch};
+use super::run::modules;
+use super::scripts;
+use super::values::{findings, handles};
 use crate::progress::{Progress, Silent, interrupt_requested};
 use crate::terminal;
 
@@ -25,12 +30,12 @@ pub fn engine(context: &Arc<Context>) -> Engine {
         terminal::note(format!("{}{position:?}: {text}", source.unwrap_or_default()))
     });
     engine.set_module_resolver(modules::Modules::new(context.library.clone()));
-    values::register(&mut engine);
+    handles::register(&mut engine);
     findings::register(&mut engine);
     extract::register(&mut engine, context);
     tokens::register(&mut engine, context);
     machines::register(&mut engine, context);
-    statistics::register(&mut engine);
+    detection::register(&mut engine);
     index::register(&mut engine);
     sweeps::register(&mut engine);
     claims::register(&mut engine);

@@ -4,8 +4,8 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::Diagnostic;
-use super::script_text::text_of;
+use super::diagnostics::diagnostic::Diagnostic;
+use super::language::script_text::text_of;
 use crate::error::Error;
 use crate::suggest;
 

@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 pub use primitive::{Area, Opt, Primitive};
 pub use text::{definitions, for_reading, markdown};
 
-use super::names;
+use crate::host::language::names;
 
 /// All areas, in the order of an experiment.
 pub const AREAS: &[Area] = &[

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::super::{stdlib, syntax};
 use super::primitive::{Opt, Primitive, arities, parameters};
 use super::{AREAS, find};
 use crate::error::{Error, Result};
+use crate::host::language::{stdlib, syntax};
 use crate::suggest;
 use crate::terminal;
 use crate::words::{in_lines, listed};

@@ -1,0 +1,6 @@
+//! Primitives of models: loading them, tokens for them, and passes through them.
+
+pub(crate) mod extract;
+pub(crate) mod perplexity;
+pub(crate) mod requests;
+pub(crate) mod tokens;

@@ -1,0 +1,221 @@
+//! Primitives that list results and write files below results/: list_results, write_json,
+//! write_table, write_text, export_tables; and helpers of reports: html_table, markdown_table,
+//! escape_html, stdlib_json, stdlib_text.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, Engine, Map};
+use serde_json::Value;
+
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::host::language::growth;
+use crate::host::language::json::to_dynamic;
+use crate::host::language::problem::{ScriptResult, thrown};
+use crate::host::language::stdlib;
+use crate::host::primitives::script::show::{cell, few};
+use crate::host::run::context::Context;
+use crate::host::run::places;
+use crate::host::run::reads;
+use crate::host::values::handles::{StoredHandle, as_json};
+use crate::host::values::options::number;
+use crate::outside;
+use crate::results::{self, Table};
+use crate::secret::secret_name;
+
+/// The largest number of JSON values in a data file of `stdlib/`.
+const DATA_VALUES: usize = 1 << 20;
+/// The largest data file in a project's own `stdlib/`, in bytes.
+const MAX_DATA: u64 = 64 << 20;
+/// The largest number of cells in a written table.
+const MAX_CELLS: usize = 1 << 24;
+
+pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
+    // Names of all finished analyses below results/, sorted.
+    // for name in list_results() { print(load_results(name).found.classification); }
+    let c = context.clone();
+    engine.register_fn("list_results", move || -> ScriptResult<Array> {
+        let names = thrown(results::list(&c.results()))?;
+        Ok(names.into_iter().map(Dynamic::from).collect())
+    });
+    // Writes a value as JSON, whole or not at all, and returns the path.
+    // write_json("results/summary.json", #{ models: 7 });
+    let c = context.clone();
+    engine.register_fn("write_json", move |path: &str, value: Dynamic| thrown(write_json(&c, path, &value)));
+    // Writes a text.
+    // write_text("results/note.md", "# Notes");
+    let c = context.clone();
+    engine.register_fn("write_text", move |path: &str, text: &str| {
+        thrown(write(&c, "write_text", path, text.as_bytes()))
+    });
+    // Writes rows (maps) as a table: CSV, Parquet or JSON by the name of the file.
+    // write_table("results/summary.csv", [#{ model: "a", features: 3 }]);
+    let c = context.clone();
+    engine.register_fn("write_table", move |path: &str, rows: Array| thrown(write_table(&c, path, &[], &rows)));
+    let c = context.clone();
+    engine.register_fn("write_table", move |path: &str, columns: Array, rows: Array| {
+        let columns: Vec<String> = columns.iter().map(Dynamic::to_string).collect();
+        thrown(write_table(&c, path, &columns, &rows))
+    });
+    // Writes every table of a stored analysis beside it, as "csv" or "parquet"; returns the paths.
+    // export_tables(load_results("quickstart"), "parquet");
+    let c = context.clone();
+    engine.register_fn("export_tables", move |stored: StoredHandle, format: &str| thrown(export(&c, &stored, format)));
+    // A data file of the standard library; one in the project's stdlib/ wins.
+    // print(stdlib_json("published.json").source);
+    let c = context.clone();
+    engine.register_fn("stdlib_json", move |name: &str| thrown(stdlib_json(&c, name)));
+    let c = context.clone();
+    engine.register_fn("stdlib_text", move |name: &str| thrown(stdlib_text(&c, name)));
+    // Rows as a table for a web page or for Markdown.
+    // print(markdown_table(["model", "features"], [#{ model: "a", features: 3 }]));
+    engine.register_fn("html_table", |columns: Array, rows: Array| html_table(&columns, &rows));
+    engine.register_fn("markdown_table", |columns: Array, rows: Array| markdown_table(&columns, &rows));
+    engine.register_fn("escape_html", |text: &str| escape(text));
+}
+
+/// Writes into one of the project's folders, or where the user allows it, and returns the path.
+pub(crate) fn write(context: &Context, function: &str, path: &str, bytes: &[u8]) -> Result<String> {
+    let file = places::to_write(context, function, path)?;
+    // Scripts cannot write keys, so that keys can be trusted.
+    if secret_name(path.as_ref()) {
+        return Err(Error::bad_argument(format!("{function}: \"{path}\" has a name that secrets have"))
+            .hint("keys, tokens and passwords are written by no script: name the file results/summary.json, say"));
+    }
+    let given = places::relative(context, path);
+    match context.plan() {
+        Some(stage) => stage.writes(&given),
+        None => disk::write(&file, bytes)?,
+    }
+    Ok(given.display().to_string())
+}
+
+fn write_json(context: &Context, path: &str, value: &Dynamic) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(&as_json(value)?).expect("JSON is text");
+    text.push('\n');
+    write(context, "write_json", path, text.as_bytes())
+}
+
+fn write_table(context: &Context, path: &str, columns: &[String], rows: &Array) -> Result<String> {
+    let row = |row: &Dynamic| match as_json(row)? {
+        Value::Object(map) => Ok(map),
+        other => Err(Error::bad_argument(format!("write_table: {other} is not a row")).hint("every row is a map")),
+    };
+    let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+    let keys: BTreeSet<&String> = rows.iter().flat_map(serde_json::Map::keys).collect();
+    let width = if columns.is_empty() { keys.len() } else { columns.len() };
+    if width.saturating_mul(rows.len()) > MAX_CELLS {
+        let message = format!("write_table: {width} columns and {} rows", rows.len());
+        return Err(Error::bad_argument(message).hint(format!("a table may have {MAX_CELLS} cells")));
+    }
+    if columns.iter().collect::<BTreeSet<_>>().len() < columns.len() {
+        return Err(Error::bad_argument("write_table: a column is named twice").hint("name each column once"));
+    }
+    let table = Table::new(columns, &rows);
+    let bytes = match path.rsplit('.').next() {
+        Some("csv") => table.csv()?,
+        Some("parquet") => table.parquet()?,
+        Some("json") => serde_json::to_vec_pretty(&rows).expect("JSON is text"),
+        _ => {
+            return Err(Error::bad_argument(format!("write_table: \"{path}\" is neither .csv, .parquet nor .json"))
+                .hint("the name of the file says the format"));
+        }
+    };
+    write(context, "write_table", path, &bytes)
+}
+
+fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Array> {
+    if !["csv", "parquet"].contains(&format) {
+        return Err(Error::bad_argument(format!("export_tables: no format {format:?}"))
+            .hint("formats are \"csv\" and \"parquet\""));
+    }
+    let folder = stored.0.folder.join("tables");
+    places::within(context, "export_tables", &context.root.join(&folder).join("features"), "results").map_err(
+        |error| error.hint("tables are written beside an analysis below results/: copy it there and load that, or say `outlier run --allow-write \
+             DIR SCRIPT`"),
+    )?;
+    let mut paths = Array::new();
+    for (name, table) in results::tables(&stored.0)? {
+        let bytes = if format == "csv" { table.csv()? } else { table.parquet()? };
+        let path = folder.join(format!("{name}.{format}"));
+        match context.plan() {
+            Some(stage) => stage.writes(&path),
+            None => disk::write(&context.root.join(&path), &bytes)?,
+        }
+        paths.push(path.display().to_string().into());
+    }
+    Ok(paths)
+}
+
+/// The text of a data file of the standard library. One in the project's `stdlib/` has precedence.
+fn data(context: &Context, name: &str) -> Option<String> {
+    let embedded = stdlib::data(name)?;
+    let own = context.root.join("stdlib").join(name);
+    let read =
+        || outside::read(&own, MAX_DATA).ok().and_then(|data| String::from_utf8(outside::without_bom(data)).ok());
+    // A link that leaves the project is not followed.
+    let own = if reads::inside(context, &own) { read() } else { None };
+    Some(own.unwrap_or_else(|| embedded.to_string()))
+}
+
+fn stdlib_text(context: &Context, name: &str) -> Result<String> {
+    data(context, name).ok_or_else(|| {
+        Error::bad_argument(format!("stdlib_text: there is no {name:?}"))
+            .hint(crate::suggest::hint(name, stdlib::data_names()))
+    })
+}
+
+fn stdlib_json(context: &Context, name: &str) -> Result<Dynamic> {
+    let text = stdlib_text(context, name)?;
+    let json = outside::json::from_slice(text.as_bytes(), DATA_VALUES)
+        .map_err(|e| Error::corrupt(format!("reading stdlib/{name}: {}", outside::complaint(e))))?;
+    Ok(to_dynamic(&json))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Texts of a row's cells, with their numbers if they are numbers.
+fn cells(columns: &Array, row: &Dynamic) -> Vec<(String, Option<f64>)> {
+    let map = row.read_lock::<Map>();
+    let shown = |column: &Dynamic| {
+        let value = map.as_ref().and_then(|map| map.get(column.to_string().as_str()));
+        (cell(value), value.and_then(number))
+    };
+    columns.iter().map(shown).collect()
+}
+
+/// Numbers have their value as an attribute, so that a page can sort by it.
+fn html_table(columns: &Array, rows: &Array) -> ScriptResult<String> {
+    few(columns.len(), rows.len())?;
+    let mut html = String::from("<table class=\"sortable\"><thead><tr>");
+    columns.iter().for_each(|column| html += &format!("<th>{}</th>", escape(&column.to_string())));
+    html += "</tr></thead>\n<tbody>\n";
+    for row in rows {
+        html += "<tr>";
+        for (text, value) in cells(columns, row) {
+            match value {
+                Some(value) => html += &format!("<td class=\"number\" data-value=\"{value}\">{}</td>", escape(&text)),
+                None => html += &format!("<td>{}</td>", escape(&text)),
+            }
+        }
+        html += "</tr>\n";
+        growth::fits(html.len())?;
+    }
+    Ok(html + "</tbody></table>\n")
+}
+
+fn markdown_table(columns: &Array, rows: &Array) -> ScriptResult<String> {
+    few(columns.len(), rows.len())?;
+    let line = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let safe = |text: String| text.replace('|', "\\|").replace('\n', " ");
+    let mut text = line(columns.iter().map(|column| safe(column.to_string())).collect());
+    text += &line(columns.iter().map(|_| "---".to_string()).collect());
+    for row in rows {
+        text += &line(cells(columns, row).into_iter().map(|(text, _)| safe(text)).collect());
+        growth::fits(text.len())?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,5 @@
+//! Primitives of what a run leaves: stored results, files and figures.
+
+pub(crate) mod figures;
+pub(crate) mod files;
+pub(crate) mod stored;

@@ -1,0 +1,134 @@
+//! Primitives of results: save_results and load_results.
+
+use std::path::{Component, PathBuf};
+use std::sync::Arc;
+
+use rhai::{Engine, Map};
+use serde_json::Value;
+
+use crate::error::{Error, Kind, Result};
+use crate::home;
+use crate::host::language::problem::thrown;
+use crate::host::language::weight;
+use crate::host::run::context::Context;
+use crate::host::run::places;
+use crate::host::values::findings;
+use crate::host::values::handles::{ActivationsHandle, StoredHandle, as_json};
+use crate::host::values::options::Options;
+use crate::progress::Event;
+use crate::results::{self, Analysis};
+use crate::secret::ledger_name;
+
+pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
+    let c = context.clone();
+    engine.register_fn("save_results", move |name: &str, options: Map| thrown(save(&c, name, options)));
+    let c = context.clone();
+    engine.register_fn("load_results", move |path: &str| thrown(load(&c, path)));
+    let c = context.clone();
+    engine.register_fn("has_results", move |path: &str| {
+        thrown(below_results(&c, path)).map(|folder| results::exists(&folder))
+    });
+}
+
+/// Writes `results/<name>/` and returns its path.
+fn save(context: &Context, name: &str, options: Map) -> Result<String> {
+    let o = Options::of("save_results", options)?;
+    let acts: Option<ActivationsHandle> = o.host("activations", "what extract_layernorms returned")?;
+    let acts = o.required("activations", acts)?;
+    let settings = match o.any("settings", as_json)? {
+        None => Default::default(),
+        Some(Value::Object(map)) => map,
+        Some(other) => {
+            return Err(Error::bad_argument(format!("save_results: `settings` is {other}, expected a map"))
+                .hint("settings are notes of your own: #{ note: \"first try\" }"));
+        }
+    };
+    let found = o.any("found", |found| findings::detection(found, "save_results: `found`"))?;
+    let found = o.required("found", found)?;
+    let intervals = o.any("intervals", |given| findings::intervals(given, "save_results: `intervals`"))?;
+    let (root, name) = place(context, name)?;
+    let analysis = Analysis {
+        name: name.clone(),
+        found: Arc::unwrap_or_clone(found),
+        intervals: intervals.map(Arc::unwrap_or_clone),
+        settings,
+    };
+    let named = |error: Error| error.context("save_results");
+    if let Some(intervals) = &analysis.intervals {
+        results::check_criteria(&analysis.found, intervals).map_err(named)?;
+    }
+    let folder = root.join(&name);
+    // A file in the folder is checked, so that a link in place of the folder is followed, too.
+    places::within(context, "save_results", &folder.join("config.json"), "results")?;
+    if let Some(stage) = context.plan() {
+        stage.stores(&root, &name, acts.0.num_sequences);
+        return Ok(folder.display().to_string());
+    }
+    let progress = context.progress();
+    let saved = weight::beside(|| results::save(&root, &acts.0, &analysis, context.began, &*progress));
+    let saved = saved.map_err(|error| if error.kind == Kind::BadArgument { named(error) } else { error })?;
+    context.unsaved.saved(&acts.0);
+    if let Some(time) = saved.replaced {
+        let (folder, time) = (saved.folder.display(), humantime::format_rfc3339_seconds(time));
+        progress.event(Event::Warning(format!(
+            "{folder}: another run has saved this name at {time}, while this one was at work; its analysis is replaced"
+        )));
+    }
+    Ok(saved.folder.display().to_string())
+}
+
+/// The folder and the name of an analysis. A name is below `results/`, with or without that prefix.
+/// An absolute path, or one that begins with `~/`, is a place that the user must allow.
+fn place(context: &Context, name: &str) -> Result<(PathBuf, String)> {
+    let given = places::relative(context, name);
+    let elsewhere = home::expanded(name).is_absolute() && !given.starts_with("results");
+    let there = context.root.join(&given);
+    if let (true, Some(folder), Some(last)) = (elsewhere, there.parent(), there.file_name()) {
+        let last = last.to_string_lossy().into_owned();
+        results::check_name(&last)?;
+        return match places::is_allowed(context, &there) {
+            true => Ok((folder.to_path_buf(), last)),
+            false => Err(Error::bad_argument(format!("{name:?} is not a name for results, nor a place that may be written to"))
+                .hint(format!(
+                    "use letters, digits, '-', '_' and '.', such as \"{last}\", for a name below results/; or let scripts write there: \
+                     `outlier run --allow-write {} SCRIPT`",
+                    folder.display()
+                ))),
+        };
+    }
+    let below = match given.strip_prefix("results") {
+        Ok(below) if below.components().next().is_some() => below,
+        _ => &given,
+    };
+    let below = below.to_string_lossy().into_owned();
+    results::check_name(&below).map_err(|error| match name.contains('/') && !ledger_name(below.as_ref()) {
+        true => error.hint(
+            "use letters, digits, '-', '_' and '.' for a name below results/; a place elsewhere is an absolute path, or begins with ~/, and \
+              `outlier run --allow-write DIR SCRIPT` must allow it",
+        ),
+        false => error,
+    })?;
+    Ok((context.results(), below))
+}
+
+fn load(context: &Context, path: &str) -> Result<StoredHandle> {
+    let folder = below_results(context, path)?;
+    let stored = weight::beside(|| results::load(&folder));
+    let stored = stored.map_err(|error| results::missing(&context.results(), &folder, error))?;
+    if let Some(changed) = &stored.changed {
+        context.progress().event(Event::Warning(changed.clone()));
+    }
+    Ok(StoredHandle(Arc::new(stored)))
+}
+
+/// A folder by its name below `results/`, or by its path.
+fn below_results(context: &Context, path: &str) -> Result<PathBuf> {
+    let given = &home::expanded(path);
+    if given.components().any(|part| part == Component::ParentDir) {
+        return Err(Error::bad_argument(format!("load_results: \"{path}\" leads out of the project"))
+            .hint("name a folder below results/"));
+    }
+    let below = context.results().join(given.strip_prefix("results").unwrap_or(given));
+    // A folder of models may have the name of a result.
+    Ok(if below.is_dir() || !given.is_dir() { below } else { given.to_path_buf() })
+}

@@ -1,0 +1,7 @@
+//! Primitives of statistics, which work on records only.
+
+pub(crate) mod claims;
+pub(crate) mod criteria;
+pub(crate) mod detection;
+pub(crate) mod index;
+pub(crate) mod sweeps;

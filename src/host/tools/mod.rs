@@ -1,0 +1,7 @@
+//! Tools for scripts: analysis without running, plans, tests, and the interactive session.
+
+pub mod check;
+pub(crate) mod passes;
+pub mod plan;
+pub mod repl;
+pub mod testing;
