@@ -3,7 +3,9 @@
 //! The `kind` is for scripts that handle errors, the `message` names verb, object and place, and
 //! the `hint` tells the user what to do. Only `cli` prints errors.
 
+use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -103,16 +105,45 @@ impl Kind {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Error {
     pub kind: Kind,
     pub message: String,
     pub hint: Option<String>,
+    /// What has happened, as data. It is not sent to other machines.
+    #[serde(skip)]
+    pub cause: Option<Cause>,
+}
+
+/// A failure as data. A room has an enum of those that it meets, and the words for all of them are
+/// in one place.
+pub trait Failure: Any + fmt::Debug + Send + Sync {
+    /// The error for scripts and users.
+    fn told(&self) -> Error;
+
+    /// The error of a library or of the system that is behind it.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        None
+    }
+}
+
+/// What is behind an error.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    Failure(Arc<dyn Failure>),
+    System(Arc<std::io::Error>),
+}
+
+/// Errors are compared by what they say.
+impl PartialEq for Error {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.message, &self.hint) == (other.kind, &other.message, &other.hint)
+    }
 }
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: bounded(message.into()), hint: None }
+        Self { kind, message: bounded(message.into()), hint: None, cause: None }
     }
 
     /// Returns whether memory was exhausted.
@@ -152,7 +183,9 @@ impl Error {
             std::io::ErrorKind::NotFound => Kind::NotFound,
             _ => Kind::Io,
         };
-        let told = Self::new(kind, format!("{what}: {error}"));
+        let same = error.raw_os_error().map_or_else(|| error.kind().into(), std::io::Error::from_raw_os_error);
+        let cause = Some(Cause::System(Arc::new(same)));
+        let told = Self { cause, ..Self::new(kind, format!("{what}: {error}")) };
         match error.raw_os_error().and_then(too_many_open) {
             Some(hint) => told.hint(hint),
             None => told,
@@ -169,6 +202,20 @@ impl Error {
         Self::new(Kind::Io, format!("starting a thread for {what}: {error}")).hint(
             "the system starts no more for this user: look at `ulimit -u`, and at the limit of processes of a container",
         )
+    }
+
+    /// The error of a failure, which it keeps.
+    pub fn of(failure: impl Failure) -> Self {
+        let told = failure.told();
+        Self { cause: Some(Cause::Failure(Arc::new(failure))), ..told }
+    }
+
+    /// The failure behind the error, if it is one of the type `F`.
+    pub fn failure<F: Failure>(&self) -> Option<&F> {
+        match &self.cause {
+            Some(Cause::Failure(failure)) => (&**failure as &dyn Any).downcast_ref(),
+            Some(Cause::System(_)) | None => None,
+        }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -227,4 +274,62 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self.cause.as_ref()? {
+            Cause::Failure(failure) => failure.source(),
+            Cause::System(error) => Some(&**error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[derive(Debug)]
+    enum Weather {
+        Rain { hours: u32, source: fmt::Error },
+    }
+
+    impl Failure for Weather {
+        fn told(&self) -> Error {
+            let Self::Rain { hours, .. } = self;
+            Error::new(Kind::Lost, format!("it rains for {hours} h")).hint("take a coat")
+        }
+
+        fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+            let Self::Rain { source, .. } = self;
+            Some(source)
+        }
+    }
+
+    #[test]
+    fn a_failure_is_an_error_that_still_has_its_fields_and_its_source() {
+        let error = Error::of(Weather::Rain { hours: 3, source: fmt::Error }).context("outside");
+        assert_eq!((error.kind, error.message.as_str()), (Kind::Lost, "outside: it rains for 3 h"));
+        assert_eq!(error.hint.as_deref(), Some("take a coat"));
+        assert!(matches!(error.failure(), Some(Weather::Rain { hours: 3, .. })));
+        assert!(error.source().is_some_and(|source| source.is::<fmt::Error>()));
+        assert!(Error::interrupted().failure::<Weather>().is_none());
+    }
+
+    #[test]
+    fn what_is_behind_an_error_is_not_sent_and_does_not_tell_errors_apart() {
+        let error = Error::of(Weather::Rain { hours: 3, source: fmt::Error });
+        let sent = serde_json::to_string(&error).unwrap();
+        assert_eq!(sent, r#"{"kind":"Lost","message":"it rains for 3 h","hint":"take a coat"}"#);
+        let received: Error = serde_json::from_str(&sent).unwrap();
+        assert!(received == error && received.source().is_none());
+    }
+
+    #[test]
+    fn an_error_of_the_system_keeps_it() {
+        let missing = std::fs::File::open("/nowhere/at/all").unwrap_err();
+        let error = Error::io("reading it", &missing);
+        let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).unwrap();
+        assert_eq!((error.kind, source.kind()), (Kind::NotFound, std::io::ErrorKind::NotFound));
+    }
+}

@@ -6,6 +6,7 @@ pub mod cuda;
 pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod exit;
 pub mod formats;
 pub mod gemm;
 pub mod gpu;

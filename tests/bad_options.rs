@@ -27,6 +27,41 @@ fn refuses(call: &str, code: i32, message: &str, hint: &str) {
 }
 
 #[test]
+fn bytes_beyond_all_measure() {
+    for (given, message) in [
+        ("\"99999999TB\"", "`memory_budget` is \"99999999TB\", expected a number of bytes"),
+        ("\"99999999999999999999GB\"", "above 0, at most 1024TiB"),
+        ("9223372036854775807", "above 0, at most 1024TiB"),
+        ("0", "above 0, at most 1024TiB"),
+        ("\"0\"", "above 0, at most 1024TiB"),
+        ("-1", "above 0, at most 1024TiB"),
+    ] {
+        let call = format!("estimate_vram(\"model\", #{{ memory_budget: {given} }})");
+        refuses(&call, SCRIPT, message, "`outlier doc estimate_vram` lists the options");
+    }
+}
+
+#[test]
+fn values_of_a_chart_that_have_no_bar_were_left_out() {
+    for (call, message, hint) in [
+        ("bar_chart([\"a\"], [1, 2], 10)", "bar_chart: 1 name and 2 values", "one value for each name"),
+        ("bar_chart([\"a\", \"b\"], [1], 10)", "bar_chart: 2 names and 1 value", "one value for each name"),
+        ("bar_chart([\"a\"], [\"x\"], 10)", "bar_chart: values[0] is \"x\", expected a number", "() stands for"),
+        ("bar_chart([\"a\"], [1], -5)", "bar_chart: the width is -5, expected 1 to 500", "characters wide"),
+        ("bar_chart([\"a\"], [1], 501)", "bar_chart: the width is 501, expected 1 to 500", "characters wide"),
+        (
+            "svg(#{ kind: \"bars\", title: \"t\", categories: [\"a\"], groups: [#{ name: \"g\", values: [1, 2] }] })",
+            "bars \"t\": categories: 1, values of a group: 2",
+            "give a category for each value",
+        ),
+    ] {
+        refuses(call, SCRIPT, message, hint);
+    }
+    let script = "print(bar_chart([\"a\", \"b\", \"c\"], [1.0 / 0.0, (), -1.0 / 0.0], 4));";
+    assert_eq!(Project::new().script(script).ok(), "a  inf\nb  NaN\nc  -inf\n\n");
+}
+
+#[test]
 fn misspelt_options_of_every_primitive() {
     for (call, function, written, meant) in [
         ("load_model(\"model\", #{ dtyp: \"f32\" })", "load_model", "dtyp", "dtype"),
@@ -64,7 +99,7 @@ fn options_of_the_wrong_type() {
         ("model.extract_layernorms(tokens, #{ logits: \"yes\" })", "`logits` is \"yes\", expected true or false"),
         (
             "model.extract_layernorms(tokens, #{ thresholds: \"6.0\" })",
-            "`thresholds` is \"6.0\", expected an array of numbers",
+            "`thresholds` is \"6.0\", expected a number or an array of numbers",
         ),
         (
             "model.extract_layernorms(tokens, #{ memory_budget: \"2 parsec\" })",

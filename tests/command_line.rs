@@ -240,7 +240,7 @@ fn a_name_that_many_begin_with_lists_them() {
 fn results_that_are_not_there_are_named_by_those_that_are() {
     let project = Project::new();
     project.copy("examples/shakespeare-olmoe", "model");
-    let nothing = project.run(&["rethreshold", "olmoe"]).ends(1);
+    let nothing = project.run(&["rethreshold", "olmoe"]).ends(3);
     assert!(nothing.stderr.contains("hint: nothing is stored in results: save_results stores"), "{}", nothing.stderr);
     let script = "let acts = load_model(\"model\").extract_layernorms(load_tokens(#{ ids: [[1, 2, 3]] }));
         for name in [\"olmoe_small\", \"olmoe_large\", \"deep/first\"] {
@@ -253,7 +253,7 @@ fn results_that_are_not_there_are_named_by_those_that_are() {
         ("olmoe", "did you mean `olmoe_large` or `olmoe_small`?"),
         ("zebra", "stored are deep/first, olmoe_large, olmoe_small"),
     ] {
-        let outcome = project.run(&["rethreshold", name]).ends(1);
+        let outcome = project.run(&["rethreshold", name]).ends(3);
         assert!(outcome.stderr.contains(&format!("hint: {hint}")), "{name}: {}", outcome.stderr);
         let outcome = project.script(&format!("load_results(\"{name}\")")).ends(3);
         assert!(outcome.stderr.contains(&format!("hint: {hint}")), "{name}: {}", outcome.stderr);

@@ -44,7 +44,6 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("checkpoint_layers", "by time"),
     ("seed", "a fixed one"),
     ("windows", "\"tokens\", or \"documents\" with separator"),
-    ("columns", "256, or 1024 for heat_map_data"),
 ];
 
 const SETUP: &str = "
@@ -184,10 +183,6 @@ fn another_number_of_resamples_is_another_outcome() {
 fn defaults_in_words_are_what_they_say() {
     let project = project();
     let call = |name: &str| CALLS.iter().find(|(other, ..)| *other == name).unwrap().1;
-    for (name, columns) in [("heat_map", 256), ("heat_map_data", 1024)] {
-        let lines = given(&project, call(name), &[String::new(), format!("columns: {columns}")]);
-        assert_eq!(lines[0], lines[1], "{name}");
-    }
     for name in ["bootstrap_ci", "paired_test"] {
         let lines = given(&project, call(name), &[String::new(), String::new()]);
         assert_eq!(lines[0], lines[1], "{name}: a fixed seed");

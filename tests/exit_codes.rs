@@ -3,6 +3,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use outlier::gpu::ledger::{Ledger, Purpose};
+use outlier::gpu::{Offer, ProviderId};
+
 use crate::interrupt::{ending, interrupt, start, wait_until_it_hears};
 use crate::project::{Outcome, Project, program};
 
@@ -62,6 +65,11 @@ fn run_and_plan() {
                 (&[command, "."], USAGE),
                 (&[command, "flags.rhai", "--b"], USAGE),
                 (&[command, "--no-such-flag", "fine.rhai"], USAGE),
+                (&[command, "--max-memory", "99999999999999999999GB", "fine.rhai"], USAGE),
+                (&[command, "--max-memory", "0", "fine.rhai"], USAGE),
+                (&[command, "--max-steps", "0", "fine.rhai"], USAGE),
+                (&[command, "--max-minutes", "0", "fine.rhai"], USAGE),
+                (&[command, "--max-minutes", "nan", "fine.rhai"], USAGE),
                 (&[command], USAGE),
                 (&[command, "absent.rhai"], FAILED),
                 (&[command, "damaged.rhai"], FAILED),
@@ -219,10 +227,34 @@ fn rethreshold() {
             (&["rethreshold", "one", "--layers", "25"], WRONG),
             (&["rethreshold", "one", "--magnitude", "high"], USAGE),
             (&["rethreshold"], USAGE),
-            (&["rethreshold", "none"], WRONG),
+            (&["rethreshold", "none"], FAILED),
+            (&["rethreshold", "results/none"], FAILED),
+            (&["rethreshold", "results"], FAILED),
             (&["rethreshold", "results/damaged"], FAILED),
         ],
     );
+}
+
+#[test]
+fn what_is_missing_ends_alike_wherever_it_is_named() {
+    let project = project();
+    let named = |call: &str| project.script(call).ends(FAILED);
+    named("load_results(\"none\")");
+    named("attach_gpu(\"nothing\")");
+    named("load_model(\"nothing/at_all/here\")");
+    for words in [
+        &["rethreshold", "none"][..],
+        &["rethreshold", "results/none"],
+        // Results may be stored below it, and are not stored in it.
+        &["rethreshold", "results"],
+        &["repl", "--attach", "nothing"],
+        &["gpus", "ssh", "nothing"],
+        &["gpus", "logs", "nothing"],
+        &["gpus", "terminate", "nothing"],
+    ] {
+        let outcome = project.run(words).ends(FAILED);
+        assert!(outcome.stderr.contains("hint: "), "{words:?}: {}", outcome.stderr);
+    }
 }
 
 #[test]
@@ -232,18 +264,53 @@ fn gpus_and_offers() {
         &project,
         &[
             (&["gpus"], DONE),
-            (&["gpus", "ssh", "nothing"], WRONG),
-            (&["gpus", "logs", "nothing"], WRONG),
+            (&["gpus", "ssh", "nothing"], FAILED),
+            (&["gpus", "logs", "nothing"], FAILED),
             (&["gpus", "terminate"], USAGE),
-            (&["gpus", "terminate", "nothing"], WRONG),
+            (&["gpus", "terminate", "nothing"], FAILED),
             (&["gpus", "no-such-action"], USAGE),
             (&["offers", "--provider", "nowhere"], WRONG),
             (&["offers"], FAILED),
             (&["offers", "--max-price", "cheap"], USAGE),
+            (&["offers", "--max-price", "nan"], USAGE),
+            (&["offers", "--max-price", "0"], USAGE),
+            (&["offers", "--min-vram-gb", "inf"], USAGE),
+            (&["offers", "--gpu-count", "0"], USAGE),
+            (&["offers", "--gpu-count", "4294967297"], USAGE),
         ],
     );
     project.file("results/gpus.sqlite", "this is no database, and was never one");
     ends(&project, &[(&["gpus"], FAILED), (&["gpus", "--all"], FAILED), (&["gpus", "reap"], FAILED)]);
+}
+
+/// That its provider is not there does not mean that the machine is not.
+#[test]
+fn a_machine_that_is_known_and_cannot_be_asked_to_end_is_left() {
+    let project = project();
+    std::fs::create_dir_all(project.path("results")).unwrap();
+    let ledger = Ledger::open(&project.path("results/gpus.sqlite")).unwrap();
+    let offer = Offer {
+        provider: ProviderId::Slurm(None),
+        gpu: String::new(),
+        gpu_count: 0,
+        vram_gb: 0.0,
+        cloud: String::new(),
+        price: 0.0,
+        stock: String::new(),
+    };
+    let purpose =
+        Purpose { run: "a".to_string(), task: None, key_file: project.path("results/.keys/a"), keep_running: true };
+    ledger.intend("outlier-a-1", &offer, &purpose).unwrap();
+    ledger.created("outlier-a-1", "41", 0.0).unwrap();
+    // No cluster here, whatever the machine that the tests run on has.
+    let terminate = |id: &str| {
+        let mut command = project.command(&["gpus", "terminate", id]);
+        Outcome::of(command.env("HOME", project.path("home")).env("PATH", project.path("bin")).output().unwrap())
+    };
+    let outcome = terminate("outlier-a-1").ends(LEFT);
+    assert!(outcome.stderr.contains("Slurm is not there"), "{}", outcome.stderr);
+    // Whether there is a machine of another name is not known either.
+    terminate("nothing").ends(LEFT);
 }
 
 #[test]
@@ -279,7 +346,7 @@ fn gpus_of_a_provider_that_does_not_answer() {
     assert!(said.contains("nothing is left over that this project knows of; no provider was asked"), "{said}");
     // Whether there is such a machine is not known where one does not answer.
     run(&["gpus", "terminate", "nothing"], Some("rpa_KEY"), silent).ends(LEFT);
-    run(&["gpus", "terminate", "nothing"], None, silent).ends(WRONG);
+    run(&["gpus", "terminate", "nothing"], None, silent).ends(FAILED);
     let outcome = run(&["gpus", "--all"], Some("rpa_KEY"), silent).ends(FAILED);
     assert!(outcome.stderr.contains("runpod: left out: RunPod does not answer"), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("no provider that answers lists a machine of ours"), "{}", outcome.stdout);
@@ -303,7 +370,7 @@ fn repl() {
     // It goes on behind an error, and tells of it at the end.
     assert_eq!(piped("nothing()\n1 + 1\n").ends(FAILED).stdout, "2\n");
     piped("load_model(\"/nowhere/at/all\")\n").ends(FAILED);
-    project.run(&["repl", "--attach", "nothing"]).ends(WRONG);
+    project.run(&["repl", "--attach", "nothing"]).ends(FAILED);
     project.run(&["repl", "--no-such-flag"]).ends(USAGE);
 }
 

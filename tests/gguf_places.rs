@@ -102,6 +102,52 @@ fn of_several_models_in_a_folder_one_is_to_be_named() {
 }
 
 #[test]
+fn the_only_model_of_a_folder_is_read_and_told() {
+    let project = Project::new();
+    project.file("m/small.gguf", small().bytes()).file("m/mmproj-F16.gguf", b"GGUF\x03\0\0\0");
+    let outcome = project.script("print(load_model(\"m\").num_layers);");
+    assert!(outcome.stderr.contains("m: small.gguf is read, the only model in it"), "{}", outcome.stderr);
+    assert_eq!(outcome.ok(), "4\n");
+    let named = project.script("print(load_model(\"m/small.gguf\").num_layers);");
+    assert!(!named.stderr.contains("the only model"), "{}", named.stderr);
+}
+
+/// With a config.json beside it and without, in one file and in parts.
+#[test]
+fn the_only_gguf_file_of_a_repository_is_read_and_told() {
+    let origin = Project::new();
+    let mut file = small();
+    tokenizer(&mut file);
+    origin.file("plain/README.md", "# GGUF").file("plain/small-Q8_0.gguf", file.bytes());
+    origin.file("plain/mmproj-F16.gguf", b"GGUF\x03\0\0\0");
+    origin.file("beside/config.json", "{\"model_type\": \"llama\"}");
+    for (number, part) in split(&file, 2).iter().enumerate() {
+        origin.file(&format!("beside/small-0000{}-of-00002.gguf", number + 1), part.bytes());
+    }
+    origin.file("adapter/adapter_config.json", "{}").file("adapter/adapter.gguf", file.bytes());
+    let mut hub = Hub::start();
+    for name in ["plain", "beside", "adapter"] {
+        hub = hub.with(&format!("lab/{name}"), Model::Folder(origin.path(name)));
+    }
+    let project = Project::new();
+    for options in [", #{ stream: true }", ""] {
+        for (id, read) in [("lab/plain", "small-Q8_0.gguf"), ("lab/beside", "small-00001-of-00002.gguf")] {
+            let outcome = hub.run(&project, &format!("print(load_model(\"{id}\"{options}).num_layers);"), None);
+            let note = format!("model \"{id}\": {read} is read, the only model in it");
+            assert!(outcome.stderr.contains(&note), "{}", outcome.stderr);
+            assert_eq!(outcome.ok(), "4\n");
+        }
+        let adapter = format!("load_model(\"lab/adapter\"{options});");
+        hub.refuses(&adapter, None, "an adapter (adapter_config.json)", "");
+    }
+    // What was downloaded needs no hub.
+    for id in ["lab/plain", "lab/beside"] {
+        let mut command = hub.command(&project, &format!("print(load_model(\"{id}\").num_layers);"));
+        assert_eq!(Outcome::of(command.env("HF_HUB_OFFLINE", "1").output().unwrap()).ok(), "4\n");
+    }
+}
+
+#[test]
 fn a_pointer_in_place_of_a_gguf_file_is_told() {
     let project = Project::new();
     let pointer = format!("version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 98362432\n", "0".repeat(64));
@@ -139,7 +185,7 @@ fn a_repository_of_gguf_files_says_what_to_name() {
             &format!("load_model(\"lab/gguf\"{options});"),
             None,
             "each a GGUF file of llama.cpp",
-            "load_model(\"OWNER/NAME:Q8_0\")",
+            "load_model(\"lab/gguf:Q8_0\")",
         );
         hub.refuses(
             &format!("load_model(\"lab/gguf:Q5_0\"{options});"),

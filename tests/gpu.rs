@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::emulated_gpu::{CUBLAS, emulate, emulate_driver};
-use crate::estimate::{TOLERANCE, both_with};
+use crate::estimate::{LATENT, TOLERANCE, both_with};
 use crate::fake_runpod::FakeRunPod;
 use crate::project::{Outcome, Project, program, stripped};
 use crate::runpod::{clean, command};
@@ -96,6 +96,20 @@ fn the_estimate_of_its_memory_holds() {
     emulate(folder.path());
     let of = |experts| Shape { hidden: 128, inner: 384, experts, layers: 3 };
     let mut wrong = Vec::new();
+    let mut check =
+        |write: &dyn Fn(&Project), (sequences, length): (usize, usize), options: &str, extract, gpus: &str| {
+            let options = format!("chunk_layers: 1{}{options}", if options.is_empty() { "" } else { ", " });
+            let with = |command: &mut Command| {
+                command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_GPUS", gpus);
+            };
+            let (estimate, measured) = both_with(write, sequences, length, &options, extract, &with);
+            let (estimated, peak) =
+                (estimate["vram_bytes"].as_f64().unwrap(), measured["peak_vram_bytes"].as_f64().unwrap());
+            println!("{options} {extract}: estimated {estimated} bytes, measured {peak}: {:.2}", estimated / peak);
+            if (estimated / peak - 1.0).abs() > TOLERANCE {
+                wrong.push(estimate);
+            }
+        };
     for (shape, sequences, length, options, extract, gpus) in [
         (of(0), 9, 128, "", "", "2"),
         (Shape { inner: 128, ..of(4) }, 8, 128, "", "", "3"),
@@ -105,17 +119,10 @@ fn the_estimate_of_its_memory_holds() {
         (of(0), 8, 128, "", "memory_budget: 800000", "1"),
         (Shape { inner: 128, ..of(4) }, 8, 128, "dtype: \"bf16\"", "logits: true", "1"),
     ] {
-        let options = format!("chunk_layers: 1{}{options}", if options.is_empty() { "" } else { ", " });
-        let with = |command: &mut Command| {
-            command.env("LD_LIBRARY_PATH", folder.path()).env("EMULATED_GPUS", gpus);
-        };
-        let (estimate, measured) = both_with(&shape, sequences, length, &options, extract, &with);
-        let (estimated, peak) =
-            (estimate["vram_bytes"].as_f64().unwrap(), measured["peak_vram_bytes"].as_f64().unwrap());
-        println!("{options} {extract}: estimated {estimated} bytes, measured {peak}: {:.2}", estimated / peak);
-        if (estimated / peak - 1.0).abs() > TOLERANCE {
-            wrong.push(estimate);
-        }
+        check(&|project| shape.write(project), (sequences, length), options, extract, gpus);
+    }
+    for latent in LATENT {
+        check(&|project| latent.write(project), (4, 64), "", "", "1");
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }

@@ -291,6 +291,114 @@ pub fn threads_together_stay_below_the_bound_of_memory() {
 }
 
 #[test]
+pub fn a_text_whose_parsing_takes_quadratic_time_is_refused() {
+    let variables: String = (0..100_000).map(|i| format!("let v{i} = {i};\n")).collect();
+    let functions: String = (0..50_000).map(|i| format!("fn f{i}(x) {{ x }}\n")).collect();
+    let keys: String = (0..100_000).map(|i| format!("k{i}: 1, ")).collect();
+    let closures: String = (0..50_000).map(|i| format!("|x| x + {i}, ")).collect();
+    let undeclared: String = (0..100_000).map(|i| format!("v{i};\n")).collect();
+    let project = Project::new();
+    for text in [variables, functions, format!("let m = #{{ {keys} }};"), format!("[{closures}];"), undeclared] {
+        let outcome = run(&project, &[], &text).ends(1);
+        assert!(outcome.stderr.contains("too many names") && outcome.stderr.contains("modules of at most"));
+        // Some of these texts are one line.
+        assert!(outcome.stderr.len() < 2000, "{} bytes", outcome.stderr.len());
+    }
+    // The last one, as a module and as a script that is only checked.
+    std::fs::rename(project.path("script.rhai"), project.path("large.rhai")).unwrap();
+    let outcome = run(&project, &[], "import \"large\" as large;").ends(1);
+    assert!(outcome.stderr.contains("too many names") && outcome.stderr.contains("--> large.rhai:"));
+    let outcome = ending(start(&project, &["check", "large.rhai"])).ends(1);
+    assert!(outcome.stderr.contains("too many names"));
+}
+
+#[test]
+fn a_text_of_some_thousand_names_is_read() {
+    let functions: String = (0..2000).map(|i| format!("fn f{i}(x) {{ let y = x + {i}; let z = y; z }}\n")).collect();
+    let keys: String = (0..5000).map(|i| format!("k{i}: {i}, ")).collect();
+    let variables: String = (0..3000).map(|i| format!("let v{i} = m.k{i};\n")).collect();
+    let script = format!("{functions} let m = #{{ {keys} }}; {variables} print(f7(v10));");
+    assert_eq!(run(&Project::new(), &[], &script).ok(), "17\n");
+}
+
+#[test]
+pub fn values_grow_by_small_steps() {
+    let script = "
+        let a = []; for i in 0..20000 { a.push(i); } print(a.len());
+        let a = []; for i in 0..20000 { a += i; } print(a.len());
+        let a = []; let i = 0; while a.len() < 20000 { a.insert(-1, i); i += 1; } print(a.len());
+        let a = []; for i in 0..10000 { a.append([i, i]); } print(a.len());
+        let a = [[]]; for i in 0..20000 { a[0].push(i); } print(a[0].len());
+        let m = #{}; for i in 0..20000 { m[`k${i}`] = i; if !m.contains(`k${i}`) { throw i; } } print(m.len());
+        let m = #{ list: [] }; for i in 0..20000 { m.list.push(i); } print(m.list.len());
+        let b = blob(); for i in 0..20000 { b.push(i); } print(b.len());
+        let c = []; let add = |x| c.push(x); for i in 0..20000 { add.call(i); } print(c.len());
+        fn add(x) { this.push(x); } let d = []; for i in 0..20000 { d.add(i); } print(d.len());";
+    assert_eq!(run(&Project::new(), &[], script).ok(), "20000\n".repeat(10));
+}
+
+#[test]
+pub fn values_that_grow_by_small_steps_have_an_end() {
+    let project = Project::new();
+    let many = "let many = []; many.pad(1000, 0);";
+    let map = "let map = #{}; for i in 0..1000 { map[`${i}`] = (); }";
+    for script in [
+        &format!("{many} let a = []; loop {{ a.push(many); }}"),
+        &format!("{many} let a = []; loop {{ a += many; }}"),
+        &format!("{many} let a = []; loop {{ a.append(many); }}"),
+        &format!("{many} let m = #{{ list: [] }}; loop {{ m.list.append(many); }}"),
+        &format!("{many} let c = []; let add = || c.append(many); loop {{ add.call(); let d = c.len(); }}"),
+        &format!("{map} let m = #{{}}; let i = 0; loop {{ m[`${{i}}`] = map; i += 1; }}"),
+        "let a = []; let s = \"x\"; s.pad(1000, \"y\"); loop { a.push(s); }",
+        "let s = \"x\"; s.pad(1000, \"y\"); let t = \"\"; loop { t += s; }",
+        "let b = blob(1000); let c = blob(); loop { c.append(b); }",
+        "let b = blob(); b.pad(4000001, 0);",
+        "blob(4000001);",
+        "blob(4000001, 7);",
+    ] {
+        told(&run(&project, &[], script), "a value is too large");
+    }
+    assert_eq!(
+        run(&project, &[], "let b = blob(2); b.pad(3, 513); print(blob(1, 258)); print(b);").ok(),
+        "[02]\n[000001]\n"
+    );
+}
+
+#[test]
+pub fn calls_of_parallel_inside_each_other_have_an_end() {
+    let script =
+        "fn f(n) { let made = parallel([1, 2], |i| f(n + 1)); if !made[0].ok { print(made[0].error.message); } }
+        f(0);";
+    let expected = "parallel: 8 calls of it are inside each other already\n".repeat(128);
+    assert_eq!(run(&Project::new(), &[], script).ok(), expected);
+    // Little address space: 64 threads of `parallel` would take more than there is.
+    let project = Project::new();
+    for (script, expected) in [
+        (script, expected.as_str()),
+        ("let a = []; a.pad(20, 1); print(parallel(a, |x| { sleep(0.2); x }).filter(|x| x.ok).len());", "20\n"),
+    ] {
+        project.file("script.rhai", script);
+        for kib in [400_000, 450_000, 500_000, 550_000, 600_000, 700_000, 1_000_000, 4_000_000] {
+            let words = format!("ulimit -v {kib}; exec {} run script.rhai", crate::project::program().display());
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &words]).current_dir(project.path(""));
+            assert_eq!(Outcome::of(shell.output().unwrap()).ok(), expected, "{kib}");
+        }
+    }
+}
+
+#[test]
+pub fn values_that_fill_the_address_space_are_an_error() {
+    let project = Project::new();
+    // What closures have captured has no other limit.
+    project.file("script.rhai", "let a = []; loop { let b = []; b.pad(1000000, 1); let f = || b; a.push(f); }");
+    let words = format!("ulimit -v 1200000; exec {} run script.rhai", crate::project::program().display());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &words]).current_dir(project.path(""));
+    told(&Outcome::of(shell.output().unwrap()).ends(1), "more memory than they may");
+}
+
+#[test]
 pub fn bounds_that_are_caught_stay_reached() {
     let project = Project::new();
     for script in [

@@ -99,7 +99,7 @@ fn a_machine_that_is_left_at_work_is_found_again() {
     assert!(folders(&sshd).is_empty());
     assert!(gpus(&project, &[]).ok().contains("no machine of this project is known to be alive"));
     assert!(gpus(&project, &["terminate", &name]).ok().contains("has ended before"));
-    gpus(&project, &["terminate", "typo"]).ends(1);
+    gpus(&project, &["terminate", "typo"]).ends(3);
 }
 
 #[test]

@@ -184,7 +184,7 @@ fn models_stay_loaded_on_a_machine_that_keeps_running() {
     let script = Outcome::of(command(&project, &fake, &["run", "live.rhai"]).output().unwrap()).ends(0);
     assert!(script.stdout.contains(&numbers(&first)[1]), "{}", script.stdout);
     assert_eq!((fake.alive().len(), fake.created()), (1, 1));
-    let unknown = piped(command(&project, &fake, &["repl", "--attach", "other"]), "").ends(1);
+    let unknown = piped(command(&project, &fake, &["repl", "--attach", "other"]), "").ends(3);
     assert!(unknown.stderr.contains("this project has no machine \"other\""), "{}", unknown.stderr);
     let ended = command(&project, &fake, &["gpus", "terminate", &machine]).output().unwrap();
     assert!(Outcome::of(ended).ok().contains("is given back"));

@@ -181,7 +181,14 @@ const ELSEWHERE: &[Tested] = &[
     // bounds of steps and time stay reached
     (33, &[crate::limits::bounds_that_are_caught_stay_reached]),
     // one call stays small
-    (36, &[crate::limits::one_call_cannot_ask_for_more_than_there_is, crate::limits::padding_with_nothing_ends]),
+    (
+        36,
+        &[
+            crate::limits::one_call_cannot_ask_for_more_than_there_is,
+            crate::limits::padding_with_nothing_ends,
+            crate::limits::values_that_grow_by_small_steps_have_an_end,
+        ],
+    ),
     // nesting ends
     (
         37,
@@ -189,6 +196,7 @@ const ELSEWHERE: &[Tested] = &[
             crate::script_host::values_nested_thousands_deep_are_an_error,
             crate::script_host::calls_in_deep_expressions_leave_the_stack_whole,
             crate::parallel::deep_values_on_threads_are_an_error,
+            crate::limits::calls_of_parallel_inside_each_other_have_an_end,
         ],
     ),
     // all values together stay small
@@ -197,6 +205,7 @@ const ELSEWHERE: &[Tested] = &[
         &[
             crate::script_host::all_values_together_have_a_bound,
             crate::limits::threads_together_stay_below_the_bound_of_memory,
+            crate::limits::values_that_fill_the_address_space_are_an_error,
         ],
     ),
     // modules end
@@ -205,6 +214,7 @@ const ELSEWHERE: &[Tested] = &[
         &[
             crate::script_host::modules_that_import_each_other_are_an_error,
             crate::script_host::a_script_of_endless_length_is_refused,
+            crate::limits::a_text_whose_parsing_takes_quadratic_time_is_refused,
         ],
     ),
     // times and counts are bounded

@@ -143,5 +143,8 @@ fn a_job_that_stays_in_the_queue_after_scancel_is_told_and_left_after_the_first_
     assert_eq!(code, LEAKED, "{:#?}", run.said);
     run.waits_for("scancel 4242");
     run.says(&["4242: waiting until slurm lists it no more, at most"]);
-    run.says(&["4242 may still be running", "it is still listed"]);
+    run.says(&["4242 may still be running: it is still listed"]);
+    run.says(&["4242 (", ") is still alive"]);
+    let money = run.said.iter().find(|line| line.contains("costing") || line.contains("costs"));
+    assert_eq!(money, None, "a job of a cluster costs no money");
 }

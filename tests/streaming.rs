@@ -13,7 +13,7 @@ const PEAK_GROWTH: f64 = 1.10;
 
 /// bf16.
 const BYTES: usize = 2;
-const VOCAB: usize = 256;
+pub const VOCAB: usize = 256;
 
 /// Sequences of ids below `VOCAB`.
 const IDS: &str = "[[1, 2, 3, 4, 5, 6, 7, 8], [1, 1, 9, 200, 9, 1, 1, 255]]";
@@ -21,7 +21,7 @@ const IDS: &str = "[[1, 2, 3, 4, 5, 6, 7, 8], [1, 1, 9, 200, 9, 1, 1, 255]]";
 const USED_ROWS: usize = 11;
 
 /// Numbers between -1/16 and 1/16, as bf16 bits: small enough for any depth, different enough for any router.
-fn noise(name: &str, shape: &[usize]) -> Array {
+pub fn noise(name: &str, shape: &[usize]) -> Array {
     let mut state = name.bytes().fold(0x9e37_79b9_u32, |state, byte| (state ^ byte as u32).wrapping_mul(0x0100_0193));
     let bits = (0..shape.iter().product()).map(|_: usize| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -32,7 +32,7 @@ fn noise(name: &str, shape: &[usize]) -> Array {
     Array::bf16(shape, bits)
 }
 
-fn ones(shape: &[usize]) -> Array {
+pub fn ones(shape: &[usize]) -> Array {
     Array::bf16(shape, std::iter::repeat_n(0x3f80, shape.iter().product()))
 }
 

@@ -1,7 +1,6 @@
 //! `outlier check`: what would fail in scripts, without running them. Exit code 1 when anything would.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
@@ -9,6 +8,7 @@ use clap::Args;
 use super::allow::path;
 use super::bars;
 use super::exit::fail;
+use crate::exit::Exit;
 use crate::host::check::Checker;
 use crate::host::{self, Context};
 use crate::terminal;
@@ -20,7 +20,7 @@ pub(super) struct Check {
     scripts: Vec<PathBuf>,
 }
 
-pub(super) fn check(asked: &Check) -> ExitCode {
+pub(super) fn check(asked: &Check) -> Exit {
     let context = Arc::new(Context::new(PathBuf::new(), PathBuf::new(), Vec::new(), bars::watch(true)));
     let checker = Checker::new(host::engine(&context), PathBuf::new());
     let mut problems = 0;
@@ -38,5 +38,5 @@ pub(super) fn check(asked: &Check) -> ExitCode {
         0 => terminal::line(format!("{scripts}: nothing wrong was found")),
         count => terminal::line(format!("{scripts}: {}", counted(count, "problem"))),
     }
-    ExitCode::from(if problems == 0 { 0 } else { 1 })
+    if problems == 0 { Exit::Done } else { Exit::Wrong }
 }

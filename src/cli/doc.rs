@@ -1,13 +1,13 @@
 //! `outlier doc`: what scripts can call, from the reference inside the program.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 
 use super::allow::path;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
 use crate::host::reference;
 use crate::terminal;
 
@@ -23,7 +23,7 @@ pub(super) struct Doc {
     definitions: Option<PathBuf>,
 }
 
-pub(super) fn doc(asked: &Doc) -> Result<ExitCode> {
+pub(super) fn doc(asked: &Doc) -> Result<Exit> {
     if let Some(folder) = &asked.definitions {
         for (name, text) in reference::definitions() {
             let path = folder.join(name);
@@ -38,5 +38,5 @@ pub(super) fn doc(asked: &Doc) -> Result<ExitCode> {
         let told = told.map_err(|error| Error { kind: Kind::BadArgument, ..error })?;
         terminal::sentence(told.trim_end());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }

@@ -2,18 +2,18 @@
 //! rented.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
-use super::exit::{FAILED, LEAKED, WRONG, tell};
+use super::exit::tell;
 use super::gpus_shell;
 use super::table::{age, dollars, print_table};
 use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
 use crate::gpu::ledger::{Entry, Ledger, Life, Stage, now};
 use crate::gpu::rent::{self, Reap};
-use crate::gpu::{self, Provider, Want, own};
+use crate::gpu::{self, Provider, Want};
 use crate::remote::trust;
 use crate::terminal;
 
@@ -54,20 +54,25 @@ pub(super) struct Offers {
     /// Names or parts of names, such as A100; any GPU where none is given.
     #[arg(long)]
     gpu: Vec<String>,
-    #[arg(long, default_value_t = 1)]
-    gpu_count: usize,
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    gpu_count: u32,
     /// GB per GPU, at least.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     min_vram_gb: Option<f64>,
     /// CUDA version that the host must support, such as 12.8.
     #[arg(long)]
     min_cuda: Option<String>,
     /// USD per hour for all GPUs together, at most.
-    #[arg(long)]
+    #[arg(long, value_parser = positive)]
     max_price: Option<f64>,
     /// secure, community or any.
     #[arg(long)]
     cloud: Option<String>,
+}
+
+fn positive(text: &str) -> std::result::Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| *value > 0.0 && value.is_finite());
+    value.ok_or_else(|| "expected a number above 0".to_string())
 }
 
 /// What has been asked for so long ago and is not listed will not appear any more, seconds.
@@ -78,7 +83,7 @@ fn ledger() -> Result<Ledger> {
     Ledger::look(&PathBuf::from("results").join("gpus.sqlite"))
 }
 
-pub(super) fn gpus(gpus: &Gpus) -> Result<ExitCode> {
+pub(super) fn gpus(gpus: &Gpus) -> Result<Exit> {
     trust::no_script();
     match &gpus.action {
         None if gpus.all => list_all(),
@@ -87,15 +92,15 @@ pub(super) fn gpus(gpus: &Gpus) -> Result<ExitCode> {
         Some(Action::Reap) => reap(),
         Some(Action::Ssh { id, command }) => {
             let entry = ledger()?.called(id)?.ok_or_else(|| {
-                Error::bad_argument(format!("this project has no machine \"{id}\""))
+                Error::not_found(format!("this project has no machine \"{id}\""))
                     .hint("`outlier gpus` lists its machines")
             })?;
             gpus_shell::open(id, &entry, command)
         }
         Some(Action::Logs { id }) => {
-            let (provider, id) = find(id)?;
+            let (provider, id) = find(id)?.ok_or_else(|| unknown(id))?;
             terminal::line(provider.logs(&id)?);
-            Ok(ExitCode::SUCCESS)
+            Ok(Exit::Done)
         }
     }
 }
@@ -111,8 +116,7 @@ fn row(entry: &Entry, state: &str) -> Vec<String> {
         entry.gpu.clone(),
         age(now() - entry.since),
         entry.task.clone().unwrap_or_default(),
-        // How one gets in stands behind it.
-        entry.provider.split(if entry.is_own() { ':' } else { ';' }).next().unwrap_or_default().to_string(),
+        entry.provider.short(),
         entry.name.clone(),
     ]
 }
@@ -133,24 +137,24 @@ fn state(entry: &Entry) -> String {
 }
 
 /// What the ledger of this project knows.
-fn list_known() -> Result<ExitCode> {
+fn list_known() -> Result<Exit> {
     let open = ledger()?.open_entries()?;
     if open.is_empty() {
         terminal::sentence("no machine of this project is known to be alive; `outlier gpus --all` asks the providers");
     } else {
         print_table(COLUMNS, open.iter().map(|entry| row(entry, &state(entry))).collect());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }
 
 /// What the providers list under our names.
-fn list_all() -> Result<ExitCode> {
+fn list_all() -> Result<Exit> {
     let ledger = ledger()?;
     let (mut rows, mut asked) = (Vec::new(), 0);
     let Reachable { providers, mut left_out } = reachable(&ledger)?;
     for provider in providers {
         let Some(listed) = listed(&*provider, &ledger)? else {
-            left_out |= gpu::has_account(provider.name(), &ledger.all()?);
+            left_out |= gpu::has_account(provider.id(), &ledger.all()?);
             continue;
         };
         asked += 1;
@@ -172,7 +176,7 @@ fn list_all() -> Result<ExitCode> {
                         machine.gpu.clone(),
                         since.map_or_else(|| "–".to_string(), age),
                         String::new(),
-                        provider.name().to_string(),
+                        provider.id().to_string(),
                         machine.name.clone(),
                     ]
                 }
@@ -186,7 +190,7 @@ fn list_all() -> Result<ExitCode> {
         (false, _) => print_table(COLUMNS, rows),
     }
     // Not all, whatever was asked for.
-    Ok(ExitCode::from(if left_out { FAILED } else { 0 }))
+    Ok(if left_out { Exit::Failed } else { Exit::Done })
 }
 
 /// What is said where there is nobody to ask.
@@ -204,15 +208,15 @@ struct Reachable {
 fn reachable(ledger: &Ledger) -> Result<Reachable> {
     let open = ledger.open_entries()?;
     let (mut providers, mut left_out) = (Vec::new(), false);
-    for name in gpu::names(&open) {
-        match gpu::provider(&name) {
+    for id in gpu::providers(&open) {
+        match gpu::provider(&id) {
             Ok(provider) => providers.push(provider),
-            Err(error) if open.iter().any(|entry| entry.provider == name) => return Err(error),
+            Err(error) if open.iter().any(|entry| entry.provider == id) => return Err(error),
             // Not a cluster, and nobody said that it is one.
             Err(error) if error.kind == Kind::NotFound => (),
             Err(error) => {
-                left_out |= gpu::has_account(&name, &ledger.all()?);
-                terminal::note(format!("{name}: left out: {error}"));
+                left_out |= gpu::has_account(&id, &ledger.all()?);
+                terminal::note(format!("{id}: left out: {error}"));
             }
         }
     }
@@ -226,33 +230,34 @@ fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::A
         Ok(alive) => Ok(Some(alive)),
         // A machine that the user has may be switched off.
         Err(error)
-            if !own::is_own(provider.name())
-                && ledger.open_entries()?.iter().any(|entry| entry.provider == provider.name()) =>
+            if !provider.id().is_own()
+                && ledger.open_entries()?.iter().any(|entry| entry.provider == *provider.id()) =>
         {
             Err(error)
         }
         Err(error) => {
-            // How one gets in stands behind it.
-            let name = provider.name().split(';').next().unwrap_or_default();
-            terminal::note(format!("{name}: left out: {error}"));
+            terminal::note(format!("{}: left out: {error}", provider.id()));
             Ok(None)
         }
     }
 }
 
 /// The provider and its id of a machine: one the ledger knows, or one of ours that a provider
-/// lists.
-fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
+/// lists. None if there is none.
+///
+/// # Errors
+/// Also if a provider that may have it has not answered.
+fn find(id_or_name: &str) -> Result<Option<(Arc<dyn Provider>, String)>> {
     let ledger = ledger()?;
     if let Some(entry) = ledger.called(id_or_name)?
         && let Some(id) = entry.known_as()
     {
-        return Ok((gpu::provider(&entry.provider)?, id.to_string()));
+        return Ok(Some((gpu::provider(&entry.provider)?, id.to_string())));
     }
     let Reachable { providers, mut left_out } = reachable(&ledger)?;
     for provider in providers {
         let Ok(listed) = provider.list() else {
-            left_out |= gpu::has_account(provider.name(), &ledger.all()?);
+            left_out |= gpu::has_account(provider.id(), &ledger.all()?);
             continue;
         };
         let mut listed = listed.into_iter();
@@ -261,62 +266,85 @@ fn find(id_or_name: &str) -> Result<(Arc<dyn Provider>, String)> {
                 let message = format!("{id_or_name} is called \"{}\": it was not made by this program", machine.name);
                 return Err(Error::bad_argument(message).hint("it is left alone; use its provider's own tools"));
             }
-            return Ok((provider, machine.id));
+            return Ok(Some((provider, machine.id)));
         }
     }
-    let message = format!("no machine \"{id_or_name}\"");
-    let hint = "`outlier gpus --all` lists what there is";
-    // One that does not answer may have it.
-    let unknown = if left_out { Error::not_found(message) } else { Error::bad_argument(message) };
-    Err(unknown.hint(hint))
+    match left_out {
+        true => Err(Error::new(
+            Kind::Service,
+            format!("no machine \"{id_or_name}\" is known, and a provider has not answered"),
+        )
+        .hint(WHAT_THERE_IS)),
+        false => Ok(None),
+    }
 }
 
-fn terminate(ids: &[String]) -> Result<ExitCode> {
+const WHAT_THERE_IS: &str = "`outlier gpus --all` lists what there is";
+
+fn unknown(id_or_name: &str) -> Error {
+    Error::not_found(format!("no machine \"{id_or_name}\"")).hint(WHAT_THERE_IS)
+}
+
+/// Why a machine was not ended.
+struct NotEnded {
+    error: Error,
+    /// The machine is, or may be, alive.
+    alive: bool,
+}
+
+fn terminate(ids: &[String]) -> Result<Exit> {
     let ledger = ledger()?;
-    let (mut failed, mut wrong) = (false, false);
+    let mut exit = Exit::Done;
     for id in ids {
-        let ended = match ledger.called(id)? {
-            Some(entry) if entry.stage == Stage::Closed => Ok(format!("{id} has ended before")),
-            Some(entry) => gpu::provider(&entry.provider).and_then(|provider| {
-                rent::end(&*provider, &ledger, &provider.patience(), &entry.name)?;
-                if entry.is_own() {
-                    let machine = entry.id.as_deref().unwrap_or_default();
-                    return Ok(format!("the worker {} on {machine} has ended", entry.name));
-                }
-                let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
-                let at_work = match entry.owner.life() {
-                    Life::Dead => String::new(),
-                    _ => format!("; it was in the care of {}", entry.owner.place()),
-                };
-                Ok(format!("{id} is given back: {} in all{at_work}", dollars(cost)))
-            }),
-            None => find(id).and_then(|(provider, id)| {
-                rent::end_unknown(&*provider, &provider.patience(), &id)?;
-                Ok(format!("{id} is given back"))
-            }),
-        };
-        match ended {
+        match end(&ledger, id, ledger.called(id)?) {
             Ok(line) => terminal::sentence(line),
-            Err(error) => {
-                // What is no name of a machine is no machine that is left.
-                match error.kind {
-                    Kind::BadArgument => wrong = true,
-                    _ => failed = true,
-                }
-                tell(&error);
+            Err(NotEnded { error, alive }) => {
+                let told = tell(&error);
+                exit = match exit {
+                    _ if alive => Exit::Leaked,
+                    Exit::Done => told,
+                    earlier => earlier,
+                };
             }
         }
     }
-    Ok(ExitCode::from(match (failed, wrong) {
-        (true, _) => LEAKED,
-        (false, true) => WRONG,
-        (false, false) => 0,
-    }))
+    Ok(exit)
+}
+
+/// Ends the machine `id`, which has this row in the ledger. Returns what has happened, in words.
+fn end(ledger: &Ledger, id: &str, entry: Option<Entry>) -> std::result::Result<String, NotEnded> {
+    let alive = |error| NotEnded { error, alive: true };
+    match entry {
+        Some(entry) if entry.stage == Stage::Closed => Ok(format!("{id} has ended before")),
+        Some(entry) => end_known(ledger, id, &entry).map_err(alive),
+        None => {
+            // What this program has not made is no machine of ours that is left.
+            let found = find(id).map_err(|error| NotEnded { alive: error.kind != Kind::BadArgument, error })?;
+            let (provider, there) = found.ok_or_else(|| NotEnded { error: unknown(id), alive: false })?;
+            rent::end_unknown(&*provider, &provider.patience(), &there).map_err(alive)?;
+            Ok(format!("{id} is given back"))
+        }
+    }
+}
+
+fn end_known(ledger: &Ledger, id: &str, entry: &Entry) -> Result<String> {
+    let provider = gpu::provider(&entry.provider)?;
+    rent::end(&*provider, ledger, &provider.patience(), &entry.name)?;
+    if entry.is_own() {
+        let machine = entry.id.as_deref().unwrap_or_default();
+        return Ok(format!("the worker {} on {machine} has ended", entry.name));
+    }
+    let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
+    let at_work = match entry.owner.life() {
+        Life::Dead => String::new(),
+        _ => format!("; it was in the care of {}", entry.owner.place()),
+    };
+    Ok(format!("{id} is given back: {} in all{at_work}", dollars(cost)))
 }
 
 /// Whatever keeps a provider from being cleared: what is left over there lives on, and the others
 /// are cleared all the same.
-fn reap() -> Result<ExitCode> {
+fn reap() -> Result<Exit> {
     let ledger = ledger()?;
     let (mut nothing, mut alive, mut asked) = (true, false, 0);
     let mut failed = |error: Error| match error.kind {
@@ -372,13 +400,13 @@ fn reap() -> Result<ExitCode> {
             _ => terminal::sentence("nothing is left over"),
         }
     }
-    Ok(ExitCode::from(if alive { LEAKED } else { 0 }))
+    Ok(if alive { Exit::Leaked } else { Exit::Done })
 }
 
 /// Machines of other computers and containers are told of and left alone; where the provider has
 /// had none for long, the row is closed.
 fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> Result<Vec<String>> {
-    let ours = |entry: &Entry| entry.provider == provider.name() && entry.owner.life() == Life::Foreign;
+    let ours = |entry: &Entry| entry.provider == *provider.id() && entry.owner.life() == Life::Foreign;
     let open = ledger.open_entries()?.into_iter().filter(|entry| ours(entry) && !entry.keep_running);
     let told = open.map(|entry| {
         let (name, place) = (entry.id.as_ref().unwrap_or(&entry.name), entry.owner.place());
@@ -397,17 +425,17 @@ fn foreign(provider: &dyn Provider, ledger: &Ledger, listed: &[rent::Alive]) -> 
     told.collect()
 }
 
-pub(super) fn offers(asked: &Offers) -> Result<ExitCode> {
+pub(super) fn offers(asked: &Offers) -> Result<Exit> {
     let want = Want {
         gpus: asked.gpu.clone(),
-        gpu_count: asked.gpu_count,
+        gpu_count: asked.gpu_count as usize,
         min_vram_gb: asked.min_vram_gb,
         min_cuda: asked.min_cuda.clone(),
         cloud: asked.cloud.clone(),
         max_price: asked.max_price,
         ..Want::default()
     };
-    let offers = gpu::provider(&asked.provider)?.offers(&want)?;
+    let offers = gpu::provider(&asked.provider.parse()?)?.offers(&want)?;
     if offers.is_empty() {
         return Err(Error::new(Kind::NoCapacity, "nothing on offer fits").hint("ask for less, or for another cloud"));
     }
@@ -422,5 +450,5 @@ pub(super) fn offers(asked: &Offers) -> Result<ExitCode> {
         ]
     };
     print_table(&["gpu", "count", "GB each", "cloud", "$/h in all", "stock"], offers.iter().map(row).collect());
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }

@@ -3,28 +3,32 @@
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
 use crate::gpu::ledger::Entry;
-use crate::gpu::{SshAddress, own, slurm};
+use crate::gpu::{ProviderId, SshAddress, Way, own, slurm};
 use crate::remote::{Key, Login, Ssh, Target};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Replaces this program by a shell on the machine, or by `command` there.
-pub(super) fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCode> {
-    if entry.provider.starts_with("slurm") {
-        return in_job(entry, command);
+pub(super) fn open(id: &str, entry: &Entry, command: &[String]) -> Result<Exit> {
+    match &entry.provider {
+        ProviderId::Slurm(way) => in_job(entry, way.as_ref(), command),
+        ProviderId::Own(way) => match own::login(way)? {
+            Some(login) => through(entry, way, login, command, command.is_empty()),
+            None => Err(Error::bad_argument(format!("{id} is this computer")).hint("there is a shell here already")),
+        },
+        ProviderId::RunPod | ProviderId::Unknown(_) => at_address(id, entry, command),
     }
-    if entry.is_own() {
-        let Some(login) = own::login(&entry.provider)? else {
-            return Err(Error::bad_argument(format!("{id} is this computer")).hint("there is a shell here already"));
-        };
-        return through(entry, login, command, command.is_empty());
-    }
+}
+
+/// Opens a shell on a machine by the address and the host keys that its provider has given.
+fn at_address(id: &str, entry: &Entry, command: &[String]) -> Result<Exit> {
     let (Some(address), Some(key)) = (&entry.ssh, &entry.key_file) else {
         return Err(Error::new(Kind::NotFound, format!("{id} has not been reached over SSH")));
     };
@@ -39,22 +43,22 @@ pub(super) fn open(id: &str, entry: &Entry, command: &[String]) -> Result<ExitCo
 }
 
 /// Opens a shell in a Slurm job, as a step that is started here or on the login node.
-fn in_job(entry: &Entry, command: &[String]) -> Result<ExitCode> {
+fn in_job(entry: &Entry, way: Option<&Way>, command: &[String]) -> Result<Exit> {
     let job = entry.id.as_deref().ok_or_else(|| {
         Error::new(Kind::NotFound, format!("{} has no job yet", entry.name)).hint("`outlier gpus` tells how far it is")
     })?;
-    let Some(login) = slurm::login_node(&entry.provider)? else {
+    let Some(way) = way else {
         return replace(
             &mut slurm::step::here(job, command),
             "is `srun` on the path? `module load slurm` where needed",
         );
     };
-    through(entry, login, &[slurm::step::there(job, command)], command.is_empty())
+    through(entry, way, slurm::login(way)?, &[slurm::step::there(job, command)], command.is_empty())
 }
 
 /// Opens a shell on a machine that the user's own SSH settings reach, or runs `words` there as a
 /// command.
-fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Result<ExitCode> {
+fn through(entry: &Entry, way: &Way, login: Login, words: &[String], terminal: bool) -> Result<Exit> {
     let key = match &login.key {
         Key::File(file) => Some(file.clone()),
         Key::Usual(_) => None,
@@ -68,8 +72,7 @@ fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Res
     if let Some(key) = key {
         client.args(["-o", "IdentitiesOnly=yes", "-i"]).arg(key);
     }
-    let way = entry.provider.split_once(':').map_or("", |(_, way)| way).split(';').next().unwrap_or_default();
-    let target = Target::parse(way)?;
+    let target = Target::parse(way.host())?;
     if let Some(port) = target.port {
         client.args(["-p", &port.to_string()]);
     }
@@ -81,7 +84,7 @@ fn through(entry: &Entry, login: Login, words: &[String], terminal: bool) -> Res
 }
 
 /// Replaces this process by another program.
-fn replace(program: &mut Command, hint: &str) -> Result<ExitCode> {
+fn replace(program: &mut Command, hint: &str) -> Result<Exit> {
     let error = program.exec();
     Err(Error::io(format!("starting {}", program.get_program().display()), &error).or_hint(hint))
 }

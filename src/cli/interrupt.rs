@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::exit;
+use crate::exit::Exit;
 use crate::progress::INTERRUPTED;
 use crate::terminal;
 
@@ -30,7 +30,7 @@ pub(super) fn install() {
     // This fails only if a handler exists already, which is then the one of this program.
     let _ = ctrlc::set_handler(|| {
         if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(exit::INTERRUPTED.into());
+            std::process::exit(Exit::Interrupted.code().into());
         }
         // A terminal that takes nothing must not keep the second one from being heard.
         let told = || {

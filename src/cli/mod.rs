@@ -27,16 +27,15 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue};
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::exit::Exit;
 use crate::host::{deep, scripts};
 use crate::terminal;
-use exit::{FAILED, USAGE, done, panicked};
+use exit::{done, panicked};
 
 /// Measures outlier features in large language models, scripted in Rhai.
 #[derive(Parser)]
 #[command(name = "outlier", version, arg_required_else_help = true)]
-#[command(
-    after_help = "Exit codes: 0 done, 1 script error, 2 bad usage, 3 a model, a machine or output failed, 4 a machine is left, 101 the program is at fault, 130 interrupted."
-)]
+#[command(after_help = Exit::in_short())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -100,7 +99,7 @@ pub fn main() -> ExitCode {
             if let Some(hint) = meant(&error) {
                 terminal::note(format!("\n  hint: {hint}"));
             }
-            return shown(ExitCode::from(if error.use_stderr() { USAGE } else { 0 }));
+            return shown(if error.use_stderr() { Exit::Usage } else { Exit::Done }.into());
         }
     };
     if let Command::Run(asked) | Command::Plan(asked) = &mut cli.command {
@@ -118,7 +117,7 @@ pub fn main() -> ExitCode {
         Command::Worker { .. } => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| carried_out(cli))),
         _ => deep::run(|| carried_out(cli)),
     };
-    shown(ended.unwrap_or_else(|_| panicked()))
+    shown(ended.unwrap_or_else(|_| panicked().into()))
 }
 
 fn parsed(words: Vec<OsString>) -> Result<Cli, clap::Error> {
@@ -144,28 +143,28 @@ fn meant(error: &clap::Error) -> Option<String> {
 
 /// Whoever reads the output later must not take a part of it for the whole.
 fn shown(code: ExitCode) -> ExitCode {
-    if code == ExitCode::SUCCESS && terminal::broken() { ExitCode::from(FAILED) } else { code }
+    if code == ExitCode::SUCCESS && terminal::broken() { Exit::Failed.into() } else { code }
 }
 
 fn carried_out(cli: Cli) -> ExitCode {
     match cli.command {
-        Command::Worker { worker } => done(worker::run(&worker).map(|()| ExitCode::SUCCESS)),
+        Command::Worker { worker } => done(worker::run(&worker).map(|()| Exit::Done)),
         Command::Gpus(asked) => done(gpus::gpus(&asked)),
         Command::Offers(asked) => done(gpus::offers(&asked)),
         Command::Run(asked) => run::run(asked, cli.quiet),
         Command::Plan(asked) => run::plan(asked, cli.quiet),
-        Command::Check(asked) => check::check(&asked),
+        Command::Check(asked) => check::check(&asked).into(),
         Command::Test(asked) => done(test::test(&asked)),
         Command::Doc(asked) => done(doc::doc(&asked)),
         Command::Models(asked) => done(models::models(&asked)),
         Command::Doctor => {
             doctor::doctor();
-            ExitCode::SUCCESS
+            Exit::Done.into()
         }
-        Command::Repl(asked) => repl::repl(&asked, cli.quiet),
+        Command::Repl(asked) => done(repl::repl(&asked, cli.quiet)),
         Command::New(asked) => done(new::new(&asked)),
         Command::Rethreshold(asked) => done(rethreshold::run(&asked)),
-        Command::Completions(asked) => shell::completions(&asked, Cli::command()),
+        Command::Completions(asked) => shell::completions(&asked, Cli::command()).into(),
         Command::Man(asked) => done(shell::manual(&asked, Cli::command())),
     }
 }

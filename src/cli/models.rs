@@ -1,11 +1,10 @@
 //! `outlier models`: which models are computed, and how each architecture was verified.
 
-use std::process::ExitCode;
-
 use clap::Args;
 
 use super::table::print_table;
 use crate::error::{Error, Result};
+use crate::exit::Exit;
 use crate::spec::catalogue::{ARCHITECTURES, Architecture, COMPARED};
 use crate::suggest;
 use crate::terminal;
@@ -18,7 +17,7 @@ pub(super) struct Models {
     name: Option<String>,
 }
 
-pub(super) fn models(asked: &Models) -> Result<ExitCode> {
+pub(super) fn models(asked: &Models) -> Result<Exit> {
     let wanted = asked.name.as_deref().unwrap_or_default().to_lowercase();
     let has = |one: &&Architecture| {
         format!("{} {}", one.names(), one.releases).to_lowercase().split(", inside").any(|text| text.contains(&wanted))
@@ -38,7 +37,7 @@ pub(super) fn models(asked: &Models) -> Result<ExitCode> {
         ));
     }
     terminal::sentence(format!("\n{COMPARED}"));
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }
 
 fn cells(one: &Architecture) -> Vec<String> {

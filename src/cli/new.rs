@@ -1,12 +1,12 @@
 //! `outlier new`: a commented script to start from, which runs as it stands.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::exit::Exit;
 use crate::host::stdlib;
 use crate::terminal;
 
@@ -19,7 +19,7 @@ pub(super) struct New {
     name: String,
 }
 
-pub(super) fn new(asked: &New) -> Result<ExitCode> {
+pub(super) fn new(asked: &New) -> Result<Exit> {
     let name = asked.name.trim_end_matches(".rhai");
     let bad = name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if bad {
@@ -42,5 +42,5 @@ pub(super) fn new(asked: &New) -> Result<ExitCode> {
     terminal::line(format!("run it:    outlier run {}", path.display()));
     terminal::line(format!("plan it:   outlier plan {}", path.display()));
     terminal::line(format!("check it:  outlier check {}", path.display()));
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +18,9 @@ use rustyline::{CompletionType, Config, Editor, Helper};
 
 use super::allow::Allow;
 use super::bars;
-use super::exit::{FAILED, LEAKED, done, panicked};
+use super::exit::panicked;
+use crate::error::Result;
+use crate::exit::Exit;
 use crate::host::Context;
 use crate::host::repl::{Outcome, Repl};
 use crate::outside::without_bom;
@@ -38,16 +39,13 @@ pub(super) struct Prompt {
     allow: Allow,
 }
 
-pub(super) fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
+pub(super) fn repl(asked: &Prompt, quiet: bool) -> Result<Exit> {
     let mut context = Context::new(PathBuf::new(), PathBuf::from("repl"), Vec::new(), bars::watch(quiet));
     context.bounds.allowed = asked.allow.places();
     let context = Arc::new(context);
     let mut repl = Repl::new(context.clone());
     if let Some(id) = &asked.attach {
-        match repl.attach(id) {
-            Ok(text) => terminal::sentence(text),
-            Err(error) => return done(Err(error)),
-        }
+        terminal::sentence(repl.attach(id)?);
     }
     let repl = Rc::new(RefCell::new(repl));
     let failed = match std::io::stdin().is_terminal() {
@@ -63,11 +61,11 @@ pub(super) fn repl(asked: &Prompt, quiet: bool) -> ExitCode {
     INTERRUPTED.store(false, Ordering::Relaxed);
     let ending = context.fleet.finish();
     ending.lines.iter().for_each(terminal::note);
-    match (ending.leaked, failed) {
-        (true, _) => ExitCode::from(LEAKED),
-        (false, true) => ExitCode::from(FAILED),
-        (false, false) => ExitCode::SUCCESS,
-    }
+    Ok(match (ending.leaked, failed) {
+        (true, _) => Exit::Leaked,
+        (false, true) => Exit::Failed,
+        (false, false) => Exit::Done,
+    })
 }
 
 /// Runs one input and shows what came of it. False at the end.

@@ -1,13 +1,13 @@
 //! `outlier rethreshold results/NAME --magnitude 7`: another criterion on a stored record, as one table. Needs no model.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
 use super::allow::path;
 use super::table::print_table;
 use crate::error::{Error, Result};
+use crate::exit::Exit;
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
 use crate::terminal;
 use crate::words::counted;
@@ -60,7 +60,7 @@ enum Over {
     PerSequence,
 }
 
-pub(super) fn run(asked: &Rethreshold) -> Result<ExitCode> {
+pub(super) fn run(asked: &Rethreshold) -> Result<Exit> {
     let given = &asked.results;
     let folder = match given.is_dir() {
         true => given.clone(),
@@ -70,7 +70,7 @@ pub(super) fn run(asked: &Rethreshold) -> Result<ExitCode> {
     if !folder.exists() {
         let message = format!("there are no results \"{}\"", given.display());
         let hint = missing(Error::not_found("")).hint.unwrap_or_default();
-        return Err(Error::bad_argument(message).hint(hint));
+        return Err(Error::not_found(message).hint(hint));
     }
     let stored = results::load(&folder).map_err(missing)?;
     if let Some(changed) = &stored.changed {
@@ -97,7 +97,7 @@ pub(super) fn run(asked: &Rethreshold) -> Result<ExitCode> {
     let found = stats::detect(&stored.activations, &criterion)?;
     if asked.json {
         terminal::line(serde_json::to_string_pretty(&plain(&found)).expect("records are JSON"));
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Exit::Done);
     }
     let terms = format!("criterion, as stored where no option says otherwise: {}", options(&criterion));
     terminal::sentence(&terms);
@@ -121,7 +121,7 @@ pub(super) fn run(asked: &Rethreshold) -> Result<ExitCode> {
         );
         terminal::sentence(&text);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }
 
 /// The criterion as a script gives it.

@@ -9,8 +9,9 @@ use clap::Args;
 
 use super::allow::{Allow, path};
 use super::bars;
-use super::exit::{FAILED, INTERRUPTED, LEAKED, done, fail, panicked, tell};
+use super::exit::{done, fail, panicked, tell};
 use crate::error::Kind;
+use crate::exit::Exit;
 use crate::host::plan::{self, Plan};
 use crate::host::{self, Bounds, Context, MAX_OPERATIONS, MAX_TIME, parse_bytes};
 use crate::progress::interrupt_requested;
@@ -60,7 +61,8 @@ fn minutes(text: &str) -> Result<Duration, String> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    parse_bytes(text).ok_or_else(|| "expected a number of bytes such as 512MiB or 4GB".to_string())
+    parse_bytes(text)
+        .ok_or_else(|| "expected a number of bytes such as 512MiB or 4GB, above 0, at most 1024TiB".to_string())
 }
 
 /// Takes out a flag that is ours wherever it stands.
@@ -104,25 +106,25 @@ pub(super) fn run(asked: Run, quiet: bool) -> ExitCode {
     }
     let Ok(outcome) = outcome else {
         let fault = panicked();
-        return if ending.leaked { ExitCode::from(LEAKED) } else { fault };
+        return if ending.leaked { Exit::Leaked } else { fault }.into();
     };
     match plan::compare(&context) {
         Ok(Some(text)) => context.watch.line(text.trim_end()),
         Ok(None) => (),
-        Err(error) => tell(&error),
+        Err(error) => drop(tell(&error)),
     }
     if ending.leaked {
         if let Err(diagnostic) = outcome {
             terminal::note(diagnostic);
         }
-        return ExitCode::from(LEAKED);
+        return Exit::Leaked.into();
     }
     match outcome {
-        Ok(()) if interrupt_requested() => ExitCode::from(INTERRUPTED),
+        Ok(()) if interrupt_requested() => Exit::Interrupted.into(),
         Ok(()) if context.code() != 0 => ExitCode::from(context.code()),
-        Ok(()) if context.failed() => ExitCode::from(FAILED),
-        Ok(()) => ExitCode::SUCCESS,
-        Err(diagnostic) => fail(&diagnostic),
+        Ok(()) if context.failed() => Exit::Failed.into(),
+        Ok(()) => Exit::Done.into(),
+        Err(diagnostic) => fail(&diagnostic).into(),
     }
 }
 
@@ -138,8 +140,8 @@ pub(super) fn plan(mut asked: Run, quiet: bool) -> ExitCode {
         Err(error) => return done(Err(error)),
     };
     let outcome = carried_out(&context);
-    let Ok(outcome) = outcome else { return panicked() };
-    let Some(mut plan) = Plan::of(&context) else { return panicked() };
+    let Ok(outcome) = outcome else { return panicked().into() };
+    let Some(mut plan) = Plan::of(&context) else { return panicked().into() };
     if let Err(diagnostic) = &outcome {
         // It stands below, with its place.
         plan.wrong.retain(|wrong| !diagnostic.message().contains(wrong.as_str()));
@@ -159,9 +161,9 @@ pub(super) fn plan(mut asked: Run, quiet: bool) -> ExitCode {
     }
     match outcome {
         Ok(()) if context.code() != 0 => ExitCode::from(context.code()),
-        Ok(()) if context.failed() => ExitCode::from(FAILED),
-        Ok(()) => ExitCode::SUCCESS,
-        Err(diagnostic) => fail(&diagnostic),
+        Ok(()) if context.failed() => Exit::Failed.into(),
+        Ok(()) => Exit::Done.into(),
+        Err(diagnostic) => fail(&diagnostic).into(),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `outlier completions` and `outlier man`: what shells and `man` are told about the command line, made from it.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Command};
 use clap_complete::Shell;
@@ -10,6 +9,7 @@ use clap_mangen::Man;
 use super::allow::path;
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::exit::Exit;
 use crate::suggest;
 use crate::terminal;
 
@@ -42,14 +42,14 @@ fn public(command: &Command) -> Command {
     public
 }
 
-pub(super) fn completions(asked: &Completions, command: Command) -> ExitCode {
+pub(super) fn completions(asked: &Completions, command: Command) -> Exit {
     let mut text = Vec::new();
     clap_complete::generate(asked.shell, &mut public(&command), "outlier", &mut text);
     terminal::out(String::from_utf8_lossy(&text));
-    ExitCode::SUCCESS
+    Exit::Done
 }
 
-pub(super) fn manual(asked: &Manual, command: Command) -> Result<ExitCode> {
+pub(super) fn manual(asked: &Manual, command: Command) -> Result<Exit> {
     let program = public(&command);
     if let Some(folder) = &asked.dir {
         for page in pages(&program) {
@@ -57,7 +57,7 @@ pub(super) fn manual(asked: &Manual, command: Command) -> Result<ExitCode> {
             disk::write(&file, rendered(&page).as_bytes())?;
             terminal::line(file.display());
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Exit::Done);
     }
     let chosen = match &asked.command {
         None => &program,
@@ -67,7 +67,7 @@ pub(super) fn manual(asked: &Manual, command: Command) -> Result<ExitCode> {
         })?,
     };
     terminal::out(rendered(chosen));
-    Ok(ExitCode::SUCCESS)
+    Ok(Exit::Done)
 }
 
 /// A page for a command and for each of those below it.

@@ -1,7 +1,6 @@
 //! `outlier test`: tests written in scripts, each in a world of its own. Exit code 1 when one fails.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 
@@ -9,6 +8,7 @@ use super::allow::{Allow, path};
 use super::bars;
 use super::exit::fail;
 use crate::error::{Error, Kind, Result};
+use crate::exit::Exit;
 use crate::host::{Diagnostic, testing};
 use crate::progress::interrupt_requested;
 use crate::terminal;
@@ -25,7 +25,7 @@ pub(super) struct Test {
     allow: Allow,
 }
 
-pub(super) fn test(asked: &Test) -> Result<ExitCode> {
+pub(super) fn test(asked: &Test) -> Result<Exit> {
     if !asked.path.exists() {
         let message = format!("reading {}: No such file or directory", asked.path.display());
         return Ok(fail(&Diagnostic::usage(message, "name a folder with tests, or a file *_test.rhai")));
@@ -65,5 +65,5 @@ pub(super) fn test(asked: &Test) -> Result<ExitCode> {
         return Err(Error::interrupted());
     }
     terminal::line(format!("{passed} passed, {failed} failed"));
-    Ok(ExitCode::from(if failed == 0 { 0 } else { 1 }))
+    Ok(if failed == 0 { Exit::Done } else { Exit::Wrong })
 }

@@ -8,8 +8,12 @@ use super::library;
 use crate::error::{Error, Kind, Result};
 
 pub(super) fn failed(what: &str, error: CublasError) -> Error {
-    Error::new(Kind::Unsupported, format!("cuBLAS: {what}: {:?}", error.0))
-        .hint("outlier doctor says what CUDA there is; device: \"cpu\" works everywhere")
+    let message = format!("cuBLAS: {what}: {:?}", error.0);
+    match error.0 {
+        sys::cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE => Error::internal(message),
+        _ => Error::new(Kind::Unsupported, message)
+            .hint("outlier doctor says what CUDA there is; device: \"cpu\" works everywhere"),
+    }
 }
 
 /// True if cuBLAS can be opened, from the loader's path or from the usual folders of toolkits and

@@ -19,10 +19,31 @@ pub(super) enum Stream {
 /// The error for a failed call of the driver.
 pub(super) fn failed(what: &str, error: DriverError) -> Error {
     let name = error.error_name().map_or("unknown error".into(), CStr::to_string_lossy).into_owned();
-    match error.0 {
-        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => out_of_memory(format!("{what}: the GPU's memory is full")),
-        _ => Error::new(Kind::Unsupported, format!("CUDA: {what}: {name}"))
+    match kind(error.0) {
+        Kind::Oom => out_of_memory(format!("{what}: the GPU's memory is full")),
+        Kind::Internal => Error::internal(format!("CUDA: {what}: {name}")),
+        kind => Error::new(kind, format!("CUDA: {what}: {name}"))
             .hint("outlier doctor says what CUDA there is; device: \"cpu\" works everywhere"),
+    }
+}
+
+/// The kind of an error of the driver. A wrong argument, or an access outside of an array, is a
+/// fault of the program: a script that leaves out what is not supported must not leave out faults.
+fn kind(error: sys::CUresult) -> Kind {
+    use sys::CUresult::*;
+    match error {
+        CUDA_ERROR_OUT_OF_MEMORY => Kind::Oom,
+        CUDA_ERROR_INVALID_VALUE
+        | CUDA_ERROR_INVALID_CONTEXT
+        | CUDA_ERROR_INVALID_HANDLE
+        | CUDA_ERROR_ILLEGAL_ADDRESS
+        | CUDA_ERROR_ASSERT
+        | CUDA_ERROR_ILLEGAL_INSTRUCTION
+        | CUDA_ERROR_MISALIGNED_ADDRESS
+        | CUDA_ERROR_INVALID_ADDRESS_SPACE
+        | CUDA_ERROR_INVALID_PC
+        | CUDA_ERROR_LAUNCH_FAILED => Kind::Internal,
+        _ => Kind::Unsupported,
     }
 }
 
@@ -131,4 +152,17 @@ fn keep_freed_memory(device: sys::CUdevice) -> std::result::Result<(), DriverErr
     let pool = unsafe { result::device::get_default_mem_pool(device)? };
     // SAFETY: this attribute is a 64-bit number, which outlives the call.
     unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut all).cast()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_access_of_a_kernel_is_no_missing_support() {
+        assert_eq!(kind(sys::CUresult::CUDA_ERROR_ILLEGAL_ADDRESS), Kind::Internal);
+        assert_eq!(kind(sys::CUresult::CUDA_ERROR_INVALID_VALUE), Kind::Internal);
+        assert_eq!(kind(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY), Kind::Oom);
+        assert_eq!(kind(sys::CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU), Kind::Unsupported);
+    }
 }

@@ -262,7 +262,8 @@ impl Phases<'_> {
         let workspace = layer.mixer.as_ref().map_or(0, |mixer| match self.gpu {
             None => self.plan.mixer_workspace(&mixer.body, hidden, positions),
             Some(_) => {
-                self.plan.mixer_vram(&mixer.body, hidden, positions) + self.operands(&inventory::core(layer, false))
+                let operand = self.operands(&inventory::core(layer, false));
+                self.plan.mixer_vram(&mixer.body, hidden, positions, operand)
             }
         });
         let mut phase = Phase {

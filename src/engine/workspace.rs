@@ -2,9 +2,10 @@
 //!
 //! The forward pass and the estimate use the same numbers.
 
+use super::latent;
 use crate::error::{Error, Kind, Result};
 use crate::spec::inventory::{self, Part};
-use crate::spec::{Attention, DeltaNet, Mixer, Model};
+use crate::spec::{Attention, DeltaNet, Mixer, Model, Qkv};
 use crate::{gemm, ops};
 
 /// The fraction 1 / SCORE_SHARE of the budget is for attention scores and packed operands.
@@ -55,32 +56,40 @@ impl BatchPlan {
         let threads = rayon::current_num_threads();
         let scores = match mixer {
             Mixer::Attention(attention) => {
-                let Attention { heads, kv_heads, head_dim, span, .. } = **attention;
+                let Attention { heads, kv_heads, head_dim, value_dim, span, .. } = **attention;
                 let queries = ops::chunk_queries(heads / kv_heads).min(positions);
                 let rows = queries * heads / kv_heads;
                 let keys = span.most_keys(queries, positions);
                 // Scores, packed scores, and output sums.
-                threads * rows * (2 * keys + 2 * head_dim) * 4
+                threads * rows * (2 * keys + head_dim + value_dim) * 4
             }
             Mixer::DeltaNet(net) => threads * (net.key_dim + net.value_dim) * ops::DELTA_CHUNK * 6 * 4,
             Mixer::GatedConv(_) => 0,
             Mixer::Mamba2(mamba) => threads * mamba.head_dim * mamba.state * 4,
         };
         let rows = self.sequences * positions;
-        self.sequences * mixer_bytes(mixer, hidden, positions) + scores + gemm::scratch_bytes(rows, hidden, threads)
+        let packed = gemm::scratch_bytes(rows, hidden.max(read_at_the_end(mixer)), threads);
+        self.sequences * mixer_bytes(mixer, hidden, positions) + scores + packed
     }
 
     /// The same on a GPU, where scores exist at the same time as queries, keys, values and outputs.
-    pub(super) fn mixer_vram(&self, mixer: &Mixer, hidden: usize, positions: usize) -> usize {
-        let Mixer::Attention(attention) = mixer else { return self.sequences * mixer_bytes(mixer, hidden, positions) };
-        let Attention { heads, kv_heads, head_dim, span, .. } = **attention;
-        let gated = attention.gate.is_some();
-        let (q, kv) = (heads * head_dim, kv_heads * head_dim);
+    /// `operand` is the bytes of a weight as a product converts it.
+    pub(super) fn mixer_vram(&self, mixer: &Mixer, hidden: usize, positions: usize, operand: usize) -> usize {
+        let Mixer::Attention(attention) = mixer else {
+            return self.sequences * mixer_bytes(mixer, hidden, positions) + operand;
+        };
+        let Attention { heads, span, .. } = **attention;
+        let Widths { q, k, v, out } = Widths::of(attention);
+        let gate = if attention.gate.is_some() { q } else { 0 };
         let of_rows = |width: usize| self.sequences * positions * width * 4;
-        let scoring = of_rows(hidden + q * if gated { 3 } else { 2 } + 2 * kv)
+        let scoring = of_rows(hidden + q + k + v + out + gate)
             + 4 * ops::score_count(heads, ops::queries_per_chunk(heads, positions), positions, span);
-        let projecting = of_rows(hidden + q * if gated { 4 } else { 2 } + 2 * kv);
-        scoring.max(projecting).max(of_rows(2 * hidden + q))
+        let [projecting, arranging] = match &attention.qkv {
+            Qkv::Latent(latent) => latent::values_at_once(attention, latent),
+            _ => [2 * q + k + v + 2 * gate, 0],
+        };
+        let computing = of_rows((hidden + projecting).max(2 * hidden + out)) + operand;
+        computing.max(of_rows(hidden + arranging)).max(scoring)
     }
 
     /// Bytes of one feed-forward product of `rows` tokens.
@@ -120,6 +129,32 @@ pub(super) fn weights_at_once(model: &Model, queue: usize, size: &impl Fn(&Part)
     Ok((core + queue.max(core).max(expert) + 2 * expert).min(total))
 }
 
+/// Numbers of values for each row: queries, keys, values, and their weighted sums.
+struct Widths {
+    q: usize,
+    k: usize,
+    v: usize,
+    out: usize,
+}
+
+impl Widths {
+    fn of(attention: &Attention) -> Self {
+        let Attention { heads, kv_heads, head_dim, value_dim, .. } = *attention;
+        let (q, k) = (heads * head_dim, kv_heads * head_dim);
+        Self { q, k, v: kv_heads * value_dim, out: heads * value_dim }
+    }
+}
+
+/// The number of values of a row that the output projection of a mixer reads.
+fn read_at_the_end(mixer: &Mixer) -> usize {
+    match mixer {
+        Mixer::Attention(attention) => Widths::of(attention).out,
+        Mixer::DeltaNet(net) => net.value_heads * net.value_dim,
+        Mixer::GatedConv(_) => 0,
+        Mixer::Mamba2(mamba) => mamba.heads * mamba.head_dim,
+    }
+}
+
 /// Input, gate, up and output of one row.
 fn ffn_row_bytes(hidden: usize, intermediate: usize) -> usize {
     (2 * hidden + 2 * intermediate) * 4
@@ -136,12 +171,16 @@ pub(super) fn mixer_bytes(mixer: &Mixer, hidden: usize, positions: usize) -> usi
     let io = 2 * hidden * 4;
     let inner = match mixer {
         Mixer::Attention(attention) => {
-            let Attention { heads, kv_heads, head_dim, .. } = **attention;
-            let gated = attention.gate.is_some();
-            let (q, kv) = (heads * head_dim, kv_heads * head_dim);
-            // q before and after its norm, or q and the output; the gate and the projection that
-            // contains it; k twice, and v.
-            (q * (2 + if gated { 2 } else { 0 }) + kv * 3) * 4
+            let Widths { q, k, v, out } = Widths::of(attention);
+            4 * match &attention.qkv {
+                Qkv::Latent(latent) => {
+                    let [projecting, arranging] = latent::values_at_once(attention, latent);
+                    projecting.max(arranging).max(q + k + v + out)
+                }
+                // q before and after its norm, or q and the output; the gate and the projection
+                // that contains it; k twice, and v.
+                _ => q + q.max(out) + if attention.gate.is_some() { 2 * q } else { 0 } + 2 * k + v,
+            }
         }
         Mixer::DeltaNet(net) => {
             let DeltaNet { key_heads, value_heads, key_dim, value_dim, .. } = **net;

@@ -5,12 +5,13 @@
 //! f32, and so is its product with a scale in bf16 or f16. With a scale in f32 the product is
 //! rounded once.
 
+use std::fmt::Debug;
 use std::ops::Range;
 
 use safetensors::Dtype;
 
 use super::float;
-use super::format::{Kept, Kernel, Wrong};
+use super::format::{Coding, Kept, Kernel, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Along, Piece};
 use super::widen::{self, First};
@@ -61,39 +62,118 @@ pub(super) struct Integers {
     pub columns: usize,
     /// The type of the scales.
     pub scale: Dtype,
+    /// What codes and scales stand for is multiplied by it.
+    pub factor: f32,
 }
 
-pub(super) const CODES: usize = 0;
-pub(super) const SCALES: usize = 1;
-/// Index of the zeros, one byte each. Without them, half of the codes are negative.
-pub(super) const ZEROS: usize = 2;
-/// Index of the groups of columns, 32 bits each. Without them, groups are contiguous.
-pub(super) const NAMED: usize = 3;
+/// Some rows of a matrix of integers, in the layout of `Integers`.
+pub(super) struct Parts {
+    pub codes: Vec<u8>,
+    pub scales: Vec<u8>,
+    /// Empty if half of the codes are negative.
+    pub zeros: Vec<u8>,
+    /// The rows, of those that were read.
+    pub rows: Range<usize>,
+}
 
-impl Integers {
-    /// Keeps the rows `own` of the parts of some rows. The indices of groups are dropped if groups
-    /// lie side by side.
-    pub(super) fn keep(&self, mut parts: [Vec<u8>; 4], own: Range<usize>) -> Kept {
-        for (part, bytes) in [(CODES, self.row_bytes), (SCALES, self.groups * self.scale_bytes()), (ZEROS, self.groups)]
-        {
-            let own = own.start * bytes..own.end * bytes;
-            if !parts[part].is_empty() && own != (0..parts[part].len()) {
-                parts[part] = parts[part][own].to_vec();
-            }
-        }
-        let groups = parts[NAMED].as_chunks().0.iter().map(|group| u32::from_le_bytes(*group) as usize);
-        if groups.enumerate().all(|(column, group)| group == column / self.columns) {
-            parts[NAMED] = Vec::new();
-        }
-        Kept { parts: parts.into(), above: 0 }
+/// A format whose codes stay in memory as `Integers`. It only lays out what was read.
+pub(super) trait HoldsIntegers: Debug + Send + Sync {
+    /// As `Coding::words`.
+    fn words(&self) -> String;
+
+    /// As `Coding::pieces`.
+    fn pieces(&self) -> &[Piece];
+
+    fn integers(&self) -> &Integers;
+
+    /// Index of the piece of the scales.
+    fn scales_at(&self) -> usize;
+
+    /// Index of the piece that names the group of each column, if there is one.
+    fn named_at(&self) -> Option<usize> {
+        None
     }
 
-    fn scale_bytes(&self) -> usize {
-        self.scale.bitsize() / 8
+    /// Lays out at least the rows `own` of the `rows` rows in `pieces`. Scales and groups have been
+    /// checked, and the groups have been taken out.
+    ///
+    /// # Errors
+    /// As `Coding::keep`.
+    fn parts(&self, pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Parts, Wrong>;
+}
+
+impl<T: HoldsIntegers> Coding for T {
+    fn words(&self) -> String {
+        HoldsIntegers::words(self)
+    }
+
+    fn pieces(&self) -> &[Piece] {
+        HoldsIntegers::pieces(self)
+    }
+
+    fn columns(&self) -> usize {
+        self.integers().sizes[1]
+    }
+
+    fn keep(&self, mut pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
+        let integers = self.integers();
+        check_scales(self.scales_at(), integers.scale, &pieces[self.scales_at()])?;
+        let mut named = Vec::new();
+        if let Some(piece) = self.named_at() {
+            check_named(piece, &pieces[piece], integers.groups)?;
+            named = std::mem::take(&mut pieces[piece]);
+        }
+        Ok(integers.keep(self.parts(pieces, rows, own.clone())?, named, own))
+    }
+
+    fn keeps_own_rows(&self) -> bool {
+        true
+    }
+
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.integers().numbers(kept, row, from, to);
+    }
+
+    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
+        Some((self.integers().kernel(), kept))
+    }
+}
+
+const CODES: usize = 0;
+const SCALES: usize = 1;
+/// Index of the zeros, one byte each. Without them, half of the codes are negative.
+const ZEROS: usize = 2;
+/// Index of the groups of columns, 32 bits each. Without them, groups are contiguous.
+const NAMED: usize = 3;
+
+impl Integers {
+    /// Keeps the rows `own` of parts, whose columns are in the groups `named`. The indices of
+    /// groups are dropped if groups lie side by side.
+    fn keep(&self, parts: Parts, mut named: Vec<u8>, own: Range<usize>) -> Kept {
+        let own = own.start - parts.rows.start..own.end - parts.rows.start;
+        let cut = |part: Vec<u8>, bytes: usize| {
+            let own = own.start * bytes..own.end * bytes;
+            if part.is_empty() || own == (0..part.len()) { part } else { part[own].to_vec() }
+        };
+        let codes = cut(parts.codes, self.row_bytes);
+        let scales = cut(parts.scales, self.groups * self.scale.bitsize() / 8);
+        let zeros = cut(parts.zeros, self.groups);
+        let groups = named.as_chunks().0.iter().map(|group| u32::from_le_bytes(*group) as usize);
+        if groups.enumerate().all(|(column, group)| group == column / self.columns) {
+            named = Vec::new();
+        }
+        Kept { parts: vec![codes, scales, zeros, named], above: 0 }
     }
 
     /// Decodes row `row` from column `from` on until `to` is full.
-    pub(super) fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
+        self.without_factor(kept, row, from, to);
+        if self.factor != 1.0 {
+            to.iter_mut().for_each(|value| *value *= self.factor);
+        }
+    }
+
+    fn without_factor(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
         let codes = &kept[CODES][row * self.row_bytes..][..self.row_bytes];
         let own = |group: usize| {
             let index = row * self.groups + group;
@@ -110,9 +190,9 @@ impl Integers {
         }
     }
 
-    /// The kernel that decodes the same parts on a GPU, times `factor`.
-    pub(super) fn kernel(&self, factor: f32) -> Kernel {
-        let Integers { bits, row_bytes, groups, columns, scale: scales, .. } = *self;
+    /// The kernel that decodes the same parts on a GPU.
+    fn kernel(&self) -> Kernel {
+        let Integers { bits, row_bytes, groups, columns, scale: scales, factor, .. } = *self;
         Kernel::Integers { bits, row_bytes, groups, columns, scales, factor }
     }
 
@@ -145,20 +225,25 @@ impl Integers {
 
 /// Transposes a matrix [rows, columns] of words of `width` bytes.
 pub(super) fn transposed(bytes: &[u8], sizes: [usize; 2], width: usize) -> Vec<u8> {
+    turned(bytes, sizes, width, 0..sizes[1])
+}
+
+/// The columns `own` of a matrix [rows, columns] of words of `width` bytes, as [own, rows].
+pub(super) fn turned(bytes: &[u8], sizes: [usize; 2], width: usize, own: Range<usize>) -> Vec<u8> {
     match width {
-        1 => transposed_words::<1>(bytes, sizes),
-        2 => transposed_words::<2>(bytes, sizes),
-        _ => transposed_words::<4>(bytes, sizes),
+        1 => turned_words::<1>(bytes, sizes, own),
+        2 => turned_words::<2>(bytes, sizes, own),
+        _ => turned_words::<4>(bytes, sizes, own),
     }
 }
 
-fn transposed_words<const WIDTH: usize>(bytes: &[u8], [rows, columns]: [usize; 2]) -> Vec<u8> {
-    let mut to = vec![0; bytes.len()];
+fn turned_words<const WIDTH: usize>(bytes: &[u8], [rows, columns]: [usize; 2], own: Range<usize>) -> Vec<u8> {
+    let mut to = vec![0; own.len() * rows * WIDTH];
     let (stored, turned) = (bytes.as_chunks::<WIDTH>().0, to.as_chunks_mut::<WIDTH>().0);
-    for first in (0..columns).step_by(TILE) {
+    for first in own.clone().step_by(TILE) {
         for row in 0..rows {
-            for column in first..(first + TILE).min(columns) {
-                turned[column * rows + row] = stored[row * columns + column];
+            for column in first..(first + TILE).min(own.end) {
+                turned[(column - own.start) * rows + row] = stored[row * columns + column];
             }
         }
     }
@@ -280,6 +365,7 @@ mod tests {
                 groups: 4,
                 columns: 3,
                 scale: Dtype::F32,
+                factor: 1.0,
             };
             let codes: Vec<u8> = (0..3 * integers.row_bytes).map(|i| (i * 37 + 11) as u8).collect();
             let scales: Vec<u8> = (1..=12).flat_map(|scale| (scale as f32).to_le_bytes()).collect();
@@ -304,6 +390,7 @@ mod tests {
         let turned = transposed(&bytes, [2, 70], 2);
         assert_eq!(turned[..4], [0, 1, 140, 141]);
         assert_eq!(transposed(&turned, [70, 2], 2), bytes);
+        assert_eq!(super::turned(&bytes, [2, 70], 2, 20..69), turned[20 * 4..69 * 4]);
     }
 
     #[test]

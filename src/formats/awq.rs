@@ -9,14 +9,18 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, Integers, WORD};
-use super::format::{Coding, Format, Kept, Kernel, Wrong};
+use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, WORD};
+use super::format::{Coding, Format, Wrong};
 use super::look::Look;
 use super::piece::{Announced, Piece};
 use crate::error::Result;
 
 pub(super) static AWQ: Format = Format { name: "AWQ", detect, announced };
 
+/// Indices of the pieces.
+const CODES_AT: usize = 0;
+const ZEROS_AT: usize = 1;
+const SCALES_AT: usize = 2;
 /// Number of bits of a code.
 const BITS: usize = 4;
 /// Number of codes in a word.
@@ -51,8 +55,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let zeros = affine::all_rows(look, &qzeros, "AWQ", WORD, &[count, out / PER_WORD])?;
     let scales = affine::all_rows(look, &scales, "AWQ", FLOATS, &[count, out])?;
     let scale = scales.dtype;
-    let integers =
-        Integers { sizes: [out, input], bits: BITS, row_bytes: input.div_ceil(2), groups: count, columns, scale };
+    let row_bytes = input.div_ceil(2);
+    let integers = Integers { sizes: [out, input], bits: BITS, row_bytes, groups: count, columns, scale, factor: 1.0 };
     Ok(Some(Arc::new(Awq { pieces: vec![codes, zeros, scales], integers })))
 }
 
@@ -69,7 +73,7 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
     ])
 }
 
-impl Coding for Awq {
+impl HoldsIntegers for Awq {
     fn words(&self) -> String {
         format!("AWQ INT4, one scale and zero {}", affine::share(self.integers.columns, self.integers.sizes[1]))
     }
@@ -78,44 +82,44 @@ impl Coding for Awq {
         &self.pieces
     }
 
-    fn columns(&self) -> usize {
-        self.integers.sizes[1]
+    fn integers(&self) -> &Integers {
+        &self.integers
     }
 
-    fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
+    fn scales_at(&self) -> usize {
+        SCALES_AT
+    }
+
+    fn parts(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Parts, Wrong> {
         let Integers { sizes: [out, input], groups, scale, row_bytes, .. } = self.integers;
-        affine::check_scales(2, scale, &pieces[2])?;
-        let words = out / PER_WORD * WORD_BYTES;
-        let codes = by_output(&pieces[0], [input, out / PER_WORD], row_bytes);
-        let mut zeros = vec![0; out * groups];
-        for (group, words) in pieces[1].chunks(words.max(1)).enumerate().take(groups) {
-            for (output, code) in ordered(words) {
+        let words = out / PER_WORD;
+        // The words that the outputs share with others.
+        let shared = own.start / PER_WORD..own.end.div_ceil(PER_WORD);
+        let rows = shared.start * PER_WORD..shared.end * PER_WORD;
+        let mut zeros = vec![0; rows.len() * groups];
+        for (group, all) in pieces[ZEROS_AT].chunks((words * WORD_BYTES).max(1)).enumerate().take(groups) {
+            for (output, code) in ordered(&all[shared.start * WORD_BYTES..shared.end * WORD_BYTES]) {
                 zeros[output * groups + group] = code;
             }
         }
-        let scales = affine::transposed(&pieces[2], [groups, out], scale.bitsize() / 8);
-        Ok(self.integers.keep([codes, scales, zeros, Vec::new()], own))
-    }
-
-    fn keeps_own_rows(&self) -> bool {
-        true
-    }
-
-    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.numbers(kept, row, from, to);
-    }
-
-    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
-        Some((self.integers.kernel(1.0), kept))
+        Ok(Parts {
+            codes: by_output(&pieces[CODES_AT], [input, words], shared, row_bytes),
+            scales: affine::turned(&pieces[SCALES_AT], [groups, out], scale.bitsize() / 8, rows.clone()),
+            zeros,
+            rows,
+        })
     }
 }
 
-/// Codes of words [in, out / 8] as rows of `row_bytes` bytes, one for each output.
-fn by_output(bytes: &[u8], [input, words]: [usize; 2], row_bytes: usize) -> Vec<u8> {
+/// Codes of the words `own` of each row of [in, out / 8] as rows of `row_bytes` bytes, one for each
+/// output.
+fn by_output(bytes: &[u8], [input, stride]: [usize; 2], own: Range<usize>, row_bytes: usize) -> Vec<u8> {
     const LOW: u32 = 0x0f0f_0f0f;
     let stored = bytes.as_chunks::<WORD_BYTES>().0;
-    let word =
-        |column: usize, at: usize| if column < input { u32::from_le_bytes(stored[column * words + at]) } else { 0 };
+    let word = |column: usize, at: usize| {
+        if column < input { u32::from_le_bytes(stored[column * stride + own.start + at]) } else { 0 }
+    };
+    let words = own.len();
     let mut codes = vec![0; words * PER_WORD * row_bytes];
     // In squares, so that what is read and written stays in a cache.
     for (first, begin) in

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
+use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, WORD, WORD_BITS};
 use super::float;
-use super::format::{Coding, Format, Kept, Kernel, Wrong};
+use super::format::{Coding, Format, Wrong};
 use super::look::{Header, Look};
 use super::piece::{Announced, Piece};
 use super::settings::BITS;
@@ -69,8 +69,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let second = look.settings.checkpoint_format().is_some_and(|format| format.eq_ignore_ascii_case("gptq_v2"));
     let offset = if second { 0 } else { 1 };
     let row_bytes = affine::words(input, bits) * (WORD_BITS / 8);
-    let integers =
-        Integers { sizes: [out, input], bits, row_bytes, groups: count, columns, scale: pieces[SCALES_AT].dtype };
+    let scale = pieces[SCALES_AT].dtype;
+    let integers = Integers { sizes: [out, input], bits, row_bytes, groups: count, columns, scale, factor: 1.0 };
     Ok(Some(Arc::new(Gptq { pieces, named, bias, integers, offset })))
 }
 
@@ -114,8 +114,8 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 }
 
 impl Gptq {
-    /// The zeros, [out, groups].
-    fn zeros(&self, bytes: &[u8]) -> std::result::Result<Vec<u8>, Wrong> {
+    /// The zeros of the outputs `own`, [own, groups]. Those of the other outputs are checked.
+    fn zeros(&self, bytes: &[u8], own: Range<usize>) -> std::result::Result<Vec<u8>, Wrong> {
         let Integers { sizes: [out, _], bits, groups, .. } = self.integers;
         let last = ((1u16 << bits) - 1) as u8;
         let of_group = bytes.chunks(affine::words(out, bits).max(1) * (WORD_BITS / 8));
@@ -134,7 +134,7 @@ impl Gptq {
             ));
         }
         zeros.iter_mut().for_each(|zero| *zero += self.offset);
-        Ok(affine::transposed(&zeros, [groups, out], 1))
+        Ok(affine::turned(&zeros, [groups, out], 1, own))
     }
 
     fn check_bias(&self, piece: usize, bytes: &[u8]) -> std::result::Result<(), Wrong> {
@@ -149,7 +149,7 @@ impl Gptq {
     }
 }
 
-impl Coding for Gptq {
+impl HoldsIntegers for Gptq {
     fn words(&self) -> String {
         let columns = affine::share(self.integers.columns, self.integers.sizes[1]);
         format!("GPTQ INT{}, one scale and zero {columns}", self.integers.bits)
@@ -159,33 +159,28 @@ impl Coding for Gptq {
         &self.pieces
     }
 
-    fn columns(&self) -> usize {
-        self.integers.sizes[1]
+    fn integers(&self) -> &Integers {
+        &self.integers
     }
 
-    fn keep(&self, mut pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
+    fn scales_at(&self) -> usize {
+        SCALES_AT
+    }
+
+    fn named_at(&self) -> Option<usize> {
+        self.named
+    }
+
+    fn parts(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Parts, Wrong> {
         let Integers { sizes: [out, _], groups, scale, row_bytes, .. } = self.integers;
-        affine::check_scales(SCALES_AT, scale, &pieces[SCALES_AT])?;
-        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], groups))?;
         self.bias.map_or(Ok(()), |piece| self.check_bias(piece, &pieces[piece]))?;
-        let zeros = self.zeros(&pieces[ZEROS_AT])?;
         // The words of an output, one below the other, are one stream of codes.
         let word = WORD_BITS / 8;
-        let codes = affine::transposed(&pieces[CODES_AT], [row_bytes / word, out], word);
-        let scales = affine::transposed(&pieces[SCALES_AT], [groups, out], scale.bitsize() / 8);
-        let named = self.named.map(|piece| std::mem::take(&mut pieces[piece])).unwrap_or_default();
-        Ok(self.integers.keep([codes, scales, zeros, named], own))
-    }
-
-    fn keeps_own_rows(&self) -> bool {
-        true
-    }
-
-    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.numbers(kept, row, from, to);
-    }
-
-    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
-        Some((self.integers.kernel(1.0), kept))
+        Ok(Parts {
+            codes: affine::turned(&pieces[CODES_AT], [row_bytes / word, out], word, own.clone()),
+            scales: affine::turned(&pieces[SCALES_AT], [groups, out], scale.bitsize() / 8, own.clone()),
+            zeros: self.zeros(&pieces[ZEROS_AT], own.clone())?,
+            rows: own,
+        })
     }
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, Integers, WORD};
-use super::format::{Coding, Format, Kept, Kernel, Wrong};
+use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, WORD};
+use super::format::{Coding, Format, Wrong};
 use super::look::Look;
 use super::packed_int;
 use super::piece::{Along, Announced, Piece};
@@ -28,6 +28,10 @@ const G_IDX: &str = "_g_idx";
 /// The name of the magnitudes of bitsandbytes, and the name of the layout of the integers.
 const SCB: &str = "SCB";
 const LAYOUT: &str = "_format";
+/// Indices of the first pieces, and of the layout.
+const CODES_AT: usize = 0;
+const SCALES_AT: usize = 1;
+const LAYOUT_AT: usize = 2;
 /// The factor 1 / 127 as the library has it.
 const SCALE_OF_SCB: f32 = 7.874_016e-3;
 
@@ -64,7 +68,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         if let Some(found) = look.header(&layout) {
             pieces.push(affine::aside(look, &layout, found, &[Dtype::U8], found.shape)?);
         }
-        return Ok(Some(Arc::new(Int8OfRows { pieces, integers: integers(look, 1, scb.dtype) })));
+        let integers = Integers { factor: SCALE_OF_SCB, ..integers(look, 1, scb.dtype) };
+        return Ok(Some(Arc::new(Int8OfRows { pieces, integers })));
     }
     let Some(found) = found else { return Ok(None) };
     let (scales, groups) = packed_int::scales(look, &scale, found.shape)?;
@@ -102,7 +107,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
 /// A matrix with one byte per code and contiguous rows.
 fn integers(look: &Look, groups: usize, scale: Dtype) -> Integers {
     let (_, out, input) = look.sizes();
-    Integers { sizes: [out, input], bits: 8, row_bytes: input, groups, columns: input.max(1), scale }
+    Integers { sizes: [out, input], bits: 8, row_bytes: input, groups, columns: input.max(1), scale, factor: 1.0 }
 }
 
 fn announced(look: &Look) -> Option<Vec<Announced>> {
@@ -127,10 +132,10 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
     Some([codes, scales(SCALE, Dtype::BF16)].into_iter().chain(zeros).collect())
 }
 
-impl Coding for Int8 {
+impl HoldsIntegers for Int8 {
     fn words(&self) -> String {
         let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
-        let share = match self.pieces[1].along.rows == Some(Along::EVERY) {
+        let share = match self.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
             true => "for each tensor".to_string(),
             false => affine::share(self.integers.columns, self.integers.sizes[1]),
         };
@@ -141,36 +146,30 @@ impl Coding for Int8 {
         &self.pieces
     }
 
-    fn columns(&self) -> usize {
-        self.integers.sizes[1]
+    fn integers(&self) -> &Integers {
+        &self.integers
     }
 
-    fn keep(&self, mut pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
-        affine::check_scales(1, self.integers.scale, &pieces[1])?;
-        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], self.integers.groups))?;
+    fn scales_at(&self) -> usize {
+        SCALES_AT
+    }
+
+    fn named_at(&self) -> Option<usize> {
+        self.named
+    }
+
+    fn parts(&self, mut pieces: Vec<Vec<u8>>, rows: usize, _own: Range<usize>) -> std::result::Result<Parts, Wrong> {
         let mut piece = |at: Option<usize>| at.map(|at| std::mem::take(&mut pieces[at])).unwrap_or_default();
-        let (codes, mut scales) = (from_the_lowest(piece(Some(0))), piece(Some(1)));
-        let (mut zeros, named) = (from_the_lowest(piece(self.zero_points)), piece(self.named));
-        if self.pieces[1].along.rows == Some(Along::EVERY) {
+        let (codes, mut scales) = (from_the_lowest(piece(Some(CODES_AT))), piece(Some(SCALES_AT)));
+        let mut zeros = from_the_lowest(piece(self.zero_points));
+        if self.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
             (scales, zeros) = (scales.repeat(rows), zeros.repeat(rows));
         }
-        Ok(self.integers.keep([codes, scales, zeros, named], own))
-    }
-
-    fn keeps_own_rows(&self) -> bool {
-        true
-    }
-
-    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.numbers(kept, row, from, to);
-    }
-
-    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
-        Some((self.integers.kernel(1.0), kept))
+        Ok(Parts { codes, scales, zeros, rows: 0..rows })
     }
 }
 
-impl Coding for Int8OfRows {
+impl HoldsIntegers for Int8OfRows {
     fn words(&self) -> String {
         "INT8 (bitsandbytes), one scale for each row".to_string()
     }
@@ -179,32 +178,23 @@ impl Coding for Int8OfRows {
         &self.pieces
     }
 
-    fn columns(&self) -> usize {
-        self.integers.sizes[1]
+    fn integers(&self) -> &Integers {
+        &self.integers
     }
 
-    fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
-        if let Some(layout) = pieces.get(2).filter(|layout| layout.iter().any(|byte| *byte != 0)) {
-            return Err(Wrong::new(2, format!("is {layout:?}: integers that do not lie row by row are not read")));
+    fn scales_at(&self) -> usize {
+        SCALES_AT
+    }
+
+    fn parts(&self, mut pieces: Vec<Vec<u8>>, rows: usize, _own: Range<usize>) -> std::result::Result<Parts, Wrong> {
+        if let Some(layout) = pieces.get(LAYOUT_AT).filter(|layout| layout.iter().any(|byte| *byte != 0)) {
+            return Err(Wrong::new(
+                LAYOUT_AT,
+                format!("is {layout:?}: integers that do not lie row by row are not read"),
+            ));
         }
-        affine::check_scales(1, self.integers.scale, &pieces[1])?;
-        let mut pieces = pieces.into_iter();
-        let codes = from_the_lowest(pieces.next().unwrap_or_default());
-        let scales = pieces.next().unwrap_or_default();
-        Ok(self.integers.keep([codes, scales, Vec::new(), Vec::new()], own))
-    }
-
-    fn keeps_own_rows(&self) -> bool {
-        true
-    }
-
-    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.numbers(kept, row, from, to);
-        to.iter_mut().for_each(|value| *value *= SCALE_OF_SCB);
-    }
-
-    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
-        Some((self.integers.kernel(SCALE_OF_SCB), kept))
+        let [codes, scales] = [CODES_AT, SCALES_AT].map(|piece| std::mem::take(&mut pieces[piece]));
+        Ok(Parts { codes: from_the_lowest(codes), scales, zeros: Vec::new(), rows: 0..rows })
     }
 }
 

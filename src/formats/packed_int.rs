@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, Integers, WORD, WORD_BITS};
-use super::format::{Coding, Format, Kept, Kernel, Wrong};
+use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, WORD, WORD_BITS};
+use super::format::{Coding, Format, Wrong};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
 use super::settings::BITS;
@@ -26,6 +26,9 @@ const SCALE: &str = "_scale";
 const ZERO_POINT: &str = "_zero_point";
 const G_IDX: &str = "_g_idx";
 const SHAPE: &str = "_shape";
+/// Indices of the first pieces.
+const CODES_AT: usize = 0;
+const SCALES_AT: usize = 1;
 
 #[derive(Debug)]
 struct PackedInt {
@@ -61,6 +64,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
             groups,
             columns: input.max(1),
             scale: found.dtype,
+            factor: 1.0,
         },
     };
     let mut add = |piece: Piece| {
@@ -179,7 +183,7 @@ impl PackedInt {
     }
 }
 
-impl Coding for PackedInt {
+impl HoldsIntegers for PackedInt {
     fn words(&self) -> String {
         let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
         let columns = affine::share(self.integers.columns, self.integers.sizes[1]);
@@ -191,33 +195,25 @@ impl Coding for PackedInt {
         &self.pieces
     }
 
-    fn columns(&self) -> usize {
-        self.integers.sizes[1]
+    fn integers(&self) -> &Integers {
+        &self.integers
     }
 
-    fn keep(&self, mut pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
+    fn scales_at(&self) -> usize {
+        SCALES_AT
+    }
+
+    fn named_at(&self) -> Option<usize> {
+        self.named
+    }
+
+    fn parts(&self, mut pieces: Vec<Vec<u8>>, rows: usize, _own: Range<usize>) -> std::result::Result<Parts, Wrong> {
         self.shape.map_or(Ok(()), |piece| self.check_shape(piece, &pieces[piece]))?;
-        affine::check_scales(1, self.integers.scale, &pieces[1])?;
-        self.named.map_or(Ok(()), |piece| affine::check_named(piece, &pieces[piece], self.integers.groups))?;
         let zeros = self.zeros(&pieces, rows);
-        let named = self.named.map(|piece| std::mem::take(&mut pieces[piece])).unwrap_or_default();
-        let mut pieces = pieces.into_iter();
-        let (codes, mut scales) = (pieces.next().unwrap_or_default(), pieces.next().unwrap_or_default());
-        if self.pieces[1].along.rows == Some(Along::EVERY) {
+        let [codes, mut scales] = [CODES_AT, SCALES_AT].map(|piece| std::mem::take(&mut pieces[piece]));
+        if self.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
             scales = scales.repeat(rows);
         }
-        Ok(self.integers.keep([codes, scales, zeros, named], own))
-    }
-
-    fn keeps_own_rows(&self) -> bool {
-        true
-    }
-
-    fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers.numbers(kept, row, from, to);
-    }
-
-    fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
-        Some((self.integers.kernel(1.0), kept))
+        Ok(Parts { codes, scales, zeros, rows: 0..rows })
     }
 }

@@ -11,10 +11,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 
-use super::own;
+use super::failure::Failure;
+use super::id::ProviderId;
 pub use super::owner::{Life, Owner};
 use super::provider::{Offer, SshAddress};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// How long one process waits for another's write.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,7 +57,7 @@ pub struct Entry {
     pub run: String,
     /// Its task: a later run of the same task takes the machine over.
     pub task: Option<String>,
-    pub provider: String,
+    pub provider: ProviderId,
     /// The provider's id, once it is known.
     pub id: Option<String>,
     pub gpu: String,
@@ -88,7 +89,7 @@ impl Entry {
 
     /// True for a user's own machine, where the row is that of a worker.
     pub fn is_own(&self) -> bool {
-        own::is_own(&self.provider)
+        self.provider.is_own()
     }
 
     /// Its id or name at the provider, once it is known.
@@ -127,8 +128,7 @@ impl Ledger {
         }
         // SQLite would follow a link.
         if path.is_symlink() {
-            let message = format!("the ledger {} is a link, to a file that may be anybody's", path.display());
-            return Err(Error::bad_argument(message).hint("move the file here in the place of the link"));
+            return Err(Error::of(Failure::LedgerIsLink(path.to_path_buf())));
         }
         let ledger = Self { path: path.to_path_buf(), is_missing: false };
         ledger.with(|db| {
@@ -169,10 +169,7 @@ impl Ledger {
             db.pragma_update(None, "synchronous", "FULL")?;
             work(&db)
         };
-        run().map_err(|e| {
-            Error::new(Kind::Io, format!("the ledger {}: {e}", self.path.display()))
-                .hint("no machine is created without it: is the disk full, or the file damaged?")
-        })
+        run().map_err(|source| Error::of(Failure::Ledger { path: self.path.clone(), source }))
     }
 
     fn change(&self, name: &str, sql: &str, values: &[&dyn rusqlite::ToSql]) -> Result<()> {
@@ -183,44 +180,31 @@ impl Ledger {
         })?;
         match changed {
             1 => Ok(()),
-            _ => Err(Error::not_found(format!("the ledger has no machine \"{name}\""))),
+            _ => Err(Error::of(Failure::NotInLedger(name.to_string()))),
         }
     }
 
     /// Opens a row, before the provider is asked.
     pub fn intend(&self, name: &str, offer: &Offer, purpose: &Purpose) -> Result<()> {
-        let key_file = purpose.key_file.display().to_string();
+        let Purpose { run, task, key_file, keep_running } = purpose;
+        let Offer { gpu, price, .. } = offer;
+        let (provider, key_file) = (offer.provider.stored(), key_file.display().to_string());
         let owner = Owner::this_process();
         let owner = owner.text();
-        self.with(|db| {
-            db.execute(
-                "INSERT INTO machines
-                 (name, run, task, provider, gpu, price, stage, since, key_file, keep_running, owner)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'intended', ?7, ?8, ?9, ?10)",
-                params![
-                    name,
-                    purpose.run,
-                    purpose.task,
-                    offer.provider,
-                    offer.gpu,
-                    offer.price,
-                    now(),
-                    key_file,
-                    purpose.keep_running,
-                    owner
-                ],
-            )
-        })?;
-        Ok(())
+        let values = params![name, run, task, provider, gpu, price, now(), key_file, keep_running, owner];
+        let sql = "INSERT INTO machines
+             (name, run, task, provider, gpu, price, stage, since, key_file, keep_running, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'intended', ?7, ?8, ?9, ?10)";
+        self.with(|db| db.execute(sql, values)).map(|_| ())
     }
 
     /// Opens a row for a worker on the user's own machine `provider`, called `id`, before it is
     /// started. The worker of a task has the same name each time, and its row is the latest one's.
-    pub fn lent(&self, name: &str, provider: &str, id: &str, purpose: &Purpose, until: f64) -> Result<()> {
+    pub fn lent(&self, name: &str, provider: &ProviderId, id: &str, purpose: &Purpose, until: f64) -> Result<()> {
         let owner = Owner::this_process();
         let owner = owner.text();
         let Purpose { run, task, keep_running, .. } = purpose;
-        let values = params![name, run, task, provider, id, now(), until, keep_running, owner];
+        let values = params![name, run, task, provider.stored(), id, now(), until, keep_running, owner];
         let sql = "INSERT OR REPLACE INTO machines
              (name, run, task, provider, id, gpu, price, stage, since, until, keep_running, owner)
              VALUES (?1, ?2, ?3, ?4, ?5, '', 0, 'created', ?6, ?7, ?8, ?9)";
@@ -228,9 +212,9 @@ impl Ledger {
     }
 
     /// Machines that are ready for `task` and whose process has certainly ended.
-    pub fn left_over(&self, provider: &str, task: &str) -> Result<Vec<Entry>> {
+    pub fn left_over(&self, provider: &ProviderId, task: &str) -> Result<Vec<Entry>> {
         let mut entries = self.open_entries()?;
-        entries.retain(|entry| entry.provider == provider && entry.task.as_deref() == Some(task));
+        entries.retain(|entry| entry.provider == *provider && entry.task.as_deref() == Some(task));
         entries.retain(|entry| entry.stage == Stage::Ready && entry.owner.is_dead());
         Ok(entries)
     }
@@ -300,9 +284,8 @@ impl Ledger {
         if open.len() < 2 {
             return Ok(found);
         }
-        let names: Vec<&str> = open.iter().map(|entry| entry.name.as_str()).collect();
-        Err(Error::bad_argument(format!("{} workers are known on {name_or_id}", open.len()))
-            .hint(format!("name one of them: {}", names.join(", "))))
+        let names = open.into_iter().map(|entry| entry.name).collect();
+        Err(Error::of(Failure::SeveralWorkers { id: name_or_id.to_string(), names }))
     }
 
     /// All open rows, oldest first.
@@ -342,7 +325,7 @@ fn entry(row: &Row) -> rusqlite::Result<Entry> {
         name: row.get("name")?,
         run: row.get("run")?,
         task: row.get("task")?,
-        provider: row.get("provider")?,
+        provider: row.get::<_, String>("provider")?.into(),
         id: row.get("id")?,
         gpu: row.get("gpu")?,
         price: row.get("price")?,
@@ -362,10 +345,11 @@ fn entry(row: &Row) -> rusqlite::Result<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn offer() -> Offer {
         Offer {
-            provider: "runpod".to_string(),
+            provider: ProviderId::RunPod,
             gpu: "NVIDIA A40".to_string(),
             gpu_count: 1,
             vram_gb: 48.0,
@@ -408,12 +392,16 @@ mod tests {
         ledger.intend("n", &offer(), &purpose(Some("t"))).unwrap();
         ledger.created("n", "id", 1.0).unwrap();
         ledger.ready("n", None, &[]).unwrap();
-        assert_eq!(ledger.left_over("runpod", "t").unwrap(), [], "its process, this one, is alive");
+        assert_eq!(ledger.left_over(&ProviderId::RunPod, "t").unwrap(), [], "its process, this one, is alive");
         ledger.change("n", "owner = ?2", &[&"17 99 elsewhere - another-boot -"]).unwrap();
-        assert_eq!(ledger.left_over("runpod", "t").unwrap(), [], "another computer's process cannot be seen from here");
+        assert_eq!(
+            ledger.left_over(&ProviderId::RunPod, "t").unwrap(),
+            [],
+            "another computer's process cannot be seen from here"
+        );
         ledger.change("n", "owner = ?2", &[&Owner::dead().text()]).unwrap();
-        assert_eq!(ledger.left_over("runpod", "other").unwrap(), []);
-        let left = ledger.left_over("runpod", "t").unwrap();
+        assert_eq!(ledger.left_over(&ProviderId::RunPod, "other").unwrap(), []);
+        let left = ledger.left_over(&ProviderId::RunPod, "t").unwrap();
         assert!(ledger.take_over(&left[0], "b").unwrap());
         assert!(!ledger.take_over(&left[0], "c").unwrap());
         assert_eq!(ledger.find("n").unwrap().unwrap().run, "b");
@@ -423,7 +411,8 @@ mod tests {
     fn workers_on_one_machine_are_told_apart_by_their_names() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&folder.path().join("l")).unwrap();
-        let lent = |name: &str| ledger.lent(name, "ssh:box", "box", &purpose(None), now() + 60.0).unwrap();
+        let own = "ssh:box".parse().unwrap();
+        let lent = |name: &str| ledger.lent(name, &own, "box", &purpose(None), now() + 60.0).unwrap();
         lent("outlier-a-1");
         ledger.closed("outlier-a-1").unwrap();
         lent("outlier-a-2");

@@ -5,18 +5,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::bounded::{Limits, text_of, within};
+use super::failure::Failure;
+use super::id::ProviderId;
 use super::patience::Patience;
 use super::provider::{Description, Offer, PREFIX, Provider, Reached, SshAddress, State, Want};
-use super::way;
+use super::way::Way;
 use crate::error::{Error, Result};
-use crate::remote::{self, HereGrouped, HostKey, Login, Machine, Ssh, SshTarget, quoted};
+use crate::remote::{HereGrouped, HostKey, Login, Machine, Ssh, SshTarget, quoted};
 
-/// The kind in the names of such providers in the ledger.
-const KIND: &str = "ssh";
 /// The name of this computer, which is used without an SSH server.
 const HERE: &str = "localhost";
 /// A machine that does not answer within this time is not available.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limits of a command, with the time to connect.
+const COMMAND: Limits =
+    Limits { whole: Duration::from_secs(90), at_work: Duration::from_secs(20), last: Duration::from_secs(20) };
 
 /// Prints the names of running workers: the process in the folder runs, and belongs to the folder.
 const AT_WORK: &str = r#"at_work() {
@@ -30,27 +34,22 @@ const AT_WORK: &str = r#"at_work() {
 cd "$HOME/.outlier/w" 2>/dev/null || exit 0
 "#;
 
-/// True if a provider of this name is a user's own machine.
-pub fn is_own(provider: &str) -> bool {
-    provider.starts_with("ssh:")
-}
-
-/// The machine's name in the ledger: its address and login, and the verified host key
+/// The identity of a user's own machine: its address and login, and the verified host key
 /// `fingerprint`.
 ///
 /// # Errors
 /// An invalid address.
-pub fn name_of(target: &SshTarget, fingerprint: Option<String>) -> Result<String> {
-    way::name_of(KIND, &SshTarget { fingerprint, known_hosts: None, ..target.clone() })
+pub fn id_of(target: &SshTarget, fingerprint: Option<String>) -> Result<ProviderId> {
+    Way::new(&SshTarget { fingerprint, known_hosts: None, ..target.clone() }).map(ProviderId::Own)
 }
 
-/// The login of the machine of this name; None for this computer. It is trusted by the host key
-/// that the user accepted then.
+/// The login of a machine; None for this computer. It is trusted by the host key that the user
+/// accepted when the machine was first used.
 ///
 /// # Errors
-/// A name that `name_of` has not made, and the errors of `~/.ssh/config`.
-pub fn login(name: &str) -> Result<Option<Login>> {
-    let target = way::target(name.strip_prefix("ssh:").unwrap_or(name))?;
+/// The errors of `~/.ssh/config`.
+pub fn login(way: &Way) -> Result<Option<Login>> {
+    let target = way.target();
     if target.host == HERE {
         return Ok(None);
     }
@@ -62,37 +61,33 @@ pub fn login(name: &str) -> Result<Option<Login>> {
 }
 
 pub struct Own {
-    name: String,
+    id: ProviderId,
     machine: Arc<dyn Machine>,
 }
 
 impl Own {
-    /// The machine of this name, as `name_of` makes it. It is not contacted yet.
+    /// The machine at the end of this way. It is not contacted yet.
     ///
     /// # Errors
     /// As `login`.
-    pub fn new(name: &str) -> Result<Self> {
-        let machine: Arc<dyn Machine> = match login(name)? {
+    pub fn new(way: Way) -> Result<Self> {
+        let machine: Arc<dyn Machine> = match login(&way)? {
             None => Arc::new(HereGrouped),
             Some(login) => Arc::new(Ssh::new(login)),
         };
-        Ok(Self { name: name.to_string(), machine })
+        Ok(Self { id: ProviderId::Own(way), machine })
     }
 
     fn ask(&self, command: &str) -> Result<String> {
-        remote::output(&*self.machine, &format!("{AT_WORK}{command}"))
+        let command = format!("{AT_WORK}{command}");
+        text_of(&*self.machine, within(&COMMAND, &self.machine, &command, "", "a look for workers")?)
     }
-}
-
-fn not_rented() -> Error {
-    Error::bad_argument("a machine over SSH is one that you have: there is nothing to rent")
-        .hint("provision_gpu(#{ provider: \"ssh\", host: \"user@machine\" }) works on it")
 }
 
 /// Workers are identified by name, because several may run on one machine.
 impl Provider for Own {
-    fn name(&self) -> &str {
-        &self.name
+    fn id(&self) -> &ProviderId {
+        &self.id
     }
 
     fn patience(&self) -> Patience {
@@ -101,11 +96,11 @@ impl Provider for Own {
     }
 
     fn offers(&self, _: &Want) -> Result<Vec<Offer>> {
-        Err(not_rented())
+        Err(Error::of(Failure::NothingToRent))
     }
 
     fn create(&self, _: &str, _: &Offer, _: &Want, _: &str) -> Result<Description> {
-        Err(not_rented())
+        Err(Error::of(Failure::NothingToRent))
     }
 
     fn describe(&self, id: &str) -> Result<Option<Description>> {

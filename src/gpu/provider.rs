@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::id::ProviderId;
 use super::patience::Patience;
 use crate::error::Result;
 use crate::remote::{Login, Machine, Ssh};
@@ -48,7 +49,7 @@ pub struct Want {
 /// An offer that meets the requirements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Offer {
-    pub provider: String,
+    pub provider: ProviderId,
     /// The provider's id of the GPU type.
     pub gpu: String,
     pub gpu_count: usize,
@@ -100,7 +101,7 @@ pub struct Description {
 /// A service that provides machines. Every method is one exchange with it. The caller waits and
 /// retries.
 pub trait Provider: Send + Sync {
-    fn name(&self) -> &str;
+    fn id(&self) -> &ProviderId;
 
     /// The service's time limits.
     fn patience(&self) -> Patience {

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+use super::bounded::{Limits, within};
+use super::failure::Failure;
 use super::ledger::{Entry, Ledger, Purpose, Stage, now};
 use super::patience::Patience;
 use super::provider::{Description, Offer, PREFIX, Provider, Reached, State, Want};
@@ -12,7 +14,11 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress, doze, interrupt_requested, note};
 
 /// The shortest time in hours for which starting a machine is worth the money.
-const LEAST_HOURS: f64 = 0.1;
+pub const LEAST_HOURS: f64 = 0.1;
+/// The shortest time in which a machine may answer its first command.
+const LEAST_ANSWER: Duration = Duration::from_secs(1);
+/// The same once the user has asked to stop.
+const HURRIED_ANSWER: Duration = Duration::from_secs(2);
 /// A wait for the end of a machine that takes longer is told of.
 const UNTOLD: Duration = Duration::from_secs(5);
 /// The longest interval of queries once the user has asked to stop.
@@ -56,10 +62,7 @@ impl Renting<'_> {
     pub fn rent(&self, want: &Want) -> Result<Rented> {
         let offers = self.provider.offers(want)?;
         if offers.is_empty() {
-            let message = format!("{}: nothing on offer fits what is wanted", self.provider.name());
-            return Err(Error::new(Kind::NoCapacity, message).hint(
-                "name other GPUs, another `cloud` or a higher `max_price`; `outlier offers` lists what there is",
-            ));
+            return Err(Error::of(Failure::NothingOnOffer(self.provider.id().to_string())));
         }
         let mut last = None;
         for offer in offers {
@@ -97,12 +100,12 @@ impl Renting<'_> {
                 Ok(Some(created)) => created,
                 Ok(None) => {
                     self.ledger.closed(&name)?;
-                    return Err(Error::new(Kind::NoCapacity, error.message));
+                    return Err(Error::of(Failure::NotCreated(error.message)));
                 }
                 // It is uncertain whether the machine exists. The row stays open, and `reap`
                 // searches again.
                 Err(_) if self.progress.interrupted() => {
-                    let (provider, message) = (self.provider.name(), error.message);
+                    let (provider, message) = (self.provider.id(), error.message);
                     self.say(format!(
                         "{provider}: {message}; whether {name} was created is open, and the next run here that uses \
                          {provider} looks for it and ends it"
@@ -134,8 +137,7 @@ impl Renting<'_> {
     fn expensive(&self, created: &Description, want: &Want) -> Result<()> {
         match want.max_price {
             Some(most) if created.price > most + 1e-9 => {
-                let message = format!("it costs ${:.2}/h, more than `max_price` (${most:.2}/h)", created.price);
-                Err(Error::new(Kind::NoCapacity, message).hint("raise `max_price`, or name other GPUs"))
+                Err(Error::of(Failure::TooExpensive { price: created.price, max_price: most }))
             }
             _ => Ok(()),
         }
@@ -164,7 +166,7 @@ impl Renting<'_> {
         let mut told = Vec::new();
         let mut silent: Option<Instant> = None;
         // The reason why the last attempt failed.
-        let mut closed = String::new();
+        let mut closed: Option<String> = None;
         loop {
             if self.progress.interrupted() {
                 return Err(Error::interrupted());
@@ -187,8 +189,8 @@ impl Renting<'_> {
             silent = None;
             let Some(machine) = described else {
                 let log = self.provider.logs(id).unwrap_or_default();
-                let last = log.trim().lines().next_back().map_or_else(String::new, |line| format!(": {line}"));
-                return Err(Error::new(Kind::Lost, format!("the machine went away while it started{last}")));
+                let last_line = log.trim().lines().next_back().map(str::to_string);
+                return Err(Error::of(Failure::WentAway { last_line }));
             };
             if machine.state == State::Starting && !machine.why.is_empty() && !told.contains(&machine.why) {
                 self.say(format!("{id}: {}", machine.why));
@@ -198,37 +200,36 @@ impl Renting<'_> {
                 State::Running => {
                     let since = *running.get_or_insert_with(Instant::now);
                     if let Some(reached) = self.provider.reach(&machine, &self.purpose.key_file)? {
-                        match crate::remote::output(&*reached.machine, "true") {
-                            Ok(_) => return Ok(reached),
+                        let whole = self.patience.reach.saturating_sub(since.elapsed()).max(LEAST_ANSWER);
+                        let limits = Limits { whole, at_work: HURRIED_ANSWER, last: HURRIED_ANSWER };
+                        match within(&limits, &reached.machine, "true", "", "a first command") {
+                            Ok(finished) if finished.code == 0 => return Ok(reached),
+                            Ok(finished) => closed = Some(format!("a command failed: {}", finished.complaint())),
                             // It is not the created machine, or it rejects us. Another offer is
                             // tried.
                             Err(error) if error.kind == Kind::Auth => {
                                 return Err(Error { kind: Kind::Lost, ..error });
                             }
-                            Err(error) => closed = format!(": {}", error.message),
+                            Err(error) => closed = Some(error.message),
                         }
                     }
-                    if since.elapsed() > self.patience.reach / 6 && !told.contains(&closed) {
+                    let reason = closed.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+                    if since.elapsed() > self.patience.reach / 6 && !told.contains(&reason) {
                         let most = self.patience.reach.as_secs();
-                        self.say(format!("{id}: it runs; waiting until it can be reached, at most {most} s{closed}"));
-                        told.push(closed.clone());
+                        self.say(format!("{id}: it runs; waiting until it can be reached, at most {most} s{reason}"));
+                        told.push(reason);
                     }
                     if since.elapsed() > self.patience.reach {
-                        return Err(Error::new(
-                            Kind::Lost,
-                            format!("it runs, but could not be reached for {} s{closed}", since.elapsed().as_secs()),
-                        )
-                        .hint("`outlier gpus logs ID` tells what it did; an image without sshd never can be reached"));
+                        return Err(Error::of(Failure::NotReached { waited: since.elapsed(), reason: closed }));
                     }
                 }
                 State::Starting if begin.elapsed() > self.patience.start => {
-                    let message = format!("it has not started within {} s", begin.elapsed().as_secs());
-                    return Err(Error::new(Kind::Lost, message).hint("this host is stuck: another may be had"));
+                    return Err(Error::of(Failure::NotStarted { waited: begin.elapsed() }));
                 }
                 State::Starting => (),
                 State::Stopped | State::Failed => {
-                    let why = if machine.why.is_empty() { "it stopped while it started" } else { &machine.why };
-                    return Err(Error::new(Kind::Lost, why));
+                    let why = Some(machine.why).filter(|why| !why.is_empty());
+                    return Err(Error::of(Failure::Stopped(why)));
                 }
             }
             self.pause();
@@ -252,17 +253,10 @@ fn is_open(kind: Kind) -> bool {
 
 /// Checks that the money lasts for the work. The machine always ends itself when it is spent.
 fn affordable(offer: &Offer, want: &Want) -> Result<()> {
-    let needed = offer.price * want.expected_hours.unwrap_or(LEAST_HOURS);
+    let hours = want.expected_hours.unwrap_or(LEAST_HOURS);
     match want.max_cost {
-        Some(cap) if needed > cap + 1e-9 => {
-            let hours = want.expected_hours.unwrap_or(LEAST_HOURS);
-            let message = format!(
-                "{} at ${:.2}/h for about {hours:.2} h costs ${needed:.2}, more than `max_cost` leaves (${:.2})",
-                offer.gpu,
-                offer.price,
-                cap.max(0.0)
-            );
-            Err(Error::new(Kind::OverBudget, message).hint("raise `max_cost`, or name a cheaper GPU"))
+        Some(left) if offer.price * hours > left + 1e-9 => {
+            Err(Error::of(Failure::Unaffordable { gpu: offer.gpu.clone(), price: offer.price, hours, left }))
         }
         _ => Ok(()),
     }
@@ -307,18 +301,13 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
         if unreached || in_vain || begin.elapsed() > limit {
             let reason = listed.err().map_or_else(|| "it is still listed".to_string(), |error| error.message);
             if entry.is_own() {
-                let message = format!("the worker {name} may still be at work: {reason}");
-                return Err(Error::new(Kind::Service, message)
-                    .hint(format!("`outlier gpus terminate {name}` tries again when the machine can be reached")));
+                return Err(Error::of(Failure::MayBeAtWork { worker: name.to_string(), reason }));
             }
-            let id = id.unwrap_or(name);
-            let message = format!("{} may still be running and costing money: {reason}", id);
-            return Err(Error::new(Kind::Service, message).hint(format!(
-                "`outlier gpus terminate {id}` tries again; if that fails, end it in the provider's console"
-            )));
+            let id = id.unwrap_or(name).to_string();
+            return Err(Error::of(Failure::MayBeRunning { id, costs: entry.price > 0.0, reason }));
         }
         if !told && begin.elapsed() > UNTOLD {
-            let (provider, left) = (provider.name(), limit.saturating_sub(begin.elapsed()).as_secs());
+            let (provider, left) = (provider.id(), limit.saturating_sub(begin.elapsed()).as_secs());
             note(&format!("{}: waiting until {provider} lists it no more, at most {left} s", id.unwrap_or(name)));
             told = true;
         }
@@ -333,9 +322,7 @@ pub fn end_unknown(provider: &dyn Provider, patience: &Patience, id: &str) -> Re
     provider.terminate(id)?;
     while provider.list()?.iter().any(|machine| machine.id == id) {
         if begin.elapsed() > patience.end {
-            return Err(
-                Error::new(Kind::Service, format!("{id} is still listed")).hint("end it in the provider's console")
-            );
+            return Err(Error::of(Failure::StillListed(id.to_string())));
         }
         std::thread::sleep(patience.poll);
         provider.terminate(id)?;
@@ -357,7 +344,7 @@ pub enum Reap {
 pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which: Reap) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let mut left = ledger.open_entries()?;
-    left.retain(|entry| entry.provider == provider.name() && entry.owner.is_dead());
+    left.retain(|entry| entry.provider == *provider.id() && entry.owner.is_dead());
     let is_over = |entry: &Entry| entry.is_own() && entry.until.is_some_and(|until| until < now());
     left.retain(|entry| !entry.keep_running || entry.stage == Stage::Ending || is_over(entry));
     // A machine that is ready for a task may still be taken over.
@@ -396,13 +383,4 @@ pub fn alive(provider: &dyn Provider, ledger: &Ledger) -> Result<Vec<Alive>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_ours_unique_and_short() {
-        let name = unique_name("Sweep 2026-11-23T10:00:00.123456789+00:00 of all the models");
-        assert!(name.starts_with(PREFIX) && name.len() <= 60, "{name}");
-        assert_ne!(unique_name("a"), unique_name("a"));
-    }
-}
+mod tests;

@@ -3,11 +3,12 @@
 //!
 //! It has rooms, in this order; each imports from earlier ones only:
 //!
-//! - `language` is the language without primitives, and `reference` describes the primitives.
+//! - `language` is the language without primitives.
 //! - `run` is one run of a script, with its permissions.
-//! - `values` are option maps and what scripts hold.
+//! - `values` are option maps, their declarations, and what scripts hold.
 //! - `primitives` has one file per area of script-visible functions. Scripts access the outside
 //!   world only through these.
+//! - `reference` lists all primitives and makes their documentation.
 //! - `diagnostics` are errors as the user sees them, and `scripts` finds script files.
 //! - `interpreter` registers all primitives and runs a script.
 //! - `tools` start an interpreter, or analyse scripts without one.

@@ -22,7 +22,7 @@ use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
 use super::refusal::{self, Refusal};
 use super::repository::problem;
-use super::resolve::{Address, RepositoryKind, check_revision};
+use super::resolve::{Address, DEFAULT_REVISION, RepositoryKind, check_revision};
 use super::spelling;
 use super::text_file::TextFile;
 use crate::disk;
@@ -78,7 +78,7 @@ pub(super) fn open(args: &DatasetArgs) -> Result<Found> {
             .hint(meant.map_or(usual.to_string(), |meant| meant.told()))
     })?;
     let address = Arc::new(address);
-    check_revision(&address, args.revision.as_deref().unwrap_or("main"))?;
+    check_revision(&address, args.revision.as_deref().unwrap_or(DEFAULT_REVISION))?;
     for (option, path) in [("file", &args.file), ("config", &args.config)] {
         if let Some(path) = path.as_ref().filter(|path| !is_file_path(path)) {
             let message = format!("load_tokens: {option} \"{}\" leads out of the dataset", plain(path, 200));
@@ -141,7 +141,7 @@ fn ask(address: &Arc<Address>, args: &DatasetArgs, hurried: bool) -> Result<Choi
         false => (Http::new()?, Patience::default),
     };
     let http = Arc::new(http);
-    let revision = args.revision.as_deref().unwrap_or("main");
+    let revision = args.revision.as_deref().unwrap_or(DEFAULT_REVISION);
     let info: Vec<Described> = http.json(&address.api_path(revision), &address.doing(DESCRIPTION), patience)?;
     let commit = info.into_iter().find_map(|info| info.sha).filter(|commit| is_commit(commit)).ok_or_else(|| {
         Error::new(Kind::Io, format!("{}: the hub names no commit", address.doing(DESCRIPTION))).hint(IS_IT_A_HUB)

@@ -65,7 +65,7 @@ impl Folder {
             }
         }
         let names = self.listing().unwrap_or_default();
-        weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
+        weight_formats::instead(&self.place(), None, &names, |name| self.small(name)).map_or(Ok(None), Err)
     }
 
     fn names_of(&self, layout: &Layout) -> Result<Option<Vec<String>>> {

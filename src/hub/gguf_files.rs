@@ -103,6 +103,11 @@ pub(super) fn chosen(told: &str, models: &[String], wanted: &str) -> Result<Vec<
     }
 }
 
+/// Tells the user that a model was not named, and which file it is.
+pub(super) fn only(told: &str, name: &str) -> String {
+    format!("{told}: {} is read, the only model in it", shown(name))
+}
+
 /// How to name one of several models.
 pub(super) fn listed(models: &[String]) -> String {
     let mut names: Vec<String> = models.iter().take(LISTED).map(|name| shown(name)).collect();
@@ -112,14 +117,19 @@ pub(super) fn listed(models: &[String]) -> String {
     format!("name the one that is meant; there are {}", names.join(", "))
 }
 
-/// How to name one of the models of a repository on the hub; None if it has none.
-pub(super) fn of_repository(names: &[&str]) -> Option<String> {
+/// How to name one of the models among these files, which are those of a repository of the hub or
+/// of a folder; None if there are none.
+pub(super) fn to_name(repository: Option<&str>, names: &[&str]) -> Option<String> {
     let models = models(names.iter().map(|name| name.to_string()));
     let first = models.first()?;
+    let Some(id) = repository else { return Some(listed(&models)) };
+    let is_told_apart = |tag: &&str| models.iter().filter(|name| is_wanted(name, tag)).count() == 1;
+    let by_type = models.iter().map(|name| tag(name)).find(is_told_apart);
+    let by_type = by_type.map(|tag| format!("by its type, load_model(\"{id}:{}\"), or ", shown(tag)));
     Some(format!(
-        "a GGUF file is read by its type, load_model(\"OWNER/NAME:{}\"), or by its name, load_model(\"OWNER/NAME/{}\"): {}; \
-         or load the model they were made from, whose id the model card names",
-        shown(tag(first)),
+        "a GGUF file is read {}by its name, load_model(\"{id}/{}\"): {}; or load the model they were made from, whose id the model card \
+         names",
+        by_type.unwrap_or_default(),
         shown(first),
         listed(&models)
     ))
@@ -166,6 +176,11 @@ mod tests {
         let none = chosen("model", &models, "Q5_0").unwrap_err();
         assert_eq!(none.message, "model: it has no GGUF file \"Q5_0\"");
         assert!(none.hint.unwrap().contains("m-Q8_0.gguf"));
+        let hint = |names: &[&str]| to_name(Some("a/b"), names).unwrap();
+        assert!(hint(&["x-Q4_0.gguf", "y-Q4_0.gguf", "x-Q8_0.gguf"]).contains("load_model(\"a/b:Q8_0\")"));
+        // A type that names both files would only be refused again.
+        let both = hint(&["x-Q8_0.gguf", "y-Q8_0.gguf"]);
+        assert!(both.contains("read by its name, load_model(\"a/b/x-Q8_0.gguf\")"), "{both}");
         let two = chosen("model", &["a-x-Q8_0.gguf", "b-x-Q8_0.gguf"].map(str::to_string), "Q8_0").unwrap_err();
         assert!(two.message.contains("2 of its GGUF files are called \"Q8_0\""), "{}", two.message);
     }

@@ -53,8 +53,10 @@ use std::sync::Arc;
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
 pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
+pub use resolve::DEFAULT_REVISION;
 pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
+pub use texts::DEFAULT_COLUMN;
 pub use weight_formats::{ADAPTER, without_config};
 
 use crate::error::{Error, Kind, Result};
@@ -112,13 +114,15 @@ pub fn open_checked(
         let head = outside::beginning(&folder, TELLING).unwrap_or_default();
         return Err(weight_formats::file_for_folder(&plain(id, 200), &head));
     }
-    if let Some(named) = Named::parse(id) {
-        let opened = match access == Access::Stream && !environment::offline() {
-            true => named.stream(revision),
-            false => named.download(revision, progress, check),
+    let of_name = |named: Named| {
+        let (model, commit) = match access == Access::Stream && !environment::offline() {
+            true => named.stream(revision)?,
+            false => named.download(revision, progress, check)?,
         };
-        let (model, commit) = opened.map_err(|error| folders::told(id, error))?;
-        return Ok(Opened { source: Arc::new(model), revision: Some(commit) });
+        Ok(Opened { source: Arc::new(model.noting(named.note())), revision: Some(commit) })
+    };
+    if let Some(named) = Named::parse(id) {
+        return of_name(named).map_err(|error| folders::told(id, error));
     }
     let meant = spelling::meant(RepositoryKind::Model, id);
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
@@ -129,22 +133,33 @@ pub fn open_checked(
             None => folders::told(id, error.hint(MODEL_IDS)),
         }
     })?;
-    of_hub(Arc::new(address), revision, access, progress, check).map_err(|error| folders::told(id, error))
+    let address = Arc::new(address);
+    let opened = of_hub(&address, revision, access, progress, check);
+    // Without weights that are read, the repository may have a single GGUF file.
+    let problem = match &opened {
+        Ok(opened) => opened.source.weights().err(),
+        Err(error) => Some(error.clone()),
+    };
+    let opened = match problem.and_then(|problem| Named::only(&address, revision, &problem)) {
+        Some(named) => of_name(named),
+        None => opened,
+    };
+    opened.map_err(|error| folders::told(id, error))
 }
 
 /// As `open_checked`, for a model on the hub.
 fn of_hub(
-    address: Arc<Address>,
+    address: &Arc<Address>,
     revision: Option<&str>,
     access: Access,
     progress: &dyn Progress,
     check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
 ) -> Result<Opened> {
     if access == Access::Stream && !environment::offline() {
-        let whole = repository::whole(&address, revision)?;
-        return match (Streamed::open(&address, revision, whole.is_some()), whole) {
+        let whole = repository::whole(address, revision)?;
+        return match (Streamed::open(address, revision, whole.is_some()), whole) {
             (Err(error), Some(snapshot)) if error.kind == Kind::Io => {
-                repository::tell(&address, &snapshot, &repository::problem(&error, &address), progress);
+                repository::tell(address, &snapshot, &repository::problem(&error, address), progress);
                 Ok(Opened { source: Arc::new(Folder::new(&snapshot.folder())), revision: Some(snapshot.commit) })
             }
             (model, _) => {
@@ -154,7 +169,7 @@ fn of_hub(
             }
         };
     }
-    let located = repository::locate(&address, revision, progress, check)?;
+    let located = repository::locate(address, revision, progress, check)?;
     let folder = Folder::new(&located.folder).noting(located.note);
     Ok(Opened { source: Arc::new(folder), revision: Some(located.revision) })
 }
@@ -182,13 +197,15 @@ pub fn at(place: &str) -> Result<Arc<dyn ByteSource>> {
 /// `not_found` if a folder has several models in GGUF files, and no other weights.
 fn here(path: &Path) -> Result<Arc<dyn ByteSource>> {
     let others = || LAYOUTS.iter().any(|layout| [layout.single, layout.index].iter().any(|name| is_there(path, name)));
-    let file = match gguf::is_gguf(path) {
-        true => Some(path.to_path_buf()),
-        false if others() => None,
-        false => gguf::in_folder(path)?,
-    };
-    Ok(match file {
-        Some(file) => Arc::new(gguf::Gguf::new(&file)),
+    if gguf::is_gguf(path) {
+        return Ok(Arc::new(gguf::Gguf::new(path)));
+    }
+    let only = if others() { None } else { gguf::in_folder(path)? };
+    Ok(match only {
+        Some(name) => {
+            let note = gguf_files::only(&path.display().to_string(), &name);
+            Arc::new(gguf::Gguf::new(&path.join(name)).noting(Some(note)))
+        }
         None => Arc::new(Folder::new(path)),
     })
 }

@@ -13,7 +13,7 @@ use super::http::{Http, Patience};
 use super::names::is_commit;
 use super::questions::{ask_all, resolve_all};
 use super::refusal::{self, Refusal};
-use super::resolve::{Address, RemoteFile, check_revision};
+use super::resolve::{Address, DEFAULT_REVISION, RemoteFile, check_revision};
 use super::shards::{LAYOUTS, Layout, PYTORCH, SAFETENSORS};
 use super::source::{ByteSource, SMALL_FILE, too_large};
 use super::streamed::{CONFIG, Streamed, first_answer};
@@ -56,7 +56,7 @@ pub(super) fn locate(
     progress: &dyn Progress,
     check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
 ) -> Result<Located> {
-    let revision = revision.unwrap_or("main");
+    let revision = revision.unwrap_or(DEFAULT_REVISION);
     check_revision(address, revision)?;
     let cache = Cache::of(&address.id)?;
     let (snapshot, silence) = commit(address, &cache, revision, progress)?;
@@ -84,7 +84,7 @@ pub(super) fn locate(
 
 /// The last known commit of `revision`, if all of its files are cached.
 pub(super) fn whole(address: &Arc<Address>, revision: Option<&str>) -> Result<Option<Snapshot>> {
-    let revision = revision.unwrap_or("main");
+    let revision = revision.unwrap_or(DEFAULT_REVISION);
     check_revision(address, revision)?;
     let Some(snapshot) = Cache::of(&address.id).ok().and_then(|cache| known(&cache, revision)) else { return Ok(None) };
     let there = |layout: &&Layout| snapshot.has(layout.single) || snapshot.has(layout.index);
@@ -115,7 +115,7 @@ pub(super) fn small(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// The commit of a revision, or its last known commit.
-fn noted(cache: &Cache, revision: &str) -> Option<Snapshot> {
+pub(super) fn noted(cache: &Cache, revision: &str) -> Option<Snapshot> {
     let commit = if is_commit(revision) { Some(revision.to_string()) } else { cache.commit(revision) };
     commit.map(|commit| cache.snapshot(&commit))
 }
@@ -222,7 +222,9 @@ impl Repository<'_> {
         if !(environment::offline() || self.silence.is_some()) {
             let source = Streamed::of_commit(self.address, Arc::new(Http::new()?), &self.snapshot.commit);
             let listed = source.listing().unwrap_or_default();
-            if let Some(error) = weight_formats::instead(&self.address.told(), &listed, |name| source.small(name)) {
+            let Address { id, .. } = &**self.address;
+            let small = |name: &str| source.small(name);
+            if let Some(error) = weight_formats::instead(&self.address.told(), Some(id), &listed, small) {
                 return Err(error);
             }
         }

@@ -11,7 +11,7 @@ use super::http::{self, Http, Patience};
 use super::names::{is_commit, is_file_path};
 use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
-use super::resolve::{Address, RemoteFile, RepositoryKind};
+use super::resolve::{Address, DEFAULT_REVISION, RemoteFile, RepositoryKind};
 use super::shards::{LAYOUTS, Layout, nothing};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
 use super::weight_formats;
@@ -72,7 +72,7 @@ impl Streamed {
     /// one short chance to answer, because there is an alternative.
     pub(super) fn open(address: &Arc<Address>, revision: Option<&str>, hurried: bool) -> Result<Self> {
         let http = Arc::new(Http::new()?);
-        let config = first_answer(address, revision.unwrap_or("main"), hurried)?;
+        let config = first_answer(address, revision.unwrap_or(DEFAULT_REVISION), hurried)?;
         Ok(Self::of_commit(address, http, &config.commit))
     }
 
@@ -141,7 +141,8 @@ impl Streamed {
             }
         }
         let names = self.listing().unwrap_or_default();
-        weight_formats::instead(&self.place(), &names, |name| self.small(name)).map_or(Ok(None), Err)
+        let instead = weight_formats::instead(&self.place(), Some(&self.address.id), &names, |name| self.small(name));
+        instead.map_or(Ok(None), Err)
     }
 
     fn chosen_of(&self, layout: &Layout) -> Result<Option<Chosen>> {
@@ -201,8 +202,10 @@ pub(super) fn first_answer(address: &Arc<Address>, revision: &str, hurried: bool
 fn without_config(http: &Arc<Http>, address: &Arc<Address>, revision: &str, error: Error) -> Error {
     let source = Streamed::of_commit(address, http.clone(), revision);
     let listed = if error.kind == Kind::NotFound { source.listing() } else { None };
-    let found = listed.and_then(|names| weight_formats::instead(&address.told(), &names, |name| source.small(name)));
-    found.unwrap_or(error)
+    let instead = |names: Vec<String>| {
+        weight_formats::instead(&address.told(), Some(&address.id), &names, |name| source.small(name))
+    };
+    listed.and_then(instead).unwrap_or(error)
 }
 
 /// All bytes of a small file, checked against the hub's announcement.

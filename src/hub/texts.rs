@@ -7,7 +7,7 @@ use super::text_file::unreadable;
 use crate::error::{Error, Result};
 
 /// The default column of texts, its usual name in datasets.
-pub(super) const DEFAULT_COLUMN: &str = "text";
+pub const DEFAULT_COLUMN: &str = "text";
 /// Bytes of one piece of a text.
 pub(super) const SLICE: usize = 64 << 10;
 /// The largest document in bytes. A larger one is the sign of a missing separator.

@@ -24,9 +24,14 @@ const NO_WEIGHTS: [&str; 7] =
 /// Prefixes of files with weights of a model. Others may contain anything.
 const WEIGHTS: [&str; 4] = ["model", "pytorch_model", "consolidated", "weights"];
 
-/// The reason why a place with these files has no supported weights, if they show it. `small` reads
-/// one of them.
-pub(super) fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Result<Option<Vec<u8>>>) -> Option<Error> {
+/// The reason why a place with these files has no supported weights, if they show it. `repository`
+/// is the id of the place if it is on the hub, and `small` reads one of the files.
+pub(super) fn instead(
+    place: &str,
+    repository: Option<&str>,
+    names: &[String],
+    small: impl Fn(&str) -> Result<Option<Vec<u8>>>,
+) -> Option<Error> {
     if names.iter().any(|name| name == ADAPTER) {
         return Some(adapter(place, small(ADAPTER).ok().flatten()));
     }
@@ -55,7 +60,7 @@ pub(super) fn instead(place: &str, names: &[String], small: impl Fn(&str) -> Res
         let found = some(&|name| foreign::of_weights(name).is_some_and(|named| std::ptr::eq(named, format)));
         let each = if found.len() > 1 { "each " } else { "" };
         let message = || format!("{place}: no safetensors weights, but {}, {each}{}", told(&found), format.what);
-        let to_name = format.is_gguf().then(|| gguf_files::of_repository(&found)).flatten();
+        let to_name = format.is_gguf().then(|| gguf_files::to_name(repository, &found)).flatten();
         let hint = to_name.unwrap_or_else(|| advice.to_string());
         (!found.is_empty()).then(|| Error::unsupported(message()).hint(hint))
     })
@@ -112,7 +117,7 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
                 .hint("it says what model the weights are of: fetch it from where they came from, or write it with save_pretrained"),
         );
     }
-    instead(&place, &names, |name| source.small(name)).or_else(|| only_below(&place, &source.models_below()))
+    instead(&place, None, &names, |name| source.small(name)).or_else(|| only_below(&place, &source.models_below()))
 }
 
 /// The error of a file, which begins with `head`, given in place of a folder.

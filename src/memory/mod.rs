@@ -59,6 +59,20 @@ pub fn resident_private() -> Option<u64> {
     Some(resident.saturating_sub(shared) * PAGE as u64)
 }
 
+/// Bytes of address space that this process may still take, where `ulimit -v` limits it. None
+/// without a limit, and on systems other than Linux.
+pub fn address_space_left() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the call fills the buffer.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) } == 0;
+    if !known || limit.rlim_cur == libc::RLIM_INFINITY {
+        return None;
+    }
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages = text.split(' ').next()?.parse::<u64>().ok()?;
+    Some(limit.rlim_cur.saturating_sub(pages * PAGE as u64))
+}
+
 /// Makes the system's allocator return freed memory to the system. Without this it raises its own
 /// threshold up to 32 MB and retains everything below. Call this once at the start.
 pub fn return_freed_memory() {

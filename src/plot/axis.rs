@@ -102,6 +102,7 @@ pub(super) fn text(value: f64) -> String {
         format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
     };
     match value.abs() {
+        v if !v.is_finite() => value.to_string(),
         v if v >= 1e12 => short(value / 1e12, "T"),
         v if v >= 1e9 => short(value / 1e9, "G"),
         v if v >= 1e6 => short(value / 1e6, "M"),

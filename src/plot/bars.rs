@@ -29,6 +29,11 @@ pub(super) fn layout(figure: &Figure, bars: &Bars) -> Result<Canvas> {
         }
         return Ok(canvas);
     }
+    if let Some(group) = bars.groups.iter().find(|group| group.values.len() > bars.categories.len()) {
+        let (values, categories) = (group.values.len(), bars.categories.len());
+        let message = format!("bars \"{}\": categories: {categories}, values of a group: {values}", figure.title);
+        return Err(Error::bad_argument(message).hint("give a category for each value"));
+    }
     let step = (frame.right - frame.left) / bars.categories.len() as f32;
     let width = (step * 0.8 / bars.groups.len().max(1) as f32).max(0.6);
     let mut free = f32::NEG_INFINITY;

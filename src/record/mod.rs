@@ -8,6 +8,7 @@ mod activations;
 mod claim;
 mod criterion;
 mod estimate;
+mod field;
 mod finding;
 mod interval;
 mod ladders;
@@ -23,6 +24,7 @@ pub use activations::*;
 pub use claim::*;
 pub use criterion::*;
 pub use estimate::*;
+pub use field::field;
 pub use finding::*;
 pub use interval::*;
 pub use ladders::*;
@@ -34,7 +36,7 @@ pub use site::*;
 pub use sweep::*;
 
 /// A record as JSON, with floats in their shortest form: an f32 of 5.8 is 5.8.
-pub fn plain(record: &impl serde::Serialize) -> serde_json::Value {
+pub fn plain(record: &(impl serde::Serialize + ?Sized)) -> serde_json::Value {
     let text = serde_json::to_string(record).expect("records are JSON");
     serde_json::from_str(&text).expect("just written")
 }

@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::line::untrue;
-use super::wire::MAX_FRAME;
-use super::{Op, Reply};
+use super::failure::Failure;
+use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request};
 use crate::engine::{is_checkpoint_of, may_be_of};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
-use crate::record::{Activations, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo};
+use crate::record::{
+    Activations, Estimate, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
+};
 use crate::stats;
 
 /// Bytes of a reply in addition to arrays: names, hashes of files, measurements.
@@ -69,93 +70,122 @@ fn ladder(args: &ExtractArgs) -> Vec<f32> {
     stats::ladder(&args.thresholds).unwrap_or_default()
 }
 
-impl Op {
-    /// The largest reply in bytes. `known` is the requested model, as its machine has described it.
-    pub(super) fn answer_bytes(&self, known: Option<&ModelInfo>) -> usize {
+/// A request whose reply can be checked.
+pub(super) trait Verify: Request {
+    /// The largest reply in bytes; more than can be sent if it is not known. `known` is the model
+    /// of an extraction, as its machine has described it.
+    fn largest_reply(&self, known: Option<&ModelInfo>) -> u64;
+
+    /// Checks that `reply` answers this request.
+    ///
+    /// # Errors
+    /// The difference, in words.
+    fn verify(&self, reply: &Self::Reply, known: Option<&ModelInfo>) -> Checked;
+
+    /// Checks the request itself: the client of a worker is trusted no more than a worker.
+    ///
+    /// # Errors
+    /// If it cannot be carried out.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The checkpoint file of the work, relative to the project. Events may name no other.
+    fn checkpoint_file(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Verify for Load {
+    fn largest_reply(&self, _: Option<&ModelInfo>) -> u64 {
+        BESIDE
+    }
+
+    fn verify(&self, reply: &Loaded, _: Option<&ModelInfo>) -> Checked {
+        check_model(&self.0, &reply.info, &reply.folder)
+    }
+}
+
+impl Verify for LoadTokens {
+    fn largest_reply(&self, _: Option<&ModelInfo>) -> u64 {
         let ids =
             |sequences: usize, length: usize| product(&[sequences, length.saturating_add(1)]).saturating_mul(NUMBER);
-        let bytes = match self {
-            Op::Load(_) | Op::Estimate { .. } | Op::Miniature { .. } => 0,
-            Op::Tokens(TokenSource::Text(text)) => ids(text.num_sequences, text.sequence_length),
-            Op::Tokens(TokenSource::Ids { ids: given }) => given.iter().map(|row| ids(1, row.len())).sum(),
-            Op::Tokens(TokenSource::IdsJson { .. } | TokenSource::IdsSafetensors { .. }) => FILE_OF_IDS,
-            Op::Extract { tokens, args, .. } => {
-                known.map_or(MAX_FRAME as u64, |info| record_bytes(info, &tokens.info, ladder(args).len()))
-            }
+        let bytes = match &self.0 {
+            TokenSource::Text(text) => ids(text.num_sequences, text.sequence_length),
+            TokenSource::Ids { ids: given } => given.iter().map(|row| ids(1, row.len())).sum(),
+            TokenSource::IdsJson { .. } | TokenSource::IdsSafetensors { .. } => FILE_OF_IDS,
         };
-        bytes.saturating_add(BESIDE).min(MAX_FRAME as u64) as usize
+        bytes.saturating_add(BESIDE)
+    }
+
+    fn verify(&self, reply: &Tokens, _: Option<&ModelInfo>) -> Checked {
+        check_tokens(&self.0, reply)
+    }
+}
+
+impl Verify for Extract {
+    fn largest_reply(&self, known: Option<&ModelInfo>) -> u64 {
+        known.map_or(u64::MAX, |info| self.record_bytes(info).saturating_add(BESIDE))
+    }
+
+    fn verify(&self, reply: &Activations, known: Option<&ModelInfo>) -> Checked {
+        check_activations(self, reply, known)
+    }
+
+    fn check(&self) -> Result<()> {
+        check_sequences(&self.tokens).map_err(|what| Error::of(Failure::WrongTokens(what)))
+    }
+
+    fn checkpoint_file(&self) -> Option<&str> {
+        self.checkpoint()
+    }
+}
+
+impl Verify for EstimateWork {
+    fn largest_reply(&self, _: Option<&ModelInfo>) -> u64 {
+        BESIDE
+    }
+
+    fn verify(&self, reply: &Estimate, _: Option<&ModelInfo>) -> Checked {
+        name("the kind of the model", &reply.model_type)?;
+        name("the model", &reply.id)?;
+        measured("operations", reply.flops)
+    }
+}
+
+impl Verify for MakeMiniature {
+    fn largest_reply(&self, _: Option<&ModelInfo>) -> u64 {
+        BESIDE
+    }
+
+    fn verify(&self, reply: &Miniature, _: Option<&ModelInfo>) -> Checked {
+        check_miniature(&self.folder, &self.name, reply)
+    }
+}
+
+impl Extract {
+    fn record_bytes(&self, info: &ModelInfo) -> u64 {
+        record_bytes(info, &self.tokens.info, ladder(&self.args).len())
     }
 
     /// The largest checkpoint of this work in bytes; None if it has none.
-    pub(super) fn checkpoint_bytes(&self, known: Option<&ModelInfo>) -> Option<u64> {
-        let (Op::Extract { tokens, args, .. }, Some(info)) = (self, known) else { return None };
-        args.checkpoint.as_ref()?;
-        let info_of = &tokens.info;
-        let hidden = product(&[info_of.num_sequences, info_of.sequence_length, info.hidden_size]).saturating_mul(4);
+    pub(super) fn checkpoint_bytes(&self, info: &ModelInfo) -> Option<u64> {
+        self.checkpoint()?;
+        let tokens = &self.tokens.info;
+        let hidden = product(&[tokens.num_sequences, tokens.sequence_length, info.hidden_size]).saturating_mul(4);
         // Folds during a pass are not as sparse as those of a record.
-        Some(record_bytes(info, info_of, ladder(args).len()).saturating_mul(2).saturating_add(hidden))
+        Some(self.record_bytes(info).saturating_mul(2).saturating_add(hidden))
     }
 
     /// Whether a checkpoint with this header can belong to this work, as far as it is known without
     /// the model.
     pub(super) fn may_continue(&self, header: &Value) -> bool {
-        matches!(self, Op::Extract { tokens, args, .. } if may_be_of(header, &tokens.info, args))
-    }
-
-    /// The model of this request.
-    pub(super) fn model(&self) -> Option<&LoadArgs> {
-        match self {
-            Op::Extract { model, .. } => Some(model),
-            _ => None,
-        }
-    }
-
-    /// Checks that `reply` answers this request.
-    ///
-    /// # Errors
-    /// If it does not.
-    pub(super) fn check(&self, reply: &Reply, known: Option<&ModelInfo>) -> Result<()> {
-        let checked = match (self, reply) {
-            (Op::Load(args), Reply::Model { info, folder }) => check_model(args, info, folder),
-            (Op::Tokens(source), Reply::Tokens(tokens)) => check_tokens(source, tokens),
-            (Op::Extract { model, tokens, args }, Reply::Activations(acts)) => {
-                check_activations(model, tokens, args, acts, known)
-            }
-            (Op::Estimate { .. }, Reply::Estimate(estimate)) => name("the kind of the model", &estimate.model_type)
-                .and_then(|()| name("the model", &estimate.id))
-                .and_then(|()| measured("operations", estimate.flops)),
-            (Op::Miniature { folder, name }, Reply::Miniature(made)) => check_miniature(folder, name, made),
-            (_, other) => Err(format!("{} was asked for, {} came", self.asks_for(), other.kind())),
-        };
-        checked.map_err(|what| untrue(format!("what came is no answer to what was asked: {what}")))
-    }
-
-    /// Checks a request: the client of a worker is trusted no more than a worker.
-    ///
-    /// # Errors
-    /// If it cannot be carried out.
-    pub(super) fn check_asked(&self) -> Result<()> {
-        match self {
-            Op::Extract { tokens, .. } => check_sequences(tokens).map_err(|what| {
-                Error::bad_argument(format!("the tokens that were sent are not what they are said to be: {what}"))
-                    .hint("the client does not run this program as it was: load the tokens again")
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    fn asks_for(&self) -> &'static str {
-        match self {
-            Op::Load(_) => "a model",
-            Op::Tokens(_) => "tokens",
-            Op::Extract { .. } => "activations",
-            Op::Estimate { .. } => "an estimate",
-            Op::Miniature { .. } => "a miniature model",
-        }
+        may_be_of(header, &self.tokens.info, &self.args)
     }
 }
 
-type Checked = std::result::Result<(), String>;
+/// The difference between an answer and what was asked for, in words.
+pub(super) type Checked = std::result::Result<(), String>;
 
 fn holds(condition: bool, what: impl FnOnce() -> String) -> Checked {
     if condition { Ok(()) } else { Err(what()) }
@@ -223,13 +253,8 @@ fn check_miniature(folder: &str, model: &str, made: &Miniature) -> Checked {
     name("its class", &made.expected_classification)
 }
 
-fn check_activations(
-    model: &LoadArgs,
-    tokens: &Tokens,
-    args: &ExtractArgs,
-    acts: &Activations,
-    known: Option<&ModelInfo>,
-) -> Checked {
+fn check_activations(asked: &Extract, acts: &Activations, known: Option<&ModelInfo>) -> Checked {
+    let Extract { model, tokens, args } = asked;
     check_model(model, &acts.model, "")?;
     same("tokens", &acts.tokens, &tokens.info)?;
     let shape = (acts.num_layers, acts.hidden_size);
@@ -265,7 +290,7 @@ pub(super) fn told(error: Error) -> Error {
         kind => kind,
     };
     let (message, hint) = (cut(error.message, MAX_MESSAGE), error.hint.map(|hint| cut(hint, MAX_MESSAGE)));
-    Error { kind, message, hint }
+    Error { kind, message, hint, cause: None }
 }
 
 /// The events of a call so far, over all its connections.
@@ -277,22 +302,23 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn new(op: &Op) -> Self {
-        Self { begin: Instant::now(), events: 0, text: 0, checkpoint: op.checkpoint().map(str::to_string) }
+    /// Of a call whose checkpoint is the file `checkpoint`.
+    pub(super) fn new(checkpoint: Option<&str>) -> Self {
+        Self { begin: Instant::now(), events: 0, text: 0, checkpoint: checkpoint.map(str::to_string) }
     }
 
     /// Returns the event if this call can have it, or None.
     pub(super) fn admit(&mut self, event: Event) -> Result<Option<Event>> {
         self.events += 1;
         if self.events > EVENTS + EVENTS_PER_SECOND * self.begin.elapsed().as_secs() {
-            return Err(untrue(format!("{} events of one call", self.events)));
+            return Err(Error::of(Failure::TooManyEvents(self.events)));
         }
         let count = |count: u64| count.min(MAX_COUNT);
         let checkpoint = self.checkpoint.clone();
         let mut text = |text: String, most: usize| {
             self.text += text.len();
             match self.text > EVENT_TEXT {
-                true => Err(untrue(format!("{} bytes of text in the events of one call", self.text))),
+                true => Err(Error::of(Failure::TooMuchText(self.text))),
                 false => Ok(cut(text, most)),
             }
         };
@@ -328,19 +354,19 @@ mod tests {
     use super::*;
     use crate::record::ComputeDtype;
 
-    fn extract(ids: Vec<Vec<u32>>, num_sequences: usize, sequence_length: usize) -> Op {
+    fn extract(ids: Vec<Vec<u32>>, num_sequences: usize, sequence_length: usize) -> Extract {
         let sha256 = crate::text::hash_of_ids(&ids);
         let info = TokensInfo { source: "script".into(), revision: None, num_sequences, sequence_length, sha256 };
         let (id, device) = ("m".to_string(), "cpu".to_string());
         let (revision, max_vram, stream, chunk_layers) = (None, None, false, 2);
         let model = LoadArgs { id, revision, dtype: ComputeDtype::F32, device, chunk_layers, stream, max_vram };
-        Op::Extract { model, tokens: Tokens { ids, info }, args: ExtractArgs::default() }
+        Extract { model, tokens: Tokens { ids, info }, args: ExtractArgs::default() }
     }
 
     #[test]
     fn a_worker_refuses_tokens_that_do_not_fit_their_description() {
         let good = vec![vec![1, 2], vec![3, 4]];
-        assert_eq!(extract(good.clone(), 2, 2).check_asked(), Ok(()));
+        assert_eq!(extract(good.clone(), 2, 2).check(), Ok(()));
         for (ids, sequences, length) in [
             (good.clone(), 1, 2),
             (good.clone(), 1 << 63, 2),
@@ -350,13 +376,11 @@ mod tests {
             (vec![vec![], vec![]], 2, 0),
             (vec![vec![1, 2], vec![3]], 2, 2),
         ] {
-            let error = extract(ids.clone(), sequences, length).check_asked().unwrap_err();
+            let error = extract(ids.clone(), sequences, length).check().unwrap_err();
             assert_eq!(error.kind, Kind::BadArgument, "{ids:?} {sequences} {length}");
         }
         let mut other = extract(good, 2, 2);
-        if let Op::Extract { tokens, .. } = &mut other {
-            tokens.ids[1][1] = 5;
-        }
-        assert!(other.check_asked().unwrap_err().message.contains("hash"));
+        other.tokens.ids[1][1] = 5;
+        assert!(other.check().unwrap_err().message.contains("hash"));
     }
 }

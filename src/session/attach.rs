@@ -13,8 +13,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::failure::Failure;
 use super::place::Place;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::remote::quoted;
 use crate::threads;
 
@@ -64,9 +65,8 @@ pub fn start(folder: &Path, arguments: &[OsString], starter: Starter) -> Result<
             ended = Some(Instant::now());
         }
         if Instant::now() > deadline || ended.is_some_and(|ended| ended.elapsed() > QUICKER) {
-            let end = place.last_word().unwrap_or_else(|| "it said nothing".to_string());
-            let what = if ended.is_some() { "ended at once" } else { "does not listen" };
-            return Err(Error::new(Kind::Lost, format!("the worker {what}: {end}")));
+            let (at_once, last_words) = (ended.is_some(), place.last_word());
+            return Err(Error::of(Failure::WorkerEnded { at_once, last_words }));
         }
         std::thread::sleep(POLL);
     }

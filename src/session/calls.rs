@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Reply;
+use super::failure::Failure;
+use super::op::Reply;
 use super::wire::{self, Answer};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::progress::Event;
 
 /// Limits of outcomes that no client has fetched, in number and bytes. The newest is always kept,
@@ -94,8 +95,7 @@ impl Call {
         let frame = wire::frame(&Answer::Outcome { id: id.clone(), outcome });
         let whole = frame.and_then(|frame| match frame.len() {
             0..=LARGEST_OUTCOME => Ok(frame),
-            length => Err(Error::unsupported(format!("the result has {length} bytes, more than can be sent"))
-                .hint("ask for less at a time: fewer sequences")),
+            bytes => Err(Error::of(Failure::ResultTooLong { bytes })),
         });
         let (frame, state) = match whole {
             Ok(frame) => (frame, state),
@@ -169,7 +169,7 @@ impl Calls {
     /// stopped.
     pub(super) fn join(&self, id: &str, fresh: bool) -> Result<Joined> {
         if id.len() > LONGEST_ID {
-            return Err(Error::bad_argument(format!("the id of a call has at most {LONGEST_ID} bytes")));
+            return Err(Error::of(Failure::IdTooLong { most: LONGEST_ID }));
         }
         let mut known = locked(&self.known);
         if fresh {
@@ -179,8 +179,7 @@ impl Calls {
             return Ok(Joined::Known(call.clone()));
         }
         if known.iter().filter(|call| !call.is_done()).count() >= MOST_AT_WORK {
-            let message = format!("the worker has {MOST_AT_WORK} calls at work, and takes no more");
-            return Err(Error::new(Kind::Service, message).hint("do fewer things at a time: `max` of `parallel`"));
+            return Err(Error::of(Failure::TooManyCalls { most: MOST_AT_WORK }));
         }
         while known.len() >= KEPT_OUTCOMES
             && let Some(oldest) = known.iter().position(|call| call.is_done())

@@ -1,6 +1,7 @@
 //! Confines a script to the project's folder on a machine that is this computer, for all links and
 //! spellings of paths.
 
+use super::failure::Failure;
 use crate::error::{Error, Result};
 use crate::remote::{self, Machine, quoted};
 
@@ -22,7 +23,8 @@ pub(super) fn check(machine: &dyn Machine, root: &str, what: &str, names: &[Stri
     for name in names {
         remote::inside(what, &format!("./{name}")).and_then(|()| match name.contains('\n') {
             true => {
-                Err(Error::bad_argument(format!("{what}: {name:?} has a line break in it")).hint("rename the file"))
+                let (primitive, name) = (what.to_string(), name.clone());
+                Err(Error::of(Failure::LineBreak { primitive, name }))
             }
             false => Ok(()),
         })?;
@@ -36,18 +38,12 @@ pub(super) fn check(machine: &dyn Machine, root: &str, what: &str, names: &[Stri
     match said.out.strip_prefix("out ") {
         None if said.code == 0 => Ok(()),
         None => {
-            Err(Error::bad_argument(format!("{what}: where names lead there cannot be told: {}", said.complaint()))
-                .hint("is `readlink` on the path there?"))
+            let (primitive, complaint) = (what.to_string(), said.complaint().to_string());
+            Err(Error::of(Failure::LinksUnknown { primitive, complaint }))
         }
         Some(name) => {
-            let name = name.trim_end_matches('\n');
-            let message = format!(
-                "{what}: {name:?} leads out of the project's folder on {}, which is this computer",
-                machine.name()
-            );
-            Err(Error::bad_argument(message).hint(
-                "remove the link there; `outlier run --allow-commands SCRIPT` lets scripts reach all of this computer",
-            ))
+            let (primitive, name) = (what.to_string(), name.trim_end_matches('\n').to_string());
+            Err(Error::of(Failure::LeadsOut { primitive, name, machine: machine.name() }))
         }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Kind, Result};
+use super::failure::Failure;
+use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
 use crate::remote::{self, Machine};
@@ -73,9 +74,8 @@ fn place(machine: &dyn Machine, build: &str, progress: &dyn Progress) -> Result<
         let path = format!("{folder}/{build}/outlier");
         return Ok(Place { path, there: state == "there", who: who.to_string() });
     }
-    let message = format!("{}: no program can be started in {} (mounted noexec)", machine.name(), closed.join(", "));
-    Err(Error::new(Kind::Unsupported, message)
-        .hint("ask those who run the machine for a folder that programs may be started in, such as /var/tmp"))
+    let folders = closed.into_iter().map(str::to_string).collect();
+    Err(Error::of(Failure::NoExec { machine: machine.name(), folders }))
 }
 
 /// Makes sure that the program `binary` is on `machine`.
@@ -101,16 +101,11 @@ pub fn deploy(machine: &dyn Machine, binary: &Path, progress: &dyn Progress) -> 
     let expected = format!("outlier {}", env!("CARGO_PKG_VERSION"));
     let said = tried.out.trim();
     if tried.code != 0 {
-        let message = format!("{}: this program does not run there: {}", machine.name(), tried.complaint());
-        return Err(Error::new(Kind::Unsupported, message)
-            .hint("let OUTLIER_WORKER name a build for that system, made there with `cargo build --release`"));
+        let (machine, complaint) = (machine.name(), tried.complaint().to_string());
+        return Err(Error::of(Failure::DoesNotRun { machine, complaint }));
     }
     if said != expected {
-        return Err(Error::new(
-            Kind::VersionMismatch,
-            format!("the worker says \"{said}\", this program is \"{expected}\""),
-        )
-        .hint("build the worker that OUTLIER_WORKER names from the same sources as this program"));
+        return Err(Error::of(Failure::OtherBuild { said: said.to_string(), expected }));
     }
     Ok(Deployed { path, here })
 }

@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use super::failure::Failure;
 use super::place::{Lock, Place};
 use super::pulse::{Limits, Page};
 use crate::error::{Error, Result};
@@ -38,6 +39,8 @@ const PAUSES: [Duration; 5] = [
 ];
 const GIVE_BACK_TRIES: usize = 1000;
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(30);
+/// Time limit of one try.
+const GIVE_BACK_LIMIT: Duration = Duration::from_secs(120);
 
 /// Number of signals that told this process to stop.
 static TOLD: AtomicU32 = AtomicU32::new(0);
@@ -94,11 +97,10 @@ impl Inherited {
             // SAFETY: the descriptor is open, and nothing else in this process owns it, because
             // each is passed once.
             let owned = known.then(|| unsafe { OwnedFd::from_raw_fd(descriptor) });
-            let hint = "guardians start workers: `outlier worker serve`";
-            owned.ok_or_else(|| Error::bad_argument(format!("descriptor {descriptor} was not inherited")).hint(hint))
+            owned.ok_or_else(|| Error::of(Failure::NotInherited(descriptor)))
         };
         if lock == listener || lock == page || listener == page {
-            return Err(Error::bad_argument("descriptors of a guardian are three"));
+            return Err(Error::of(Failure::DescriptorsNotThree));
         }
         let (lock, listener, page) = (own(lock)?, own(listener)?, own(page)?);
         Ok(Adopted { lock: Lock(lock.into()), listener: listener.into(), page: Page::of(page.into())? })
@@ -306,14 +308,43 @@ pub(super) fn end_machine(place: Option<&Place>, lock: &Lock, page: &Page, reaso
     }
 }
 
-/// Retries for ever, because a machine that stays costs money.
+/// The status of a command. None if it takes longer than `limit`, and was ended.
+fn status_within(limit: Duration, command: &str) -> std::io::Result<Option<ExitStatus>> {
+    let mut child = Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::null()).process_group(0).spawn()?;
+    let begin = Instant::now();
+    while begin.elapsed() < limit {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        std::thread::sleep(TICK.min(limit));
+    }
+    // SAFETY: the child leads its own process group, and has not been waited for.
+    unsafe { libc::kill(-(child.id() as libc::pid_t), libc::SIGKILL) };
+    child.wait().map(|_| None)
+}
+
+/// Retries for hours, because a machine that stays costs money.
 fn give_back(command: &str) {
     for _ in 0..GIVE_BACK_TRIES {
-        match Command::new("/bin/sh").args(["-c", command]).stdin(Stdio::null()).status() {
-            Ok(status) if status.success() => return,
-            Ok(status) => say(&format!("giving the machine back: {status}")),
+        match status_within(GIVE_BACK_LIMIT, command) {
+            Ok(Some(status)) if status.success() => return,
+            Ok(Some(status)) => say(&format!("giving the machine back: {status}")),
+            Ok(None) => say(&format!("giving the machine back: no end within {} s", GIVE_BACK_LIMIT.as_secs())),
             Err(error) => say(&format!("giving the machine back: {error}")),
         }
         std::thread::sleep(GIVE_BACK_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_gives_back_and_hangs_is_ended_for_the_next_try() {
+        let limit = Duration::from_millis(300);
+        assert_eq!(status_within(limit, "sleep 900 & wait").unwrap(), None);
+        let status = status_within(Duration::from_secs(600), "exit 3").unwrap().unwrap();
+        assert_eq!(status.code(), Some(3));
     }
 }

@@ -1,5 +1,7 @@
 //! Identity and price of a machine.
 
+use crate::gpu::ProviderId;
+
 /// Identity and price of a machine.
 #[derive(Clone, Debug)]
 pub struct Label {
@@ -7,7 +9,7 @@ pub struct Label {
     pub name: String,
     /// The provider's id, or the name if the provider has none.
     pub id: String,
-    pub provider: String,
+    pub provider: ProviderId,
     pub gpu: String,
     /// USD per hour.
     pub price: f64,
@@ -18,12 +20,9 @@ pub struct Label {
     pub since: f64,
 }
 
-/// The provider of the user's own machines.
-pub(super) const OWN: &str = "ssh";
-
 impl Label {
     /// True for a user's own machine, where only the worker begins and ends.
     pub fn is_own(&self) -> bool {
-        self.provider == OWN
+        self.provider.is_own()
     }
 }

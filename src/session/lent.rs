@@ -3,24 +3,24 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::Scope;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::checkpoints::Checkpoints;
 use super::confined;
 use super::deploy::{Deployed, deploy};
+use super::failure::Failure;
 use super::label::Label;
+use super::project_folder::{self, ProjectFolder, SHORT};
 use super::remote::{Link, status};
+use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve};
 use super::watched::{GiveUp, Watched};
-use super::{Op, Remote, Reply, Session};
-use crate::engine;
+use super::{Remote, Session};
 use crate::error::{Error, Kind, Result};
 use crate::gpu::ledger::now;
 use crate::hub;
-use crate::progress::{Event, Progress, Silent, interrupt_requested};
-use crate::record::LoadArgs;
+use crate::progress::{Event, Progress, interrupt_requested};
+use crate::record::{Activations, Estimate, LoadArgs, Miniature, Tokens};
 use crate::remote::{self, Machine, Rules, SyncReport, quoted};
-use crate::results::sealed;
-use crate::threads;
 
 /// The time limits of a worker and of its calls.
 #[derive(Clone, Debug)]
@@ -35,31 +35,19 @@ pub struct Terms {
     pub patience: Duration,
 }
 
-/// The largest short answer in bytes, including a few hashes.
-const SHORT: u64 = 1 << 20;
 /// Hashing a large file takes long without visible progress.
 const SHORTEST_STALL: Duration = Duration::from_secs(600);
 /// A machine ends itself when its time is over. Waits for it last this much longer.
 const OVERTIME: f64 = 120.0;
-/// Nothing panics while it holds one of the locks of a call.
-const UNHARMED: &str = "no panic under this lock";
-/// The suffix of a received checkpoint until it is moved to its place.
-const ARRIVING: &str = ".arriving";
-/// Time that a checkpoint in transfer has to arrive after the end of its call.
-const LAST_CHECKPOINT: Duration = Duration::from_secs(30);
 
 pub struct Lent {
     pub label: Label,
-    machine: Arc<dyn Machine>,
-    /// The same for work of a script, which may be abandoned.
+    folder: ProjectFolder,
+    /// The machine for work of a script, which may be abandoned.
     watched: Watched<Box<GiveUp<'static>>>,
     remote: Remote,
     /// True if it is this computer.
     here: bool,
-    /// How long a file transfer may stall.
-    stall: Duration,
-    /// The project's folder on the machine.
-    root: String,
     /// The latest time of its end, in seconds since 1970.
     until: f64,
     /// Held while it is being ended; true once it has ended.
@@ -82,7 +70,7 @@ pub(super) fn lend(
     let give_up = || progress.interrupted().then(Error::interrupted);
     let watched = Watched::new(machine.clone(), SHORT, Some(stall), &give_up);
     let Deployed { path: program, here } = deploy(&watched, &binary, progress)?;
-    let root = format!("~/.outlier/projects/{}", project_name());
+    let root = project_folder::root();
     let folder = match machine.keeper() {
         Some(folder) => format!("{} --kept", quoted(&folder)),
         None => quoted(&format!("~/.outlier/w/{}", label.name)),
@@ -115,11 +103,12 @@ pub(super) fn lend(
     let (name, wanted) = (label.name.clone(), machine.clone());
     let give_up: Box<GiveUp<'static>> = Box::new(move || match interrupt_requested() {
         true => Some(Error::interrupted()),
-        false => (now() > until + OVERTIME).then(|| Error::new(Kind::Lost, format!("{name}: its time is over"))),
+        false => (now() > until + OVERTIME).then(|| Error::of(Failure::TimeOver(name.clone()))),
     });
     // A script's own commands may take long and be silent.
     let watched = Watched::new(wanted, u64::MAX, None, give_up);
-    Ok(Lent { label, machine, watched, remote, stall, here, root, until, ended, ending })
+    let folder = ProjectFolder { machine, root, stall };
+    Ok(Lent { label, folder, watched, remote, here, until, ended, ending })
 }
 
 /// A machine ends itself before it costs more than it may.
@@ -131,22 +120,6 @@ fn lifetime(label: &Label, terms: &Terms) -> Duration {
         }
         _ => terms.lifetime,
     }
-}
-
-/// The project's name, from its folder's name and path.
-pub(super) fn project_name() -> String {
-    use sha2::Digest;
-    let folder = std::env::current_dir().unwrap_or_default();
-    let name: String = folder
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .take(24)
-        .collect();
-    let hash = format!("{:x}", sha2::Sha256::digest(folder.display().to_string()));
-    format!("{name}-{}", &hash[..8])
 }
 
 impl Lent {
@@ -177,12 +150,12 @@ impl Lent {
 
     /// The command, run in the project's folder there.
     pub fn in_project(&self, command: &str) -> String {
-        format!("mkdir -p {0} && cd {0} && {command}", quoted(&self.root))
+        self.folder.in_project(command)
     }
 
     /// A path in the project's folder there.
     pub fn path(&self, path: &str) -> String {
-        if path.starts_with('/') || path.starts_with("~/") { path.to_string() } else { format!("{}/{path}", self.root) }
+        self.folder.path(path)
     }
 
     /// Syncs the project `root`. On a machine that is this computer, `everywhere` says whether
@@ -197,10 +170,10 @@ impl Lent {
     ) -> Result<SyncReport> {
         let machine = self.machine()?;
         let there = |names: &[String]| match self.here && !everywhere {
-            true => confined::check(machine, &self.root, "sync", names),
+            true => confined::check(machine, &self.folder.root, "sync", names),
             false => Ok(()),
         };
-        remote::sync(machine, root, &self.root, paths, &Rules { there: &there, replaces }, progress)
+        remote::sync(machine, root, &self.folder.root, paths, &Rules { there: &there, replaces }, progress)
     }
 
     /// In words, how long it stays if nobody renews it.
@@ -215,31 +188,31 @@ impl Lent {
         }
     }
 
-    /// For a user's own machine: how long the worker stays, how to use it again and how to end it.
-    pub(super) fn left_at_work(&self) -> String {
-        let Label { id, name, .. } = &self.label;
+    /// In words, for a machine that outlives its run: its cost, how long it stays, how to use it
+    /// again and how to end it.
+    pub(super) fn left_running(&self) -> String {
+        let Label { id, name, gpu, price, .. } = &self.label;
+        // A user's own machine has a worker of this name.
+        let (known_as, left) = match self.label.is_own() {
+            true => (name, format!("{id} is left at work as {name}")),
+            false => (id, format!("{id} ({gpu}) is left running: ${price:.2}/h, ${:.2} so far", self.cost())),
+        };
         format!(
-            "{id} is left at work as {name}; {}; `outlier repl --attach {name}` takes it up again, \
-             `outlier gpus terminate {name}` ends it",
+            "{left}; {}; `outlier repl --attach {known_as}` takes it up again, `outlier gpus terminate {known_as}` ends it",
             self.stays()
         )
     }
 
     fn usable(&self) -> Result<()> {
         if self.ending.load(Ordering::Relaxed) {
-            return Err(Error::new(Kind::Lost, format!("{} has been given back", self.label.name))
-                .hint("provision another one"));
+            return Err(Error::of(Failure::GivenBack(self.label.name.clone())));
         }
         Ok(())
     }
 
     fn over_budget(&self) -> Option<Error> {
-        let cap = self.label.max_cost?;
-        (self.cost() >= cap).then(|| {
-            let message = format!("{} has cost ${:.2}, `max_cost` is ${cap:.2}", self.label.name, self.cost());
-            Error::new(Kind::OverBudget, message)
-                .hint("finished work is kept and a checkpoint where one was asked for: raise `max_cost` and run again")
-        })
+        let (cost, max_cost) = (self.cost(), self.label.max_cost?);
+        (cost >= max_cost).then(|| Error::of(Failure::OverBudget { name: self.label.name.clone(), cost, max_cost }))
     }
 
     /// True if it should have ended itself by now.
@@ -252,9 +225,8 @@ impl Lent {
         if error.kind != Kind::Interrupted {
             return error;
         }
-        let why = self.machine.ended().map_or_else(String::new, |why| format!(": {why}"));
-        Error::new(Kind::Lost, format!("{}: its worker was told to stop{why}", self.machine.name()))
-            .hint("its time was over, or somebody else ended it: run the script again, finished work is kept")
+        let machine = &self.folder.machine;
+        Error::of(Failure::ToldToStop { machine: machine.name(), reason: machine.ended() })
     }
 
     /// Ends the worker. The provider ends the machine. False if the worker has not confirmed it.
@@ -263,42 +235,15 @@ impl Lent {
     }
 }
 
-impl Session for Lent {
-    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
+impl Lent {
+    /// Carries out `work` as long as the machine may be used and paid for.
+    fn within_means<T>(&self, progress: &dyn Progress, work: impl FnOnce(&dyn Progress) -> Result<T>) -> Result<T> {
         self.usable()?;
         if let Some(error) = self.over_budget() {
             return Err(error);
         }
-        let checkpoint = op.checkpoint().map(str::to_string);
-        if let Some(path) = &checkpoint {
-            self.bring(&op, path, progress)?;
-        }
-        let most = op.checkpoint_bytes(self.remote.known(&op).as_ref());
-        let sent = checkpoint.as_deref().zip(most);
-        let (courier, over, told) = (AtomicBool::new(false), Mutex::new(None), Mutex::new(None));
-        let mut outcome = std::thread::scope(|scope| {
-            let watch =
-                Watch { lent: self, progress, checkpoint: sent, courier: &courier, over: &over, told: &told, scope };
-            let outcome = self.remote.call(op, &watch);
-            // After success the last checkpoint is fetched below.
-            let grace = if outcome.is_ok() { Duration::ZERO } else { LAST_CHECKPOINT };
-            *over.lock().expect(UNHARMED) = Some(Instant::now() + grace);
-            outcome
-        });
-        // The record then exists twice: in memory, and where the next run finds it if this one
-        // fails to save it.
-        if let (Ok(_), Some((asked, most)), Some(name)) = (&outcome, sent, told.into_inner().expect(UNHARMED)) {
-            let give_up = || self.given_up(progress);
-            if self.receive(&name, asked, most, &give_up).is_ok() {
-                let _ = remote::finish(&self.within(0, &give_up), &format!("rm -f -- {}", quoted(&self.path(&name))));
-            }
-        }
-        if let Ok(Reply::Activations(acts)) = &mut outcome {
-            acts.measurements.machine = format!("{} {}", self.label.provider, self.label.gpu).trim().to_string();
-            acts.measurements.machine_cost_usd = self.cost();
-        }
-        // A machine that ended itself when its money was spent looks lost.
-        match outcome {
+        match work(&Limited { lent: self, progress }) {
+            // A machine that ended itself when its money was spent looks lost.
             Err(error) if matches!(error.kind, Kind::Lost | Kind::Interrupted) && !progress.interrupted() => {
                 Err(self.over_budget().unwrap_or_else(|| self.stopped(error)))
             }
@@ -306,71 +251,12 @@ impl Session for Lent {
         }
     }
 
-    fn loaded(&self) -> Result<Vec<LoadArgs>> {
-        self.usable()?;
-        self.remote.loaded()
-    }
-
-    fn fetch(&self, root: &Path, path: &str, most: u64, progress: &dyn Progress) -> Result<()> {
-        self.usable()?;
-        let give_up = || self.given_up(progress);
-        remote::download(&self.within(most, &give_up), &self.path(path), &root.join(path), true, progress)
-    }
-
-    fn machine(&self) -> Option<&str> {
-        Some(&self.label.id)
-    }
-
-    fn confined(&self, what: &str, path: &str) -> Result<()> {
-        if !self.here {
-            return Ok(());
-        }
-        remote::inside(what, path)?;
-        confined::check(self.machine()?, &self.root, what, &[path.to_string()])
-    }
-}
-
-impl Lent {
-    /// Sends the checkpoints of earlier runs of this work, unless this machine has its own.
-    fn bring(&self, op: &Op, asked: &str, progress: &dyn Progress) -> Result<()> {
-        // An invalid checkpoint is reported before anything is done.
-        sealed::Reader::open(Path::new(asked)).map(drop).or_else(|error| match error.kind {
-            Kind::BadArgument => Err(error),
-            _ => Ok(()),
-        })?;
-        let give_up = || self.given_up(progress);
-        let machine = self.within(0, &give_up);
-        let holds = |condition: String| remote::finish(&machine, &condition).map(|said| said.code == 0);
-        for here in engine::checkpoints(asked) {
-            let header = sealed::header_of(Path::new(&here)).filter(|header| op.may_continue(header));
-            let Some(mark) = header.as_ref().and_then(|header| header["mark"].as_str()) else { continue };
-            let own = format!("{asked}.{mark}");
-            if !engine::is_checkpoint_of(asked, &own) {
-                continue;
-            }
-            let places = [asked, own.as_str()].map(|name| quoted(&self.path(name)));
-            // The fingerprint is in the first bytes of a checkpoint.
-            let has =
-                places.iter().map(|place| format!("head -c 128 {place} 2>/dev/null | tr -cd a-z0-9 | grep -q {mark}"));
-            if holds(has.collect::<Vec<_>>().join(" || "))? {
-                continue;
-            }
-            let place = if holds(format!("test -e {}", places[0]))? { own.as_str() } else { asked };
-            remote::upload(&machine, Path::new(&here), &self.path(place), progress)?;
-        }
-        Ok(())
-    }
-
-    /// Fetches the checkpoint called `name` there to its place here.
-    fn receive<'a>(&self, name: &str, asked: &str, most: u64, give_up: &'a GiveUp<'a>) -> Result<()> {
-        let arriving = format!("{asked}{ARRIVING}");
-        remote::download(&self.within(most, give_up), &self.path(name), Path::new(&arriving), true, &Silent)?;
-        engine::place_checkpoint(Path::new(&arriving), asked)
-    }
-
-    /// The machine with a limit of `most` bytes in addition to short answers.
-    fn within<'a>(&self, most: u64, give_up: &'a GiveUp<'a>) -> Watched<&'a GiveUp<'a>> {
-        Watched::new(self.machine.clone(), most.saturating_add(SHORT), Some(self.stall), give_up)
+    /// Carries out a request that leaves nothing on the machine that would have to be fetched.
+    fn relayed<R: Request>(&self, request: R, progress: &dyn Progress) -> Result<R::Reply>
+    where
+        Remote: Serve<R>,
+    {
+        self.within_means(progress, |progress| self.remote.serve(request, progress))
     }
 
     /// The reason why a wait for it ends, if there is one.
@@ -382,44 +268,82 @@ impl Lent {
     }
 }
 
-/// Stops a call when the money is spent, and fetches its checkpoints, so that another machine can
-/// continue if this one is lost.
-struct Watch<'scope, 'env> {
-    lent: &'env Lent,
-    progress: &'env dyn Progress,
-    /// The requested file and its largest size in bytes.
-    checkpoint: Option<(&'env str, u64)>,
-    /// True while a fetch is running.
-    courier: &'env AtomicBool,
-    /// When to stop fetching after the end of the call.
-    over: &'env Mutex<Option<Instant>>,
-    /// Name of the latest checkpoint.
-    told: &'env Mutex<Option<String>>,
-    scope: &'scope Scope<'scope, 'env>,
+impl Serve<Load> for Lent {
+    fn serve(&self, request: Load, progress: &dyn Progress) -> Result<Loaded> {
+        self.relayed(request, progress)
+    }
 }
 
-impl Progress for Watch<'_, '_> {
+impl Serve<LoadTokens> for Lent {
+    fn serve(&self, request: LoadTokens, progress: &dyn Progress) -> Result<Tokens> {
+        self.relayed(request, progress)
+    }
+}
+
+impl Serve<EstimateWork> for Lent {
+    fn serve(&self, request: EstimateWork, progress: &dyn Progress) -> Result<Estimate> {
+        self.relayed(request, progress)
+    }
+}
+
+impl Serve<MakeMiniature> for Lent {
+    fn serve(&self, request: MakeMiniature, progress: &dyn Progress) -> Result<Miniature> {
+        self.relayed(request, progress)
+    }
+}
+
+impl Serve<Extract> for Lent {
+    fn serve(&self, request: Extract, progress: &dyn Progress) -> Result<Activations> {
+        let give_up = || self.given_up(progress);
+        let mut acts = self.within_means(progress, |limited| {
+            let Some(asked) = request.checkpoint().map(str::to_string) else {
+                return self.remote.serve(request, limited);
+            };
+            let most = self.remote.known(&request.model).and_then(|info| request.checkpoint_bytes(&info));
+            let checkpoints = Checkpoints { there: &self.folder, asked: &asked, most, give_up: &give_up };
+            checkpoints.send(&request, progress)?;
+            checkpoints.fetched_during(limited, |watch| self.remote.serve(request, watch))
+        })?;
+        acts.measurements.machine = format!("{} {}", self.label.provider.short(), self.label.gpu).trim().to_string();
+        acts.measurements.machine_cost_usd = self.cost();
+        Ok(acts)
+    }
+}
+
+impl Session for Lent {
+    fn loaded(&self) -> Result<Vec<LoadArgs>> {
+        self.usable()?;
+        self.remote.loaded()
+    }
+
+    fn fetch(&self, root: &Path, path: &str, most: u64, progress: &dyn Progress) -> Result<()> {
+        self.usable()?;
+        let give_up = || self.given_up(progress);
+        let machine = self.folder.within(most, &give_up);
+        remote::download(&machine, &self.path(path), &root.join(path), true, progress)
+    }
+
+    fn machine(&self) -> Option<&str> {
+        Some(&self.label.id)
+    }
+
+    fn confined(&self, what: &str, path: &str) -> Result<()> {
+        if !self.here {
+            return Ok(());
+        }
+        remote::inside(what, path)?;
+        confined::check(self.machine()?, &self.folder.root, what, &[path.to_string()])
+    }
+}
+
+/// Stops a call when the money is spent or the time is over.
+struct Limited<'a> {
+    lent: &'a Lent,
+    progress: &'a dyn Progress,
+}
+
+impl Progress for Limited<'_> {
     fn event(&self, event: Event) {
-        if let Event::Checkpoint { path, .. } = &event {
-            *self.told.lock().expect(UNHARMED) = Some(path.clone());
-        }
-        if let (Event::Checkpoint { path: name, .. }, Some((asked, most))) = (&event, self.checkpoint)
-            && !self.courier.swap(true, Ordering::Relaxed)
-        {
-            let (lent, courier, over, name) = (self.lent, self.courier, self.over, name.clone());
-            // If no thread can be started, it is not fetched.
-            let fetching = threads::start_in(self.scope, move || {
-                // A checkpoint that is replaced during the transfer is discarded. The next one may
-                // arrive.
-                let until = || *over.lock().expect(UNHARMED);
-                let give_up = || until().filter(|until| Instant::now() > *until).map(|_| Error::interrupted());
-                let _ = lent.receive(&name, asked, most, &give_up);
-                courier.store(false, Ordering::Relaxed);
-            });
-            if fetching.is_err() {
-                self.courier.store(false, Ordering::Relaxed);
-            }
-        }
         self.progress.event(event);
     }
 

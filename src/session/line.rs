@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::wire::{self, Answer, Request};
-use crate::error::{Error, Kind, Result};
+use super::failure::Failure;
+use super::wire::{self, Answer, Message};
+use crate::error::{Error, Result};
 
 /// Interval of these checks.
 pub(super) const TICK: Duration = Duration::from_millis(200);
@@ -46,22 +47,15 @@ impl<'a> Wait<'a> {
 }
 
 fn late(limit: Duration) -> Error {
-    Error::new(Kind::Timeout, format!("the worker does not answer: nothing for {:.0} s", limit.as_secs_f64()))
-        .hint("is the machine overloaded? run the script again, or take another machine: finished work is kept")
+    Error::of(Failure::Silent(limit))
 }
 
-fn lost(what: &str, error: &std::io::Error) -> Error {
-    Error::new(Kind::Lost, format!("{what}: {error}"))
+fn lost(doing: &'static str, source: std::io::Error) -> Error {
+    Error::of(Failure::Connection { doing, source })
 }
 
 fn is_pause(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
-}
-
-/// The error for an impossible answer, for which a retry would not help.
-pub(super) fn untrue(message: impl Into<String>) -> Error {
-    Error::corrupt(message)
-        .hint("the machine does not run this program as it was sent there: end it and take another one")
 }
 
 pub(super) struct Line {
@@ -91,7 +85,7 @@ impl Line {
 
     /// Sends a request. Gives up if the other side receives nothing for `STUCK`, or at once when
     /// `stop` returns true.
-    pub(super) fn send(&mut self, request: &Request, stop: &dyn Fn() -> bool) -> Result<()> {
+    pub(super) fn send(&mut self, request: &Message, stop: &dyn Fn() -> bool) -> Result<()> {
         self.send_within(request, STUCK, stop)
     }
 
@@ -106,10 +100,10 @@ impl Line {
         let mut moved = Instant::now();
         while !rest.is_empty() {
             match self.stream.write(rest) {
-                Ok(0) => return Err(Error::new(Kind::Lost, "sending: the connection broke")),
+                Ok(0) => return Err(Error::of(Failure::Closed { doing: Some("sending") })),
                 Ok(count) => (rest, moved) = (&rest[count..], Instant::now()),
                 Err(e) if is_pause(&e) => (),
-                Err(e) => return Err(lost("sending", &e)),
+                Err(e) => return Err(lost("sending", e)),
             }
             if !rest.is_empty() && stop() {
                 return Err(Error::interrupted());
@@ -130,17 +124,17 @@ impl Line {
             if missing == 0 {
                 let answer = rmp_serde::from_slice(&self.frame[HEADER..]);
                 self.frame = Vec::new();
-                return answer.map(Some).map_err(|e| untrue(format!("an answer that is none: {e}")));
+                return answer.map(Some).map_err(|e| Error::of(Failure::AnswerUnreadable(e)));
             }
             let room = missing.min(PIECE);
             match self.stream.read(&mut self.piece[..room]) {
-                Ok(0) => return Err(Error::new(Kind::Lost, "the connection broke")),
+                Ok(0) => return Err(Error::of(Failure::Closed { doing: None })),
                 Ok(count) => {
                     self.frame.extend_from_slice(&self.piece[..count]);
                     self.heard = Instant::now();
                 }
                 Err(e) if is_pause(&e) => (),
-                Err(e) => return Err(lost("receiving", &e)),
+                Err(e) => return Err(lost("receiving", e)),
             }
             if begin.elapsed() > TICK {
                 return Ok(None);
@@ -154,13 +148,13 @@ impl Line {
             return Ok(HEADER - self.frame.len());
         };
         if length > most as u64 {
-            return Err(untrue(format!("an answer of {length} bytes, where at most {most} were asked for")));
+            return Err(Error::of(Failure::AnswerTooLong { bytes: length, most }));
         }
         Ok(HEADER + length as usize - self.frame.len())
     }
 
     /// Sends one request that is answered at once.
-    pub(super) fn ask(&mut self, request: &Request, wait: &Wait) -> Result<Answer> {
+    pub(super) fn ask(&mut self, request: &Message, wait: &Wait) -> Result<Answer> {
         self.send_within(request, wait.limit, wait.stop)?;
         loop {
             if let Some(answer) = self.next(SHORT)? {
@@ -171,10 +165,10 @@ impl Line {
     }
 
     /// The same for a request that is only acknowledged.
-    pub(super) fn tell(&mut self, request: &Request, wait: &Wait) -> Result<()> {
+    pub(super) fn tell(&mut self, request: &Message, wait: &Wait) -> Result<()> {
         match self.ask(request, wait)? {
             Answer::Done => Ok(()),
-            other => Err(untrue(format!("{} where a request was to be acknowledged", other.kind()))),
+            other => Err(Error::of(Failure::OtherAnswer { asked: "an acknowledgement", came: other.kind() })),
         }
     }
 }

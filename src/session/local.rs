@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::{Op, Reply, Session};
+use super::Session;
+use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::hub::{self, Access};
 use crate::memory;
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
-use crate::record::{LoadArgs, TokenSource};
+use crate::record::{Activations, Estimate, LoadArgs, Miniature, TokenSource, Tokens};
 use crate::weights::{self, OpenModel};
 use crate::{engine, miniature, text};
 
@@ -20,30 +21,43 @@ pub struct Local {
     models: Mutex<Vec<(LoadArgs, Arc<OpenModel>)>>,
 }
 
-impl Session for Local {
-    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
-        match op {
-            Op::Load(args) => {
-                let model = self.open(&args, progress)?;
-                model.notes.iter().for_each(|note| progress.event(Event::Note(note.clone())));
-                let folder = model.place().to_string();
-                Ok(Reply::Model { info: model.info.clone(), folder })
-            }
-            Op::Tokens(source) => text::load_tokens(&at_home(source), progress).map(Reply::Tokens),
-            Op::Extract { model, tokens, args } => {
-                let model = self.open(&model, progress)?;
-                memory::reset_peak();
-                engine::extract(&model, &tokens, &args, progress).map(Box::new).map(Reply::Activations)
-            }
-            Op::Estimate { model, args } => {
-                // Headers suffice, so that nothing is downloaded for any access.
-                let files = hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)?;
-                engine::estimate(files.source, &model, &args).map(Reply::Estimate)
-            }
-            Op::Miniature { folder, name } => miniature::make(Path::new(&folder), &name).map(Reply::Miniature),
-        }
+impl Serve<Load> for Local {
+    fn serve(&self, Load(args): Load, progress: &dyn Progress) -> Result<Loaded> {
+        let model = self.open(&args, progress)?;
+        model.notes.iter().for_each(|note| progress.event(Event::Note(note.clone())));
+        Ok(Loaded { info: model.info.clone(), folder: model.place().to_string() })
     }
+}
 
+impl Serve<LoadTokens> for Local {
+    fn serve(&self, LoadTokens(source): LoadTokens, progress: &dyn Progress) -> Result<Tokens> {
+        text::load_tokens(&at_home(source), progress)
+    }
+}
+
+impl Serve<Extract> for Local {
+    fn serve(&self, Extract { model, tokens, args }: Extract, progress: &dyn Progress) -> Result<Activations> {
+        let model = self.open(&model, progress)?;
+        memory::reset_peak();
+        engine::extract(&model, &tokens, &args, progress)
+    }
+}
+
+impl Serve<EstimateWork> for Local {
+    fn serve(&self, EstimateWork { model, args }: EstimateWork, progress: &dyn Progress) -> Result<Estimate> {
+        // Headers suffice, so that nothing is downloaded for any access.
+        let files = hub::open(&model.id, model.revision.as_deref(), Access::Stream, progress)?;
+        engine::estimate(files.source, &model, &args)
+    }
+}
+
+impl Serve<MakeMiniature> for Local {
+    fn serve(&self, MakeMiniature { folder, name }: MakeMiniature, _: &dyn Progress) -> Result<Miniature> {
+        miniature::make(Path::new(&folder), &name)
+    }
+}
+
+impl Session for Local {
     fn loaded(&self) -> Result<Vec<LoadArgs>> {
         let models = self.models.lock().expect("no panic under this lock");
         Ok(models.iter().map(|(args, _)| args.clone()).collect())
@@ -62,16 +76,6 @@ fn at_home(mut source: TokenSource) -> TokenSource {
         TokenSource::Text(_) | TokenSource::Ids { .. } => (),
     }
     source
-}
-
-impl Op {
-    /// The checkpoint file, relative to the project.
-    pub fn checkpoint(&self) -> Option<&str> {
-        match self {
-            Op::Extract { args, .. } => args.checkpoint.as_ref().map(|checkpoint| checkpoint.path.as_str()),
-            _ => None,
-        }
-    }
 }
 
 impl Local {

@@ -3,8 +3,10 @@
 mod answer;
 mod attach;
 mod calls;
+mod checkpoints;
 mod confined;
 mod deploy;
+mod failure;
 mod fleet;
 mod guardian;
 mod label;
@@ -16,9 +18,11 @@ mod op;
 mod own;
 mod place;
 mod planned;
+mod project_folder;
 mod provision;
 mod pulse;
 mod remote;
+mod request;
 mod watched;
 mod wire;
 mod worker;
@@ -26,16 +30,17 @@ mod worker;
 pub use answer::full_activations_bytes;
 pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
+pub use failure::Failure;
 pub use fleet::{Ending, Fleet};
 pub use guardian::{AtEnd, Inherited, guard};
 pub use label::Label;
 pub use lent::{Lent, Terms};
 pub use local::Local;
-pub use op::{Op, Reply};
 pub use planned::{Planned, Step};
 pub use provision::Provision;
 pub use pulse::{Limits, seconds};
 pub use remote::Remote;
+pub use request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve};
 pub use wire::Status;
 pub use worker::work;
 
@@ -45,11 +50,11 @@ use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::LoadArgs;
 
-/// A place where requests are carried out.
-pub trait Session: Send + Sync {
-    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply>;
-
-    /// The models that clients have opened here by `Op::Load`, in that order.
+/// A place where requests of every type are carried out.
+pub trait Session:
+    Serve<Load> + Serve<LoadTokens> + Serve<Extract> + Serve<EstimateWork> + Serve<MakeMiniature> + Send + Sync
+{
+    /// The models that clients have opened here by `Load`, in that order.
     fn loaded(&self) -> Result<Vec<LoadArgs>> {
         Ok(Vec::new())
     }
@@ -70,5 +75,15 @@ pub trait Session: Send + Sync {
     /// if the machine is this computer under another name.
     fn confined(&self, _what: &str, _path: &str) -> Result<()> {
         Ok(())
+    }
+}
+
+impl dyn Session {
+    /// Carries out a request, and returns the reply that its type names.
+    pub fn call<R: Request>(&self, request: R, progress: &dyn Progress) -> Result<R::Reply>
+    where
+        Self: Serve<R>,
+    {
+        self.serve(request, progress)
     }
 }

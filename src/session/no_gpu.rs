@@ -3,9 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::failure::Failure;
 use super::label::Label;
 use crate::cuda;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 
@@ -36,9 +37,7 @@ impl NoGpu {
         let problem = plain(&self.error.message, SAID);
         let hint = plain(self.error.hint.as_deref().unwrap_or("`outlier doctor` there says more"), SAID);
         if self.driver && label.price > 0.0 {
-            return Err(Error::new(Kind::Unsupported, format!("{machine}: no GPU computes there: {problem}")).hint(format!(
-                "leave `image` out, whose default has all that is needed, or take another machine; on this one: {hint}"
-            )));
+            return Err(Error::of(Failure::NoGpu { machine: machine.to_string(), problem, hint }));
         }
         let hint = if self.driver { format!("; {hint}") } else { String::new() };
         progress.event(Event::Warning(format!("{machine}: device \"auto\": the CPU computes; {problem}{hint}")));

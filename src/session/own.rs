@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::label::{Label, OWN};
-use super::lent::{Lent, lend, project_name};
+use super::label::Label;
+use super::lent::{Lent, lend};
+use super::project_folder::project_name;
 use super::provision::Provision;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::ledger::{Ledger, Purpose, now};
 use crate::gpu::rent::{self, Reap};
-use crate::gpu::{self, own};
+use crate::gpu::{self, ProviderId, own};
 use crate::progress::{Event, Progress};
 use crate::remote::{HereGrouped, Machine, Ssh, check_room};
 
@@ -20,9 +21,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The user's own machine with a worker, for the run `run`; `ledger` is the ledger of its project.
 pub(super) fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &dyn Progress) -> Result<Arc<Lent>> {
-    let target = asked.ssh.as_ref().ok_or_else(|| {
-        Error::bad_argument("provision_gpu: provider \"ssh\" needs `host`").hint("host: \"user@machine:22\"")
-    })?;
+    let target = asked.own_machine()?;
     let ssh = match target.host.as_str() {
         // As on another machine, but without a network.
         "localhost" => None,
@@ -46,7 +45,7 @@ pub(super) fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &
     };
     let label = Label {
         id: target.host.clone(),
-        provider: OWN.to_string(),
+        provider: asked.provider_id()?,
         gpu: String::new(),
         price: 0.0,
         max_cost: None,
@@ -61,7 +60,7 @@ pub(super) fn provision(asked: &Provision, run: &str, ledger: &Path, progress: &
         run,
         ledger,
         &label,
-        &own::name_of(target, ssh.and_then(|ssh| ssh.proved()))?,
+        &own::id_of(target, ssh.and_then(|ssh| ssh.proved()))?,
         progress,
     ) {
         Err(error) if asked.keep_running => Err(error),
@@ -91,11 +90,11 @@ fn note(
     run: &str,
     ledger: &Path,
     label: &Label,
-    provider: &str,
+    provider: &ProviderId,
     progress: &dyn Progress,
 ) -> Result<()> {
     let ledger = Ledger::open(ledger)?;
-    let left = ledger.open_entries()?.into_iter().any(|entry| entry.provider == provider && entry.owner.is_dead());
+    let left = ledger.open_entries()?.into_iter().any(|entry| entry.provider == *provider && entry.owner.is_dead());
     if left {
         let provider = gpu::provider(provider)?;
         match rent::reap(&*provider, &ledger, &provider.patience(), Reap::Useless) {

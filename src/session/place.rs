@@ -9,7 +9,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::error::{Error, Kind, Result};
+use super::failure::Failure;
+use crate::error::{Error, Result};
 use crate::home::own_user;
 
 const LOG: &str = "worker.log";
@@ -41,10 +42,7 @@ impl Place {
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let opened = OpenOptions::new().read(true).custom_flags(flags).open(folder);
         let opened = opened.map_err(|e| match e.raw_os_error() {
-            Some(libc::ELOOP | libc::ENOTDIR) => {
-                let message = format!("{} is a link, or no folder", folder.display());
-                Error::bad_argument(message).hint("a worker's folder is one of its own: name another one")
-            }
+            Some(libc::ELOOP | libc::ENOTDIR) => Error::of(Failure::FolderIsLink(folder.to_path_buf())),
             _ => looking(e),
         })?;
         let found = opened.metadata().map_err(looking)?;
@@ -55,8 +53,8 @@ impl Place {
         let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let above_mode = fs::metadata(above).map_err(looking)?.mode();
         if above_mode & 0o002 != 0 && above_mode & 0o1000 == 0 {
-            let message = format!("{}: everybody may replace what is in {}", folder.display(), above.display());
-            return Err(Error::new(Kind::Io, message).hint("`chmod o-w` that folder, or name another one"));
+            let (folder, above) = (folder.to_path_buf(), above.to_path_buf());
+            return Err(Error::of(Failure::FolderOpen { folder, above }));
         }
         Ok(Self { folder: folder.to_path_buf() })
     }
@@ -82,7 +80,7 @@ impl Place {
         belongs_to_us(&path, &found)?;
         match found.is_file() {
             true => Ok(file),
-            false => Err(Error::new(Kind::Io, format!("{} is no file", path.display())).hint("remove it")),
+            false => Err(Error::of(Failure::NoFile(path))),
         }
     }
 
@@ -112,10 +110,8 @@ impl Place {
                 let mut note = String::new();
                 let _ = (&mut file).take(LONGEST_NOTE).read_to_string(&mut note);
                 return Err(match note.trim() {
-                    "" => Error::bad_argument(format!("another worker serves {} already", self.folder.display()))
-                        .hint("attach to it"),
-                    note => Error::new(Kind::Lost, format!("the worker has ended and gives the machine back: {note}"))
-                        .hint("take another machine: finished work is kept"),
+                    "" => Error::of(Failure::AlreadyServed(self.folder.clone())),
+                    note => Error::of(Failure::GivesBack(note.to_string())),
                 });
             }
             Err(fs::TryLockError::Error(e)) => {
@@ -180,9 +176,7 @@ fn belongs_to_us(path: &Path, found: &Metadata) -> Result<()> {
     if found.uid() == own_user() {
         return Ok(());
     }
-    let message = format!("{} belongs to another user (uid {})", path.display(), found.uid());
-    Err(Error::new(Kind::Io, message)
-        .hint("a worker trusts only what its own user has made: remove it, or name another folder"))
+    Err(Error::of(Failure::OtherUser { path: path.to_path_buf(), uid: found.uid() }))
 }
 
 /// True if the process at the other end has the same user, or is root's. If the system does not

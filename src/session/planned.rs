@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::{Local, Op, Reply, Session};
+use super::failure::Failure;
+use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
+use super::{Local, Session};
 use crate::error::{Error, Kind, Result};
 use crate::home;
 use crate::hub::{self, Access, Opened};
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{
-    Activations, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, NormFold, TokenSource, Tokens,
-    TokensInfo,
+    Activations, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, Miniature, NormFold, TokenSource,
+    Tokens, TokensInfo,
 };
 use crate::weights::{self, Description};
 use crate::{engine, stats};
@@ -92,8 +94,10 @@ impl Planned {
     fn estimate(&self, model: &LoadArgs, args: &EstimateArgs, progress: &dyn Progress) -> Result<Estimate> {
         engine::estimate(headers(model, progress)?.source, model, args)
     }
+}
 
-    fn extract(&self, model: LoadArgs, tokens: Tokens, args: ExtractArgs, progress: &dyn Progress) -> Result<Reply> {
+impl Serve<Extract> for Planned {
+    fn serve(&self, Extract { model, tokens, args }: Extract, progress: &dyn Progress) -> Result<Activations> {
         let (num_sequences, sequence_length) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let (memory_budget, logits) = (args.memory_budget, args.logits);
         let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits, gpus: 1 };
@@ -102,10 +106,7 @@ impl Planned {
         let num_norms = described.norms.len();
         let values = num_norms as f64 * num_sequences as f64 * described.info.hidden_size as f64;
         if values > MAX_VALUES {
-            return Err(Error::bad_argument(format!(
-                "a record of {num_sequences} sequences of this model has {values:.0e} values"
-            ))
-            .hint("take fewer sequences: what is recorded of each is kept in memory"));
+            return Err(Error::of(Failure::RecordTooLarge { num_sequences, values }));
         }
         let file = args.out.as_ref().map(|folder| Path::new(folder).join(crate::results::FULL_ACTIVATIONS));
         let download = !home::expanded(&model.id).exists();
@@ -119,69 +120,78 @@ impl Planned {
             download,
             file,
         });
-        Ok(Reply::Activations(Box::new(acts)))
+        Ok(acts)
     }
 }
 
-impl Session for Planned {
-    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
-        match op {
-            Op::Load(args) => {
-                if !self.elsewhere {
-                    weights::check_device(&args.device)?;
-                }
-                let files = headers(&args, progress)?;
-                let folder = files.source.place();
-                let loading = |error: Error| error.context(format!("loading model \"{}\"", plain(&args.id, 200)));
-                match files.source.files() {
-                    // Opening it would have this error. For another machine the config suffices.
-                    Err(error) if files.revision.is_none() && !self.elsewhere => return Err(loading(error)),
-                    Err(error) if error.kind == Kind::NotFound => {
-                        // A folder may have its weights on the machine, but a repository is the
-                        // same everywhere.
-                        if files.revision.is_some() {
-                            self.wrong.lock().expect("no panic under this lock").insert(loading(error).message);
-                        }
-                        progress.event(Event::Note(format!(
-                            "{folder}: no weights are there; sizes are those of a usual release"
-                        )));
-                    }
-                    _ => (),
-                }
-                Ok(Reply::Model { info: describe(files, &args, self.elsewhere, progress)?.info, folder })
-            }
-            Op::Tokens(TokenSource::Text(text)) => {
-                // A local file that is not a text file, or lacks the column, is reported before
-                // anything runs.
-                if text.dataset.is_none() && Path::new(&text.path).exists() {
-                    let documents = hub::Documents::open(&text)?;
-                    if text.shuffle.is_none() {
-                        documents.first(1)?;
-                    }
-                }
-                let (num_sequences, sequence_length) = (text.num_sequences, text.sequence_length);
-                let info = TokensInfo {
-                    source: text.path,
-                    revision: text.dataset.and_then(|dataset| dataset.revision),
-                    num_sequences,
-                    sequence_length,
-                    sha256: String::new(),
-                };
-                Ok(Reply::Tokens(Tokens { ids: vec![vec![0; sequence_length]; num_sequences], info }))
-            }
-            Op::Extract { model, tokens, args } => self.extract(model, tokens, args, progress),
-            Op::Estimate { model, args } => self.estimate(&model, &args, progress).map(Reply::Estimate),
-            // It is made in a temporary folder, unless it exists.
-            Op::Miniature { folder, name } => {
-                let known = Path::new(&folder).join(&name).join("miniature.json").exists();
-                let folder = if known { folder } else { self.scratch.path().display().to_string() };
-                self.local.call(Op::Miniature { folder, name }, progress)
-            }
-            // Ids are given, or are read from a file.
-            tokens => self.local.call(tokens, progress),
+impl Serve<Load> for Planned {
+    fn serve(&self, Load(args): Load, progress: &dyn Progress) -> Result<Loaded> {
+        if !self.elsewhere {
+            weights::check_device(&args.device)?;
         }
+        let files = headers(&args, progress)?;
+        let folder = files.source.place();
+        let loading = |error: Error| error.context(format!("loading model \"{}\"", plain(&args.id, 200)));
+        match files.source.files() {
+            // Opening it would have this error. For another machine the config suffices.
+            Err(error) if files.revision.is_none() && !self.elsewhere => return Err(loading(error)),
+            Err(error) if error.kind == Kind::NotFound => {
+                // A folder may have its weights on the machine, but a repository is the same
+                // everywhere.
+                if files.revision.is_some() {
+                    self.wrong.lock().expect("no panic under this lock").insert(loading(error).message);
+                }
+                progress
+                    .event(Event::Note(format!("{folder}: no weights are there; sizes are those of a usual release")));
+            }
+            _ => (),
+        }
+        Ok(Loaded { info: describe(files, &args, self.elsewhere, progress)?.info, folder })
     }
 }
+
+impl Serve<LoadTokens> for Planned {
+    fn serve(&self, LoadTokens(source): LoadTokens, progress: &dyn Progress) -> Result<Tokens> {
+        let TokenSource::Text(text) = source else {
+            // Ids are given, or are read from a file.
+            return self.local.serve(LoadTokens(source), progress);
+        };
+        // A local file that is not a text file, or lacks the column, is reported before anything
+        // runs.
+        if text.dataset.is_none() && Path::new(&text.path).exists() {
+            let documents = hub::Documents::open(&text)?;
+            if text.shuffle.is_none() {
+                documents.first(1)?;
+            }
+        }
+        let (num_sequences, sequence_length) = (text.num_sequences, text.sequence_length);
+        let info = TokensInfo {
+            source: text.path,
+            revision: text.dataset.and_then(|dataset| dataset.revision),
+            num_sequences,
+            sequence_length,
+            sha256: String::new(),
+        };
+        Ok(Tokens { ids: vec![vec![0; sequence_length]; num_sequences], info })
+    }
+}
+
+impl Serve<EstimateWork> for Planned {
+    fn serve(&self, EstimateWork { model, args }: EstimateWork, progress: &dyn Progress) -> Result<Estimate> {
+        self.estimate(&model, &args, progress)
+    }
+}
+
+impl Serve<MakeMiniature> for Planned {
+    /// The miniature is made in a temporary folder, unless it exists.
+    fn serve(&self, MakeMiniature { folder, name }: MakeMiniature, progress: &dyn Progress) -> Result<Miniature> {
+        let known = Path::new(&folder).join(&name).join("miniature.json").exists();
+        let folder = if known { folder } else { self.scratch.path().display().to_string() };
+        self.local.serve(MakeMiniature { folder, name }, progress)
+    }
+}
+
+impl Session for Planned {}
 
 /// A model's files, of which only configs and headers are read.
 fn headers(model: &LoadArgs, progress: &dyn Progress) -> Result<Opened> {

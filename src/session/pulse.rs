@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::failure::Failure;
 use crate::error::{Error, Result};
 
 /// The longest duration: sums of it stay far within the range of the clock.
@@ -212,8 +213,7 @@ impl Page {
     pub fn of(file: File) -> Result<Self> {
         let mapping = |e: std::io::Error| Error::io("looking at memory that a worker and its guardian share", &e);
         if file.metadata().map_err(mapping)?.len() < size_of::<Pulse>() as u64 {
-            return Err(Error::bad_argument("what was inherited is not the memory of a guardian")
-                .hint("guardians start workers: `outlier worker serve`"));
+            return Err(Error::of(Failure::NotAPage));
         }
         let memory = MmapOptions::new().len(size_of::<Pulse>()).map_raw(&file).map_err(mapping)?;
         Ok(Self { file, memory })

@@ -7,13 +7,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::answer::{Told, told};
-use super::line::{Line, TICK, Wait, untrue};
-use super::wire::{Answer, Request, Status};
-use super::{Op, Reply, Session};
+use super::answer::{Told, Verify, told};
+use super::failure::Failure;
+use super::line::{Line, TICK, Wait};
+use super::op::{Reply, Sent};
+use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
+use super::wire::{Answer, MAX_FRAME, Message, Status};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress, interrupt_requested};
-use crate::record::{LoadArgs, ModelInfo};
+use crate::record::{Activations, Estimate, LoadArgs, Miniature, ModelInfo, Tokens};
 use crate::remote::Machine;
 use crate::secret::Secret;
 use crate::threads;
@@ -60,12 +62,12 @@ impl Link {
             match opened.recv_timeout(TICK) {
                 Ok(stream) => break stream?,
                 Err(RecvTimeoutError::Timeout) => wait.goes_on()?,
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::new(Kind::Lost, "no connection was opened")),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::of(Failure::NoConnection)),
             }
         };
         let mut line = Line::greeted(stream, wait).map_err(|e| e.context(self.machine.name()))?;
         if let Some(token) = &self.hub_token {
-            line.tell(&Request::HubToken { token: token.expose().to_string() }, wait)?;
+            line.tell(&Message::HubToken { token: token.expose().to_string() }, wait)?;
         }
         Ok(line)
     }
@@ -77,9 +79,9 @@ impl Link {
 /// At once when `stop` returns true.
 pub(super) fn status(link: &Link, stop: &dyn Fn() -> bool) -> Result<Status> {
     let wait = Wait::at_most(GREETING, stop);
-    match link.connect(&wait)?.ask(&Request::Status, &wait)? {
+    match link.connect(&wait)?.ask(&Message::Status, &wait)? {
         Answer::Status(status) => Ok(status),
-        other => Err(untrue(format!("the status of a worker was asked for, {} came", other.kind()))),
+        other => Err(Error::of(Failure::OtherAnswer { asked: "the status of a worker", came: other.kind() })),
     }
 }
 
@@ -111,39 +113,81 @@ impl Remote {
     /// Ends the worker, which may be gone already. False if nobody has confirmed it.
     pub fn end(&self) -> bool {
         let wait = Wait::at_most(ENDING, &never);
-        let told = self.link.connect(&wait).and_then(|mut line| line.tell(&Request::End, &wait));
+        let told = self.link.connect(&wait).and_then(|mut line| line.tell(&Message::End, &wait));
         told.is_ok()
     }
 
-    /// The description of the model of `op` from its loading.
-    pub(super) fn known(&self, op: &Op) -> Option<ModelInfo> {
-        let args = op.model()?;
+    /// The worker's description of a model, from its loading.
+    pub(super) fn known(&self, model: &LoadArgs) -> Option<ModelInfo> {
         let known = self.known.lock().expect("no panic under this lock");
-        known.iter().find(|(loaded, _)| loaded == args).map(|(_, info)| info.clone())
+        known.iter().find(|(loaded, _)| loaded == model).map(|(_, info)| info.clone())
     }
 
-    fn learn(&self, op: &Op, reply: &Reply) {
-        if let (Op::Load(args), Reply::Model { info, .. }) = (op, reply) {
-            let mut known = self.known.lock().expect("no panic under this lock");
-            known.retain(|(loaded, _)| loaded != args);
-            known.push((args.clone(), info.clone()));
+    /// The models that are loaded there.
+    pub(super) fn loaded(&self) -> Result<Vec<LoadArgs>> {
+        let models = status(&self.link, &interrupt_requested)?.models;
+        match models.len() <= MAX_LOADED {
+            true => Ok(models),
+            false => Err(Error::of(Failure::TooManyModels(models.len()))),
         }
     }
 }
 
-impl Session for Remote {
-    fn call(&self, op: Op, progress: &dyn Progress) -> Result<Reply> {
+impl Serve<Load> for Remote {
+    fn serve(&self, request: Load, progress: &dyn Progress) -> Result<Loaded> {
+        let args = request.0.clone();
+        let loaded = self.exchange(request, None, progress)?;
+        let mut known = self.known.lock().expect("no panic under this lock");
+        known.retain(|(model, _)| *model != args);
+        known.push((args, loaded.info.clone()));
+        Ok(loaded)
+    }
+}
+
+impl Serve<LoadTokens> for Remote {
+    fn serve(&self, request: LoadTokens, progress: &dyn Progress) -> Result<Tokens> {
+        self.exchange(request, None, progress)
+    }
+}
+
+impl Serve<Extract> for Remote {
+    fn serve(&self, request: Extract, progress: &dyn Progress) -> Result<Activations> {
+        let known = self.known(&request.model);
+        self.exchange(request, known, progress)
+    }
+}
+
+impl Serve<EstimateWork> for Remote {
+    fn serve(&self, request: EstimateWork, progress: &dyn Progress) -> Result<Estimate> {
+        self.exchange(request, None, progress)
+    }
+}
+
+impl Serve<MakeMiniature> for Remote {
+    fn serve(&self, request: MakeMiniature, progress: &dyn Progress) -> Result<Miniature> {
+        self.exchange(request, None, progress)
+    }
+}
+
+impl Remote {
+    /// Carries out a request on one connection after another. `known` is the model of an
+    /// extraction, as the worker has described it.
+    fn exchange<R: Sent + Verify>(
+        &self,
+        request: R,
+        known: Option<ModelInfo>,
+        progress: &dyn Progress,
+    ) -> Result<R::Reply> {
         // The same work has the same id, so that a client that takes a machine over finds its
         // running calls.
-        let mut call = Call { id: op.id(), seen: 0, told: Told::new(&op), known: self.known(&op), op };
+        let told = Told::new(request.checkpoint_file());
+        let mut call = Call { id: request.op().id(), seen: 0, told, known, request };
         let mut lost_since: Option<Instant> = None;
         let mut pause = FIRST_PAUSE;
         loop {
             let (before, begin) = (call.seen, Instant::now());
             let error = match self.attempt(&mut call, progress, lost_since.is_some()) {
-                Ok(outcome) => {
-                    return outcome.inspect(|reply| self.learn(&call.op, reply));
-                }
+                Ok(outcome) => return outcome,
                 Err(error) if !matches!(error.kind, Kind::Lost | Kind::Timeout) => return Err(error),
                 Err(error) => error,
             };
@@ -153,18 +197,15 @@ impl Session for Remote {
             }
             let name = self.link.machine.name();
             if let Some(why) = self.link.machine.ended() {
-                return Err(Error::new(Kind::Lost, format!("{name}: {why}"))
-                    .hint("run the script again: finished work is kept"));
+                return Err(Error::of(Failure::Ended { machine: name, reason: why }));
             }
             let since = *lost_since.get_or_insert_with(|| {
                 progress.event(Event::Warning(format!("{name}: {} — connecting again", error.message)));
                 since
             });
             if since.elapsed() > self.patience {
-                let message = format!("{name}: not reached for {} s: {}", since.elapsed().as_secs(), error.message);
-                let hint =
-                    "is the machine still there (`outlier gpus --all`)? run the script again: finished work is kept";
-                return Err(Error::new(Kind::Lost, message).hint(hint));
+                let (time, reason) = (since.elapsed(), error.message);
+                return Err(Error::of(Failure::NotReached { machine: name, time, reason }));
             }
             let until = Instant::now() + pause;
             while Instant::now() < until {
@@ -176,20 +217,12 @@ impl Session for Remote {
             pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
-
-    fn loaded(&self) -> Result<Vec<LoadArgs>> {
-        let models = status(&self.link, &interrupt_requested)?.models;
-        match models.len() <= MAX_LOADED {
-            true => Ok(models),
-            false => Err(untrue(format!("{} models are said to be loaded", models.len()))),
-        }
-    }
 }
 
 /// A call, over one connection after another.
-struct Call {
+struct Call<R> {
     id: String,
-    op: Op,
+    request: R,
     /// Number of received events.
     seen: usize,
     told: Told,
@@ -198,15 +231,20 @@ struct Call {
 
 impl Remote {
     /// Follows a call on one connection: its outcome, or the error of the connection.
-    fn attempt(&self, call: &mut Call, progress: &dyn Progress, again: bool) -> Result<Result<Reply>> {
+    fn attempt<R: Sent + Verify>(
+        &self,
+        call: &mut Call<R>,
+        progress: &dyn Progress,
+        again: bool,
+    ) -> Result<Result<R::Reply>> {
         let stop = || progress.interrupted();
         let mut line = self.link.connect(&Wait::at_most(GREETING.min(self.patience.max(SILENCE)), &stop))?;
         if again {
             progress.event(Event::Warning(format!("{}: connected again", self.link.machine.name())));
         }
-        let (id, op) = (call.id.clone(), Box::new(call.op.clone()));
-        line.send(&Request::Call { id: id.clone(), op, seen: call.seen, fresh: !again }, &stop)?;
-        let most = call.op.answer_bytes(call.known.as_ref());
+        let (id, op) = (call.id.clone(), Box::new(call.request.op()));
+        line.send(&Message::Call { id: id.clone(), op, seen: call.seen, fresh: !again }, &stop)?;
+        let most = call.request.largest_reply(call.known.as_ref()).min(MAX_FRAME as u64) as usize;
         let mut asked = false;
         let mut cancelled: Option<Instant> = None;
         loop {
@@ -219,23 +257,20 @@ impl Remote {
                             call.told.admit(event)?.into_iter().for_each(|event| progress.event(event));
                         }
                         Answer::Outcome { id: of, outcome } if of == id => {
-                            let _ = line.send_within(&Request::Forget { id }, PARTING, &never);
+                            let _ = line.send_within(&Message::Forget { id }, PARTING, &never);
                             let _ = line.next(most);
-                            return Ok(outcome.map_err(told).and_then(|reply| {
-                                call.op.check(&reply, call.known.as_ref())?;
-                                Ok(reply)
-                            }));
+                            return Ok(outcome.map_err(told).and_then(|reply| call.verified(reply)));
                         }
                         Answer::Event { .. } | Answer::Outcome { .. } => {
-                            return Err(untrue("the answer to a call that was not made here"));
+                            return Err(Error::of(Failure::OtherCall));
                         }
                         Answer::Status(_) | Answer::Done => (),
                     }
                 }
-                None if line.silent() > 3 * SILENCE => return Err(Error::new(Kind::Timeout, "no sign of life")),
+                None if line.silent() > 3 * SILENCE => return Err(Error::of(Failure::NoSignOfLife)),
                 None if line.silent() > SILENCE && !asked => {
                     asked = true;
-                    line.send(&Request::Status, &stop)?;
+                    line.send(&Message::Status, &stop)?;
                 }
                 None => (),
             }
@@ -243,13 +278,28 @@ impl Remote {
                 match cancelled {
                     None => {
                         cancelled = Some(Instant::now());
-                        line.send_within(&Request::Cancel { id: id.clone() }, PARTING, &never)?;
+                        line.send_within(&Message::Cancel { id: id.clone() }, PARTING, &never)?;
                     }
                     Some(since) if since.elapsed() > CANCELLED => return Ok(Err(Error::interrupted())),
                     Some(_) => (),
                 }
             }
         }
+    }
+}
+
+impl<R: Sent + Verify> Call<R> {
+    /// The reply of the request's type.
+    ///
+    /// # Errors
+    /// `corrupt` if it does not answer the request.
+    fn verified(&self, reply: Reply) -> Result<R::Reply> {
+        let other = |other: Reply| format!("{} was asked for, {} came", R::ASKS_FOR, other.name());
+        let verified = R::reply(reply).map_err(other).and_then(|reply| {
+            self.request.verify(&reply, self.known.as_ref())?;
+            Ok(reply)
+        });
+        verified.map_err(|what| Error::of(Failure::WrongReply(what)))
     }
 }
 
@@ -267,7 +317,7 @@ impl Keeper {
         let (watched, flag) = (stop.clone(), stopped.clone());
         let thread = threads::start(move || {
             let mut kept: Option<Line> = None;
-            let renew = Request::Renew { seconds: lease.as_secs_f64() };
+            let renew = Message::Renew { seconds: lease.as_secs_f64() };
             let stopped = || flag.load(Ordering::Relaxed);
             while !stopped() {
                 // A broken connection is replaced in the next round.

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::line::{TICK, untrue};
-use crate::error::{Error, Kind, Result};
+use super::failure::Failure;
+use super::line::TICK;
+use crate::error::{Error, Result};
 use crate::remote::{Listener, Machine, Output};
 use crate::threads;
 
@@ -49,7 +50,7 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Watched<F> {
     fn admit(&self, bytes: &[u8]) -> Result<()> {
         let length = bytes.len() as u64;
         match self.written.fetch_add(length, Ordering::Relaxed).saturating_add(length) > self.most {
-            true => Err(untrue(format!("{}: more than the {} bytes that were asked for", self.name(), self.most))),
+            true => Err(Error::of(Failure::OutputTooLong { machine: self.name(), most: self.most })),
             false => Ok(()),
         }
     }
@@ -96,7 +97,7 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
                         Ok(Heard::Ended(code)) => return code,
                         Ok(Heard::Silence) | Err(RecvTimeoutError::Timeout) => (),
                         Err(RecvTimeoutError::Disconnected) => {
-                            return Err(Error::internal("a command of a machine panicked"));
+                            return Err(Error::of(Failure::Panicked("a command of a machine")));
                         }
                     }
                     if let Some(error) = (self.give_up)() {
@@ -104,10 +105,7 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
                     }
                     let still = begin.elapsed().saturating_sub(Duration::from_millis(moved.load(Ordering::Relaxed)));
                     if self.stall.is_some_and(|stall| still > stall) {
-                        let message = format!("{}: nothing has moved for {} s", self.name(), still.as_secs());
-                        return Err(
-                            Error::new(Kind::Timeout, message).hint("run the script again: finished work is kept")
-                        );
+                        return Err(Error::of(Failure::StandsStill { machine: self.name(), time: still }));
                     }
                 }
             };
@@ -116,7 +114,7 @@ impl<F: Fn() -> Option<Error> + Send + Sync> Machine for Watched<F> {
             left.store(true, Ordering::Relaxed);
             let fed = feeding.join().unwrap_or(Ok(()));
             match (outcome, fed) {
-                (Ok(_), Err(error)) => Err(Error::new(Kind::Lost, format!("{}: {error}", self.name()))),
+                (Ok(_), Err(source)) => Err(Error::of(Failure::InputLost { machine: self.name(), source })),
                 (outcome, _) => outcome,
             }
         })

@@ -1,14 +1,15 @@
 //! The protocol between a client and `outlier worker`: one line of greeting each way, then
-//! length-prefixed frames with one `Request` or one `Answer` in MessagePack.
+//! length-prefixed frames with one `Message` or one `Answer` in MessagePack.
 
 use std::io::{Read, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::failure::Failure;
 use super::no_gpu::NoGpu;
-use super::{Op, Reply};
-use crate::error::{Error, Kind, Result};
+use super::op::{Op, Reply};
+use crate::error::{Error, Result};
 use crate::progress::Event;
 use crate::record::LoadArgs;
 
@@ -19,7 +20,7 @@ pub(super) const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Request {
+pub(super) enum Message {
     /// Starts `op` with this id. The same id on any connection joins that call: it gets the events
     /// after the first `seen`, and the outcome. A `fresh` request does not join a call that has
     /// failed or is being stopped.
@@ -102,7 +103,7 @@ fn greeting() -> String {
 
 /// Sends our greeting and reads the other side's.
 pub(super) fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
-    let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("greeting the worker: {e}"));
+    let lost = |source| Error::of(Failure::Connection { doing: "greeting the worker", source });
     stream.write_all(greeting().as_bytes()).and_then(|()| stream.flush()).map_err(lost)?;
     let mut line = Vec::new();
     loop {
@@ -121,24 +122,17 @@ pub(super) fn greet(stream: &mut (impl Read + Write)) -> Result<()> {
     match other {
         Some((protocol, _)) if protocol == PROTOCOL.to_string() => Ok(()),
         Some((protocol, version)) => {
-            let message = format!(
-                "the worker is version {version} (protocol {protocol}), this program {} (protocol {PROTOCOL})",
-                env!("CARGO_PKG_VERSION")
-            );
-            Err(Error::new(Kind::VersionMismatch, message)
-                .hint("end it with `outlier gpus terminate ID` and provision again; OUTLIER_WORKER must name a worker of this version"))
+            let (version, protocol) = (version.to_string(), protocol.to_string());
+            Err(Error::of(Failure::OtherProtocol { version, protocol, ours: PROTOCOL }))
         }
-        None => Err(Error::new(Kind::Lost, format!("expected the greeting of a worker, got {line:?}")).hint(
-            "what it says instead is the reason: log in there and look; its log is `worker.log` below ~/.outlier/w",
-        )),
+        None => Err(Error::of(Failure::NoGreeting(line.into_owned()))),
     }
 }
 
 /// An encoded message: 8 bytes of length, then the message.
 pub(super) fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
     let mut frame = vec![0; 8];
-    rmp_serde::encode::write_named(&mut frame, message)
-        .map_err(|e| Error::new(Kind::Unsupported, format!("encoding a message: {e}")))?;
+    rmp_serde::encode::write_named(&mut frame, message).map_err(|e| Error::of(Failure::FrameNotWritten(e)))?;
     let length = (frame.len() - 8) as u64;
     frame[..8].copy_from_slice(&length.to_le_bytes());
     Ok(frame)
@@ -146,7 +140,8 @@ pub(super) fn frame(message: &impl Serialize) -> Result<Vec<u8>> {
 
 /// Sends one frame in one write.
 pub(super) fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
-    stream.write_all(frame).and_then(|()| stream.flush()).map_err(|e| Error::new(Kind::Lost, format!("sending: {e}")))
+    let lost = |source| Error::of(Failure::Connection { doing: "sending", source });
+    stream.write_all(frame).and_then(|()| stream.flush()).map_err(lost)
 }
 
 /// The next frame of at most `most` bytes.
@@ -154,20 +149,20 @@ pub(super) fn send_frame(stream: &mut impl Write, frame: &[u8]) -> Result<()> {
 /// # Errors
 /// `Lost` if the other side has gone.
 pub(super) fn receive_up_to<T: DeserializeOwned>(stream: &mut impl Read, most: usize) -> Result<T> {
-    let lost = |e: std::io::Error| Error::new(Kind::Lost, format!("receiving: {e}"));
+    let lost = |source| Error::of(Failure::Connection { doing: "receiving", source });
     let mut length = [0; 8];
     stream.read_exact(&mut length).map_err(lost)?;
     let length = u64::from_le_bytes(length) as usize;
     if length > most {
-        return Err(Error::new(Kind::Lost, format!("receiving: a frame of {length} bytes")));
+        return Err(Error::of(Failure::FrameTooLong(length as u64)));
     }
     // Memory grows with the received bytes, not with the announced length.
     let mut frame = Vec::new();
     stream.take(length as u64).read_to_end(&mut frame).map_err(lost)?;
     if frame.len() < length {
-        return Err(Error::new(Kind::Lost, "receiving: cut off in a frame"));
+        return Err(Error::of(Failure::FrameCutOff));
     }
-    rmp_serde::from_slice(&frame).map_err(|e| Error::new(Kind::Lost, format!("receiving: {e}")))
+    rmp_serde::from_slice(&frame).map_err(|e| Error::of(Failure::FrameUnreadable(e)))
 }
 
 #[cfg(test)]
@@ -175,19 +170,20 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn frames_arrive_whole_or_not_at_all() {
         let mut bytes = Vec::new();
-        send_frame(&mut bytes, &frame(&Request::Renew { seconds: 1.5 }).unwrap()).unwrap();
-        let whole: Request = receive_up_to(&mut bytes.as_slice(), MAX_FRAME).unwrap();
-        assert!(matches!(whole, Request::Renew { seconds: 1.5 }));
+        send_frame(&mut bytes, &frame(&Message::Renew { seconds: 1.5 }).unwrap()).unwrap();
+        let whole: Message = receive_up_to(&mut bytes.as_slice(), MAX_FRAME).unwrap();
+        assert!(matches!(whole, Message::Renew { seconds: 1.5 }));
         for cut in 0..bytes.len() {
-            let error = receive_up_to::<Request>(&mut &bytes[..cut], MAX_FRAME).unwrap_err();
+            let error = receive_up_to::<Message>(&mut &bytes[..cut], MAX_FRAME).unwrap_err();
             assert_eq!(error.kind, Kind::Lost, "cut at {cut}");
         }
         let claim = [0xff; 20];
-        assert_eq!(receive_up_to::<Request>(&mut claim.as_slice(), MAX_FRAME).unwrap_err().kind, Kind::Lost);
+        assert_eq!(receive_up_to::<Message>(&mut claim.as_slice(), MAX_FRAME).unwrap_err().kind, Kind::Lost);
     }
 
     #[test]

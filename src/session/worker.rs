@@ -11,13 +11,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::calls::{Call, Calls, Joined, locked};
+use super::failure::Failure;
 use super::guardian::{self, Adopted, AtEnd, GRACE, Inherited, TICK, end_machine, say};
 use super::no_gpu::NoGpu;
+use super::op::{Op, Reply};
 use super::place::{Place, is_ours};
 use super::pulse::{Limits, Page, now, seconds};
-use super::wire::{self, Answer, Request, Status};
-use super::{Local, Op, Reply, Session};
-use crate::error::{Error, Kind, Result};
+use super::wire::{self, Answer, Message, Status};
+use super::{Local, Session};
+use crate::error::{Error, Result};
 use crate::hub;
 use crate::progress::{Event, INTERRUPTED, Progress};
 use crate::secret::Secret;
@@ -188,7 +190,7 @@ impl Worker {
         }
         while let Ok(request) = self.receive(connection) {
             let answer = match request {
-                Request::Call { id, op, seen, fresh } => {
+                Message::Call { id, op, seen, fresh } => {
                     if connection.followed.fetch_add(1, Ordering::SeqCst) >= MOST_FOLLOWED {
                         return;
                     }
@@ -215,29 +217,29 @@ impl Worker {
         }
     }
 
-    fn receive(&self, connection: &Connection) -> Result<Request> {
+    fn receive(&self, connection: &Connection) -> Result<Message> {
         wire::receive_up_to(&mut Arriving { worker: self, connection, count: 0 }, LARGEST_REQUEST)
     }
 
     /// An error closes the connection, because no answer can express it.
-    fn answer(&self, request: Request) -> Result<Answer> {
-        let senseless = |what: &str| Err(Error::bad_argument(what));
+    fn answer(&self, request: Message) -> Result<Answer> {
+        let senseless = |what| Err(Error::of(Failure::Senseless(what)));
         match request {
-            Request::Call { .. } => return senseless("calls are answered by their own thread"),
-            Request::Cancel { id } => {
+            Message::Call { .. } => return senseless("calls are answered by their own thread"),
+            Message::Cancel { id } => {
                 if let Some(call) = self.calls.find(&id) {
                     call.cancelled.store(true, Ordering::SeqCst);
                 }
             }
-            Request::Forget { id } => self.calls.forget(&id),
-            Request::Renew { seconds: number } => match seconds(number) {
+            Message::Forget { id } => self.calls.forget(&id),
+            Message::Renew { seconds: number } => match seconds(number) {
                 Some(time) => self.page.renew(time),
                 None => return senseless("a lease is renewed by a number of seconds"),
             },
-            Request::HubToken { token } if token.len() > LONGEST_TOKEN => return senseless("no token is so long"),
-            Request::HubToken { token } => hub::use_token(Secret::new(&token)),
-            Request::Status => return Ok(Answer::Status(self.status())),
-            Request::End => self.page.end_by_client(),
+            Message::HubToken { token } if token.len() > LONGEST_TOKEN => return senseless("no token is so long"),
+            Message::HubToken { token } => hub::use_token(Secret::new(&token)),
+            Message::Status => return Ok(Answer::Status(self.status())),
+            Message::End => self.page.end_by_client(),
         }
         Ok(Answer::Done)
     }
@@ -253,7 +255,7 @@ impl Worker {
         match again {
             // The client has followed it at an earlier worker.
             Some(died) if self.page.deaths() >= MOST_DEATHS => {
-                call.finish(Err(given_up(self.page.deaths(), died)));
+                call.finish(Err(Error::of(Failure::DiedOften { deaths: self.page.deaths(), died: died.clone() })));
                 return Begun::Now(call);
             }
             Some(died) => call.add(Event::Warning(format!(
@@ -279,10 +281,10 @@ impl Worker {
 
     fn carry_out(&self, call: &Call, op: Op) {
         let watcher = Watcher { worker: self, call };
-        let work = || op.check_asked().and_then(|()| self.local.call(op, &watcher));
+        let work = || op.carry_out(&self.local, &watcher);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         let outcome: std::result::Result<Reply, Error> =
-            outcome.unwrap_or_else(|_| Err(Error::internal("a primitive panicked")));
+            outcome.unwrap_or_else(|_| Err(Error::of(Failure::Panicked("a primitive"))));
         call.finish(outcome);
         self.page.forgive();
         self.calls.tidy();
@@ -306,19 +308,6 @@ impl Worker {
 enum Begun {
     Before(Arc<Call>),
     Now(Arc<Call>),
-}
-
-fn given_up(deaths: u64, died: &str) -> Error {
-    // Another machine of the same kind would also lack memory. Other causes may be this machine's
-    // fault.
-    let short = died.contains("memory");
-    let kind = if short { Kind::Oom } else { Kind::Lost };
-    let hint = if short {
-        "lower `memory_budget`, or take a machine with more memory; what it had done is in its checkpoint, if it has one"
-    } else {
-        "`outlier gpus logs ID` tells what the worker said last; what it had done is in its checkpoint, if it has one"
-    };
-    Error::new(kind, format!("the worker died {deaths} times in a row at this: {died}")).hint(hint)
 }
 
 /// Counts a call as running while this value lives.

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -44,61 +43,87 @@ enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201,
 
 // Fibres
 
+// Each thread of a block that takes turns is a fibre. A fibre begins once, by a call of the system; from then on it is left and entered by
+// jumps, from one fibre to the next, and waits for the next block where the last one ended. What every jump touches lies close together.
+
+constexpr unsigned MOST_THREADS = 1024;
 constexpr size_t STACK = 64 << 10;
+/// Stacks do not end at the same offset of a page, or they would push each other out of the caches.
+constexpr size_t STAGGER = 320, STAGGERED = 16 << 10;
 
-/// `begin` is where it starts; from then on it is left and entered by jumps, which cost no call of the system.
-struct Fibre {
-    ucontext_t begin;
-    jmp_buf place;
-    std::vector<char> stack = std::vector<char>(STACK);
-    bool begun, done;
-};
+/// As the compiler's own setjmp saves it.
+using Place = void* [5];
 
-jmp_buf scheduler;
-std::vector<Fibre> fibres(1024);
-Fibre* running;
+Place scheduler;
+Place places[MOST_THREADS];
+bool ended[MOST_THREADS];
+std::vector<char> stacks[MOST_THREADS];
+/// Threads of the block that have not ended. 0 between blocks, and in kernels that take no turns.
+unsigned threads_left;
 std::function<void()> body;
 
+/// Goes on with a thread of the block.
+[[noreturn, gnu::noinline]] void enter(unsigned thread);
+
+/// The next thread that has not ended.
+unsigned following(unsigned thread) {
+    do {
+        thread = thread + 1 < blockDim.x ? thread + 1 : 0;
+    } while (ended[thread]);
+    return thread;
+}
+
+[[noreturn, gnu::noinline]] void end(unsigned thread) {
+    ended[thread] = true;
+    if (--threads_left > 0) {
+        enter(following(thread));
+    }
+    __builtin_longjmp(scheduler, 1);
+}
+
+[[gnu::noinline]] void end_until_entered(unsigned thread) {
+    if (__builtin_setjmp(places[thread]) == 0) {
+        end(thread);
+    }
+}
+
 void fibre() {
-    body();
-    running->done = true;
-    _longjmp(scheduler, 1);
+    for (;;) {
+        body();
+        end_until_entered(threadIdx.x);
+    }
+}
+
+void enter(unsigned thread) {
+    threadIdx.x = thread;
+    std::vector<char>& stack = stacks[thread];
+    if (stack.empty()) {
+        stack.resize(STACK + thread * STAGGER % STAGGERED);
+        static ucontext_t begin;
+        getcontext(&begin);
+        begin.uc_stack.ss_sp = stack.data();
+        begin.uc_stack.ss_size = stack.size();
+        makecontext(&begin, fibre, 0);
+        setcontext(&begin);
+    }
+    __builtin_longjmp(places[thread], 1);
+}
+
+[[gnu::noinline]] void run_in_turns() {
+    std::fill_n(ended, blockDim.x, false);
+    threads_left = blockDim.x;
+    if (__builtin_setjmp(scheduler) == 0) {
+        enter(0);
+    }
 }
 
 void run_block(bool takes_turns) {
-    if (!takes_turns) {
-        for (threadIdx.x = 0; threadIdx.x < blockDim.x; threadIdx.x++) {
-            body();
-        }
-        return;
+    if (takes_turns) {
+        return run_in_turns();
     }
-    for (unsigned i = 0; i < blockDim.x; i++) {
-        Fibre& next = fibres[i];
-        if (next.begin.uc_stack.ss_size == 0) {
-            getcontext(&next.begin);
-            next.begin.uc_stack.ss_sp = next.stack.data();
-            next.begin.uc_stack.ss_size = STACK;
-            makecontext(&next.begin, fibre, 0);
-        }
-        next.begun = next.done = false;
+    for (threadIdx.x = 0; threadIdx.x < blockDim.x; threadIdx.x++) {
+        body();
     }
-    for (unsigned left = blockDim.x; left > 0;) {
-        for (unsigned i = 0; i < blockDim.x; i++) {
-            if (!fibres[i].done) {
-                threadIdx.x = i;
-                running = &fibres[i];
-                if (_setjmp(scheduler) == 0) {
-                    if (running->begun) {
-                        _longjmp(running->place, 1);
-                    }
-                    running->begun = true;
-                    setcontext(&running->begin);
-                }
-                left -= running->done;
-            }
-        }
-    }
-    running = nullptr;
 }
 
 // Kernels
@@ -284,15 +309,14 @@ using Guard = std::lock_guard<std::recursive_mutex>;
 
 } // namespace
 
-void __syncthreads() {
-    if (!running) {
+[[gnu::noinline]] void __syncthreads() {
+    if (threads_left == 0) {
         wrong("a kernel takes turns that is listed as plain");
     }
-    unsigned index = threadIdx.x;
-    if (_setjmp(running->place) == 0) {
-        _longjmp(scheduler, 1);
+    unsigned thread = threadIdx.x, next = following(thread);
+    if (next != thread && __builtin_setjmp(places[thread]) == 0) {
+        enter(next);
     }
-    threadIdx.x = index;
 }
 
 extern "C" {
@@ -483,7 +507,7 @@ int cuLaunchKernel(Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsign
     if (!current || stream->gpu != current) {
         return INVALID_CONTEXT;
     }
-    if (gx == 0 || gy == 0 || gy > 65535 || gz != 1 || bx == 0 || bx > 1024 || by != 1 || bz != 1) {
+    if (gx == 0 || gy == 0 || gy > 65535 || gz != 1 || bx == 0 || bx > MOST_THREADS || by != 1 || bz != 1) {
         return INVALID_VALUE;
     }
     Call call = kernel->bind(params);

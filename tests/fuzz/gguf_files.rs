@@ -59,7 +59,7 @@ fn good(chance: &mut Chance) -> Gguf {
 
 pub fn gguf(_: &Workshop, folder: &Path, chance: &mut Chance) -> Start {
     let mut file = good(chance);
-    let kind = chance.below(6);
+    let kind = chance.below(8);
     match kind {
         0 => {
             let at = chance.below(file.metadata.len());
@@ -75,6 +75,20 @@ pub fn gguf(_: &Workshop, folder: &Path, chance: &mut Chance) -> Start {
         2 => {
             let at = chance.below(file.tensors.len());
             file.tensors[at].2 = *chance.pick(&[0, 1, 2, 3, 8, 12, 14, 16, 30, 39, u32::MAX]);
+        }
+        // Numbers: those of whole tensors, mostly scales that are none.
+        6 => {
+            let at = chance.below(file.tensors.len());
+            let data = &mut file.tensors[at].3;
+            let value = *chance.pick(&[0x00, 0x7c, 0x7f, 0x80, 0xff]);
+            let first = chance.below(data.len());
+            let count = *chance.pick(&[1, 2, 34, data.len()]);
+            data.iter_mut().skip(first).take(count).for_each(|byte| *byte = value);
+        }
+        7 => {
+            let at = chance.below(file.tensors.len());
+            let count = file.tensors[at].3.len();
+            file.tensors[at].3 = chance.bytes(count);
         }
         _ => (),
     }

@@ -25,6 +25,7 @@ mod process;
 #[allow(dead_code)] // tests use the rest of it
 mod pytorch;
 mod pytorch_files;
+mod quantised_files;
 mod record_files;
 mod report;
 mod scripts;
@@ -65,6 +66,7 @@ const TARGETS: &[(&str, Make)] = &[
     ("index", model_files::index),
     ("pytorch", pytorch_files::pytorch),
     ("gguf", gguf_files::gguf),
+    ("quantised", quantised_files::quantised),
     ("tokenizer", model_files::tokenizer),
     ("ids", text_files::ids),
     ("jsonl", text_files::jsonl),

@@ -55,12 +55,12 @@ fn numbers(config: &mut Value, chance: &mut Chance) {
 }
 
 /// The header of a safetensors file, and what comes behind it.
-fn split(data: &[u8]) -> (Value, Vec<u8>) {
+pub fn split(data: &[u8]) -> (Value, Vec<u8>) {
     let length = u64::from_le_bytes(data[..8].try_into().unwrap()) as usize;
     (serde_json::from_slice(&data[8..8 + length]).unwrap(), data[8 + length..].to_vec())
 }
 
-fn joined(header: &[u8], data: &[u8]) -> Vec<u8> {
+pub fn joined(header: &[u8], data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header, data].concat()
 }
 
@@ -123,7 +123,7 @@ fn disagree(map: &mut Map<String, Value>, chance: &mut Chance) {
 }
 
 /// The name of one of the model's weight files.
-fn weights(model: &Path, chance: &mut Chance) -> String {
+pub fn weights(model: &Path, chance: &mut Chance) -> String {
     let mut names = crate::names(model);
     names.retain(|name| name.ends_with(".safetensors"));
     names.sort();

@@ -114,6 +114,8 @@ fn views(state: &mut State, chance: &mut Chance) {
     let view = &mut state.tensors[chance.below(count)];
     let dimension = chance.below(view.shape.len());
     match chance.below(7) {
+        // A number by itself has no dimensions.
+        1 | 2 if view.shape.is_empty() => (view.shape, view.strides) = (vec![weird(chance)], vec![1]),
         0 => view.offset = weird(chance),
         1 => view.shape[dimension] = weird(chance),
         2 => view.strides[dimension] = weird(chance),

@@ -47,7 +47,9 @@ pub struct Workshop {
     pub program: PathBuf,
     /// Folders of small models, one of each architecture.
     pub models: Vec<String>,
-    /// Of them those with an index of several files.
+    /// Folders of small models in quantised weights, one of each format.
+    pub quantised: Vec<String>,
+    /// Of the first those with an index of several files.
     pub indexed: Vec<String>,
     /// `outlier doc --markdown`.
     pub documentation: String,
@@ -113,6 +115,7 @@ impl Workshop {
             root,
             program: program.to_path_buf(),
             models: Vec::new(),
+            quantised: Vec::new(),
             indexed: Vec::new(),
             documentation: String::new(),
             scripts: Vec::new(),
@@ -144,19 +147,27 @@ impl Workshop {
     }
 
     fn bring_models(&mut self) {
-        let fixtures = repository().join("tests/fixtures");
-        let mut names: Vec<_> =
-            crate::names(&fixtures).into_iter().filter(|name| fixtures.join(name).is_dir()).collect();
-        names.sort();
+        let folders = |place: &str| {
+            let place = repository().join(place);
+            let mut names: Vec<_> = crate::names(&place)
+                .into_iter()
+                .filter(|name| place.join(name).join("config.json").is_file())
+                .collect();
+            names.sort();
+            names
+        };
+        let (names, quantised) = (folders("tests/fixtures"), folders("tests/fixtures_quantised"));
+        let of = |place: &'static str| move |name: &String| (name.clone(), repository().join(place).join(name));
         for (name, from) in names
             .iter()
-            .map(|name| (name.as_str(), fixtures.join(name)))
-            .chain([(TRAINED, repository().join("examples").join(TRAINED))])
+            .map(of("tests/fixtures"))
+            .chain(quantised.iter().map(of("tests/fixtures_quantised")))
+            .chain([of("examples")(&TRAINED.to_string())])
         {
-            copy(&from, &self.model(name));
-            for expected in ["expected.json", "reference.safetensors", "thresholds.json"] {
+            copy(&from, &self.model(&name));
+            for expected in ["decoded.json", "expected.json", "reference.safetensors", "thresholds.json"] {
                 let _ =
-                    std::fs::rename(self.model(name).join(expected), self.root().join(format!("{name}-{expected}")));
+                    std::fs::rename(self.model(&name).join(expected), self.root().join(format!("{name}-{expected}")));
             }
         }
         self.indexed = names
@@ -165,6 +176,7 @@ impl Workshop {
             .cloned()
             .collect();
         self.models = names;
+        self.quantised = quantised;
         self.tokenizer = read_json(self.model(TRAINED).join("tokenizer.json"));
     }
 

@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::gpu::failure::Failure;
 use crate::gpu::provider::{Description, SshAddress, State};
 use crate::plain::plain;
 
@@ -19,11 +20,11 @@ const HOST_KEYS: usize = 16;
 const FINGERPRINT: usize = 43;
 
 /// The error for an answer that does not have the documented form.
-pub(super) fn unexpected(what: &str, answer: &Value) -> Error {
+pub(super) fn unexpected(what: &'static str, answer: &Value) -> Error {
     // The answer itself may contain secrets.
     let keys = answer.as_object().into_iter().flatten().map(|(key, _)| plain(key, 40)).take(20);
     let keys = keys.collect::<Vec<_>>().join(", ");
-    Error::new(Kind::Service, format!("RunPod: {what} has an unexpected form (keys: {keys})"))
+    Error::of(Failure::RunPodForm { what, keys })
 }
 
 /// Checks the id of a pod: letters and digits, safe in addresses and commands.

@@ -10,6 +10,7 @@ use reqwest::{StatusCode, redirect};
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
+use crate::gpu::failure::{Failure, root};
 use crate::outside::{self, json, tls};
 use crate::plain::plain;
 use crate::progress::{interrupt_requested, note};
@@ -50,17 +51,14 @@ impl Client {
     pub(super) fn new(key: Secret) -> Result<Self> {
         let base = base();
         if !secret::may_travel(&base) {
-            let message = format!("{ELSEWHERE} is \"{}\": the key does not travel there", plain(&base, 200));
-            return Err(Error::new(Kind::Auth, message).hint(
-                "give an address that begins with https://, or one of this computer; unset it to ask RunPod itself",
-            ));
+            return Err(Error::of(Failure::KeyTravels(plain(&base, 200))));
         }
         // The library panics if it cannot start its two threads.
         threads::spare(2).map_err(|e| Error::no_thread("RunPod", &e))?;
         tls::prepare();
         let http = Http::builder().user_agent(AGENT).timeout(TIMEOUT).connect_timeout(Duration::from_secs(15));
         let http = http.redirect(redirect::Policy::none()).no_gzip().no_brotli().no_deflate().no_zstd().build();
-        let http = http.map_err(|e| Error::new(Kind::Io, format!("starting the RunPod client: {e}")))?;
+        let http = http.map_err(|e| Error::of(Failure::RunPodClient(e)))?;
         Ok(Self { base, key, http })
     }
 
@@ -84,15 +82,17 @@ impl Client {
 
     /// A change. It is repeated only if the service reports that nothing was done (429).
     pub(super) fn post(&self, path: &str, body: &Value) -> Result<Value> {
-        for attempt in 0.. {
-            let response = sent(self.request(reqwest::Method::POST, path).json(body))?.map_err(unreachable)?;
+        let mut attempt = 0;
+        loop {
+            let response = sent(self.request(reqwest::Method::POST, path).json(body))?
+                .map_err(|e| Error::of(Failure::RunPodSilent(e)))?;
             match response.status() {
                 StatusCode::TOO_MANY_REQUESTS if attempt < ATTEMPTS => sleep(&pause(&response, attempt), true)?,
                 status if status.is_success() => return parsed(response),
                 _ => return Err(failure(response)),
             }
+            attempt += 1;
         }
-        unreachable!("the loop returns")
     }
 
     /// Requests a deletion. A missing object is not an error.
@@ -106,7 +106,8 @@ impl Client {
 
     /// The available lines of a stream of server-sent events.
     pub(super) fn lines(&self, path: &str) -> Result<Vec<String>> {
-        let response = sent(self.request(reqwest::Method::GET, path).timeout(LOG_TIME))?.map_err(unreachable)?;
+        let response = sent(self.request(reqwest::Method::GET, path).timeout(LOG_TIME))?
+            .map_err(|e| Error::of(Failure::RunPodSilent(e)))?;
         if !response.status().is_success() {
             return Err(failure(response));
         }
@@ -121,17 +122,18 @@ impl Client {
 
     /// If `may_stop`, an interruption by the user ends the request, and not only a pause.
     fn patiently(&self, may_stop: bool, request: impl Fn() -> RequestBuilder) -> Result<Response> {
-        for attempt in 0.. {
+        let mut attempt = 0;
+        loop {
             let last = attempt + 1 >= ATTEMPTS;
             match sent(request())? {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) if !last && passes(response.status()) => sleep(&pause(&response, attempt), may_stop)?,
                 Ok(response) => return Err(failure(response)),
-                Err(error) if last => return Err(unreachable(error)),
+                Err(error) if last => return Err(Error::of(Failure::RunPodSilent(error))),
                 Err(_) => sleep(&Pause { time: backoff(attempt), why: SILENT }, may_stop)?,
             }
+            attempt += 1;
         }
-        unreachable!("the loop returns")
     }
 }
 
@@ -194,39 +196,20 @@ fn sent(request: RequestBuilder) -> Result<reqwest::Result<Response>> {
     outside::guarded(|| request.send()).map_err(|said| Error::no_thread("RunPod", &std::io::Error::other(said)))
 }
 
-fn unreachable(error: reqwest::Error) -> Error {
-    let kind = if error.is_timeout() { Kind::Timeout } else { Kind::Lost };
-    // The message may contain the address, but never the key, which is in a header.
-    Error::new(kind, format!("RunPod does not answer: {}", root(&error)))
-        .hint("is the network reachable? try again in a minute")
-}
-
-fn root(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), root)
-}
-
 /// The first bytes of a body. An interrupted answer is an error.
 fn bytes(response: Response, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    response.take(most).read_to_end(&mut bytes).map_err(|e| {
-        let kind = if e.kind() == std::io::ErrorKind::TimedOut { Kind::Timeout } else { Kind::Lost };
-        Error::new(kind, format!("RunPod's answer broke off: {}", plain(&root(&e), WORDS)))
-            .hint("is the network reachable? try again in a minute")
-    })?;
+    let cut_off = |source| Error::of(Failure::RunPodCutOff { words: plain(&root(&source), WORDS), source });
+    response.take(most).read_to_end(&mut bytes).map_err(cut_off)?;
     Ok(bytes)
 }
 
 fn parsed(response: Response) -> Result<Value> {
     let text = bytes(response, ANSWER + 1)?;
     if text.len() as u64 > ANSWER {
-        let message = format!("RunPod sent an answer of more than {} MB", ANSWER >> 20);
-        return Err(Error::new(Kind::Service, message).hint("is OUTLIER_RUNPOD_URL an address that you trust?"));
+        return Err(Error::of(Failure::RunPodTooLong { most_mb: ANSWER >> 20 }));
     }
-    json::from_slice(&text, VALUES).map_err(|e| {
-        let said = outside::complaint(e);
-        Error::new(Kind::Service, format!("RunPod sent an answer that is not JSON, or too much of it: {said}"))
-            .hint("is OUTLIER_RUNPOD_URL an address that you trust?")
-    })
+    json::from_slice(&text, VALUES).map_err(|e| Error::of(Failure::RunPodNotJson(outside::complaint(e))))
 }
 
 /// Messages for "no such machine is available", in lower case.
@@ -254,9 +237,7 @@ fn failure(response: Response) -> Error {
     }
     let detail = plain(&detail, WORDS);
     let lower = detail.to_lowercase();
-    let error = |kind, message: &str, hint: &str| {
-        Error::new(kind, format!("RunPod: {message} ({status}): {detail}")).hint(hint)
-    };
+    let error = |kind, message, hint| Error::of(Failure::RunPodRefused { kind, message, hint, status, detail });
     match status.as_u16() {
         401 => error(
             Kind::Auth,

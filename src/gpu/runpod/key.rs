@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::gpu::failure::Failure;
 use crate::outside;
 use crate::secret::{self, Secret};
 
@@ -13,14 +14,11 @@ const SETTINGS: u64 = 64 << 10;
 /// `RUNPOD_API_KEY` from the environment or `.env`, then `~/.runpod/config.toml`.
 pub(super) fn find() -> Result<Secret> {
     let file = std::env::home_dir().map(|home| home.join(".runpod/config.toml"));
-    let key = secret::named(VARIABLE).or_else(|| file.clone().and_then(stored)).ok_or_else(|| {
-        let file = file.map_or_else(String::new, |file| format!(" and {}", file.display()));
-        Error::new(Kind::Auth, format!("no RunPod API key: looked at {VARIABLE} in the environment, in .env{file}"))
-            .hint("make a key at RunPod, Settings, API Keys, and put RUNPOD_API_KEY=… into .env")
-    })?;
+    let key = secret::named(VARIABLE)
+        .or_else(|| file.clone().and_then(stored))
+        .ok_or_else(|| Error::of(Failure::NoKey { file }))?;
     if key.expose().chars().any(|c| c.is_whitespace() || !c.is_ascii_graphic()) {
-        return Err(Error::new(Kind::Auth, format!("{VARIABLE} holds blanks or other characters that no key has"))
-            .hint("copy the key again, without quotes and line breaks"));
+        return Err(Error::of(Failure::BadKey));
     }
     Ok(key)
 }

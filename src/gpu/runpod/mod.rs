@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::failure::Failure;
+use super::id::ProviderId;
 use super::provider::{Description, Offer, PREFIX, Provider, Reached, SshAddress, Want, ssh};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::plain::plain;
 use crate::remote::Machine;
 
@@ -25,7 +27,7 @@ use client::{AGENT, Client};
 
 /// CUDA 12.8, with an sshd that starts if the environment contains a public key.
 const IMAGE: &str = "runpod/base:1.0.2-cuda1281-ubuntu2404";
-const CUDA: &str = "12.8";
+pub const CUDA: &str = "12.8";
 /// A pod without a sign of life from a worker's guardian for this time ends itself: its client died
 /// before it started one, or everything in it was killed.
 const GUARD_SECONDS: u64 = 40 * 60;
@@ -72,15 +74,14 @@ impl RunPod {
                 _ => return Ok(pods),
             }
         }
-        Err(Error::new(Kind::Service, "RunPod: the list of pods has no end").hint("try again in a minute"))
+        Err(Error::of(Failure::EndlessList))
     }
 
     /// The address of a pod. Its id may come from a ledger.
     fn pod(&self, id: &str) -> Result<String> {
         match is_id(id) {
             true => Ok(format!("/v2/pods/{id}")),
-            false => Err(Error::bad_argument(format!("\"{}\" is not the id of a pod", plain(id, 100)))
-                .hint("`outlier gpus` lists the machines of this project")),
+            false => Err(Error::of(Failure::NoPodId(plain(id, 100)))),
         }
     }
 }
@@ -103,8 +104,8 @@ fn is_named(gpu: &Value, name: &str) -> bool {
 }
 
 impl Provider for RunPod {
-    fn name(&self) -> &'static str {
-        "runpod"
+    fn id(&self) -> &ProviderId {
+        &ProviderId::RunPod
     }
 
     fn offers(&self, want: &Want) -> Result<Vec<Offer>> {
@@ -136,7 +137,7 @@ impl Provider for RunPod {
                     && want.min_vram_gb.is_none_or(|least| vram_gb >= least)
                     && want.max_price.is_none_or(|most| price <= most);
                 if let (Some(rank), true, Some(gpu)) = (rank, fits, shown(&gpu["id"])) {
-                    let (provider, cloud) = ("runpod".to_string(), cloud.to_string());
+                    let (provider, cloud) = (ProviderId::RunPod, cloud.to_string());
                     offers.push((rank, Offer { provider, gpu, gpu_count: count, vram_gb, cloud, price, stock }));
                 }
             }
@@ -252,10 +253,10 @@ pub fn end_self() -> Result<()> {
     let variable =
         |name: &str| std::env::var(name).ok().or_else(|| of_first_process(name)).filter(|text| !text.is_empty());
     let id = variable("RUNPOD_POD_ID").filter(|id| is_id(id));
-    let id = id.ok_or_else(|| Error::not_found("RUNPOD_POD_ID holds no id of a pod: this is no pod"))?;
+    let id = id.ok_or_else(|| Error::of(Failure::NoPod))?;
     let key = variable("RUNPOD_API_KEY").and_then(|key| crate::secret::Secret::new(&key));
     let by_api = key
-        .ok_or_else(|| Error::new(Kind::Auth, "the pod has no key for itself"))
+        .ok_or_else(|| Error::of(Failure::PodWithoutKey))
         .and_then(|key| Client::new(key)?.delete(&format!("/v2/pods/{id}")));
     let Err(error) = by_api else { return Ok(()) };
     // The image's tool, with its newer and its older syntax.

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use super::cluster::{Cluster, OWN_SESSION};
 use super::job;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::gpu::failure::Failure;
 use crate::remote::{Listener, Machine, Output, quoted};
 
 /// srun returns the same exit codes for its own failures and for the command's, so that the
@@ -54,8 +55,7 @@ impl Machine for Allocation {
         let last =
             String::from_utf8_lossy(if errors.line.is_empty() { &errors.last } else { &errors.line }).into_owned();
         let said = if last.trim().is_empty() { format!("exit code {code}") } else { last.trim().to_string() };
-        Err(Error::new(Kind::Lost, format!("{}: the step ended before its command did: {said}", self.name()))
-            .hint("does the job still run (`squeue --me`)? its log is ~/.outlier/jobs/ID.log"))
+        Err(Error::of(Failure::StepEnded { machine: self.name(), last_words: said }))
     }
 
     fn open(&self, command: &str) -> Result<UnixStream> {

@@ -1,13 +1,13 @@
 //! Slurm's commands, run on this machine or on a login node over SSH.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::super::bounded::{Limits, text_of, within};
 use crate::error::{Error, Kind, Result};
-use crate::progress::{doze, interrupt_requested, note};
-use crate::remote::{self, Finished, Machine};
+use crate::gpu::failure::Failure;
+use crate::progress::{doze, interrupt_requested};
+use crate::remote::{Finished, Machine};
 
 /// The prefix of every command. Variables of a surrounding job would be taken for options, and
 /// secrets do not belong into the environment of a job.
@@ -34,63 +34,17 @@ const BUSY: &[&str] = &[
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Time limit of a command of Slurm. With a busy controller it gives up earlier by itself.
-const COMMAND: Duration = Duration::from_secs(180);
-/// A command that takes longer is told of.
-const UNTOLD: Duration = Duration::from_secs(5);
-/// Time that a command is left once the user has asked to stop: one that is at work then, and one
-/// that is started later, to end a job.
-const AT_WORK: Duration = Duration::from_secs(2);
-const LAST: Duration = Duration::from_secs(8);
-/// Interval of the checks whether the user has asked to stop.
-const LOOK: Duration = Duration::from_millis(50);
+const COMMAND: Limits = limits(180);
+
+/// Limits of a command that may take so many seconds.
+pub(super) const fn limits(seconds: u64) -> Limits {
+    Limits { whole: Duration::from_secs(seconds), at_work: Duration::from_secs(2), last: Duration::from_secs(8) }
+}
 
 /// A cluster, as its users see it.
 #[derive(Clone)]
 pub(super) struct Cluster {
     commands: Arc<dyn Machine>,
-}
-
-/// Runs `command` on `machine`, and tells what is waited for where that takes a while.
-///
-/// # Errors
-/// `Timeout` if it takes longer than `limit`, or than a few seconds once the user has asked to
-/// stop; the message names it by `what`. The command is ended then.
-pub(super) fn within(
-    limit: Duration,
-    machine: &Arc<dyn Machine>,
-    command: &str,
-    input: &str,
-    what: &str,
-) -> Result<Finished> {
-    let (sender, ended) = channel();
-    let (commands, command, input) = (machine.clone(), command.to_string(), input.to_string());
-    let wanted = Arc::new(AtomicBool::new(true));
-    let still_wanted = wanted.clone();
-    // A separate thread waits for it, and may be abandoned.
-    std::thread::spawn(move || {
-        let wanted = || still_wanted.load(Ordering::Relaxed);
-        sender.send(remote::collect_while(&*commands, &command, &mut input.as_bytes(), &wanted))
-    });
-    let begin = Instant::now();
-    let (mut hurried, mut told) = (interrupt_requested(), false);
-    let mut limit = if hurried { limit.min(LAST) } else { limit };
-    while begin.elapsed() < limit {
-        match ended.recv_timeout(LOOK) {
-            Ok(finished) => return finished,
-            Err(RecvTimeoutError::Timeout) => (),
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        if !hurried && interrupt_requested() {
-            (hurried, limit) = (true, limit.min(begin.elapsed() + AT_WORK));
-        }
-        if !told && begin.elapsed() > UNTOLD {
-            note(&format!("{}: waiting for the end of {what}, at most {} s", machine.name(), limit.as_secs()));
-            told = true;
-        }
-    }
-    wanted.store(false, Ordering::Relaxed);
-    let message = format!("{}: {what} has not ended within {} s", machine.name(), begin.elapsed().as_secs());
-    Err(Error::new(Kind::Timeout, message).hint("does the same command stand still there when you log in?"))
 }
 
 impl Cluster {
@@ -102,14 +56,11 @@ impl Cluster {
         let cluster = Self { commands };
         let test = COMMANDS.map(|name| format!("command -v {name} >/dev/null 2>&1 || echo {name}")).join("; ");
         let missing = cluster.run(&test, "", "a look for the commands of Slurm")?.out;
-        let missing: Vec<&str> = missing.split_whitespace().collect();
-        if missing.is_empty() {
-            return Ok(cluster);
+        let commands: Vec<String> = missing.split_whitespace().map(str::to_string).collect();
+        match commands.is_empty() {
+            true => Ok(cluster),
+            false => Err(Error::of(Failure::NoSlurm { machine: cluster.commands.name(), commands })),
         }
-        let message = format!("Slurm is not there: {} has no command {}", cluster.commands.name(), missing.join(", "));
-        Err(Error::not_found(message).hint(
-            "run this on a login node of the cluster (after `module load slurm` where that is needed), or name one: host: \"user@login\"",
-        ))
     }
 
     pub(super) fn machine(&self) -> &Arc<dyn Machine> {
@@ -122,7 +73,7 @@ impl Cluster {
     }
 
     fn run(&self, command: &str, input: &str, what: &str) -> Result<Finished> {
-        within(COMMAND, &self.commands, &self.line(command), input, what)
+        within(&COMMAND, &self.commands, &self.line(command), input, what)
     }
 
     /// The stdout of a command of the shell there.
@@ -130,7 +81,7 @@ impl Cluster {
     /// # Errors
     /// If it fails, and as `within`.
     pub(super) fn output(&self, command: &str, what: &str) -> Result<String> {
-        text_of(&**self.machine(), within(COMMAND, self.machine(), command, "", what)?)
+        text_of(&**self.machine(), within(&COMMAND, self.machine(), command, "", what)?)
     }
 
     /// Runs a query, which is repeated if the controller is busy, unless the user has asked to
@@ -144,8 +95,7 @@ impl Cluster {
                 return Ok(finished);
             }
             if tries == TRIES || interrupt_requested() {
-                let message = format!("the controller of Slurm does not answer: {}", complaint(&finished));
-                return Err(Error::new(Kind::Service, message).hint("is `squeue` slow or silent too? try again later"));
+                return Err(Error::of(Failure::ControllerSilent(complaint(&finished))));
             }
             doze(PAUSE * tries, interrupt_requested);
             tries += 1;
@@ -165,26 +115,9 @@ impl Cluster {
         // With several clusters the name of the cluster follows.
         let id = finished.out.trim().lines().next_back().unwrap_or_default().split(';').next().unwrap_or_default();
         if id.is_empty() || !id.chars().all(|c| c.is_ascii_digit()) {
-            return Err(Error::new(
-                Kind::Service,
-                format!("sbatch answered {:?}, not with an id", finished.out.trim()),
-            ));
+            return Err(Error::of(Failure::NoJobId(finished.out.trim().to_string())));
         }
         Ok(id.to_string())
-    }
-}
-
-/// The stdout of a command that has ended.
-///
-/// # Errors
-/// If it has failed.
-pub(super) fn text_of(machine: &dyn Machine, finished: Finished) -> Result<String> {
-    match finished.code {
-        0 => Ok(finished.out),
-        code => Err(Error::new(
-            Kind::Service,
-            format!("{}: a command failed with exit code {code}: {}", machine.name(), finished.complaint()),
-        )),
     }
 }
 
@@ -247,14 +180,13 @@ const REFUSALS: &[(&str, Kind, &str)] = &[
 
 /// An error of kind `Service` means that the job may have been accepted.
 fn refused(finished: &Finished) -> Error {
-    let message = format!("sbatch: {}", complaint(finished));
+    let complaint = complaint(finished);
     if is_busy(&finished.err) || !finished.err.contains("sbatch: ") {
-        return Error::new(Kind::Service, message);
+        return Error::of(Failure::SlurmFailed { command: "sbatch", complaint });
     }
-    match REFUSALS.iter().find(|(part, ..)| message.contains(part)) {
-        Some((_, kind, hint)) => Error::new(*kind, message).hint(*hint),
-        None => Error::bad_argument(message).hint("`man sbatch` tells what it means"),
-    }
+    let known = REFUSALS.iter().find(|(part, ..)| complaint.contains(part)).map(|(_, kind, hint)| (*kind, *hint));
+    let (kind, hint) = known.unwrap_or((Kind::BadArgument, "`man sbatch` tells what it means"));
+    Error::of(Failure::JobRefused { complaint, kind, hint })
 }
 
 #[cfg(test)]

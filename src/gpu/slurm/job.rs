@@ -1,7 +1,8 @@
 //! A job: its options, its script, its state in the queue, and its end.
 
 use super::cluster::{Cluster, complaint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::gpu::failure::Failure;
 use crate::gpu::provider::{Description, Offer, State, Want};
 use crate::remote::quoted;
 
@@ -82,7 +83,7 @@ pub(super) fn options(name: &str, offer: &Offer, want: &Want) -> String {
 pub(super) fn description(line: &str) -> Result<Description> {
     let parts: Vec<&str> = line.trim_end().splitn(6, '|').collect();
     let [id, status, reason, gres, created, name] = parts[..] else {
-        return Err(Error::new(Kind::Service, format!("squeue answered {line:?}, which is not what was asked for")));
+        return Err(Error::of(Failure::NoQueueLine(line.to_string())));
     };
     let hopeless = HOPELESS.iter().find(|(known, _)| *known == reason);
     let (state, why) = match (status, hopeless) {
@@ -111,7 +112,7 @@ pub(super) fn find(cluster: &Cluster, id: &str) -> Result<Option<Description>> {
     match finished.code {
         0 => finished.out.lines().find(|line| !line.trim().is_empty()).map(description).transpose(),
         _ if finished.err.contains("Invalid job id") => Ok(None),
-        _ => Err(Error::new(Kind::Service, format!("squeue: {}", complaint(&finished)))),
+        _ => Err(Error::of(Failure::SlurmFailed { command: "squeue", complaint: complaint(&finished) })),
     }
 }
 
@@ -144,6 +145,7 @@ pub(super) fn end(cluster: &Cluster, id: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn what_the_queue_says_is_understood() {
@@ -172,7 +174,7 @@ mod tests {
             ..Want::default()
         };
         let gpu = gres(&want, "a100").unwrap();
-        let offer = Offer { gpu, ..super::super::offer("") };
+        let offer = Offer { gpu, ..super::super::offer(&crate::gpu::ProviderId::Slurm(None)) };
         assert_eq!(
             options("outlier-r-1", &offer, &want),
             "--job-name='outlier-r-1' --time=91 --nodes=1 --ntasks=1 --no-requeue --partition='gpu' \

@@ -14,19 +14,21 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::bounded::{Limits, text_of, within};
+use super::failure::Failure;
+use super::id::ProviderId;
 use super::patience::Patience;
 use super::provider::{Description, Offer, Provider, Reached, SshAddress, State, Want, ssh};
-use super::way;
+use super::way::Way;
 use crate::error::{Error, Kind, Result};
-use crate::remote::{Here, Login, Machine, Ssh, SshTarget, quoted};
+use crate::remote::{Here, Login, Machine, Ssh, quoted};
 
 use allocation::Allocation;
 use cluster::{Cluster, complaint};
 
-const NAME: &str = "slurm";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// A step of a ready job starts and ends within this time.
-const STEP: Duration = Duration::from_secs(60);
+const STEP: Limits = cluster::limits(60);
 /// A cancelled job leaves the queue within this time, or is left to Slurm, once the user has asked
 /// to stop. It costs no money that this program would have to account for.
 const HURRY: Duration = Duration::from_secs(20);
@@ -34,42 +36,37 @@ const HURRY: Duration = Duration::from_secs(20);
 const LOOKS: u32 = 12;
 
 pub struct Slurm {
-    name: String,
+    id: ProviderId,
     cluster: Cluster,
     /// Jobs that can never start, with their reason and the time since when.
     hopeless: Mutex<HashMap<String, (String, Instant)>>,
 }
 
-/// The cluster's name in the ledger: `slurm`, or `slurm:user@host:port` and the login.
+/// The login to the login node at the end of this way.
 ///
 /// # Errors
-/// An invalid address.
-pub fn name_of(target: &SshTarget) -> Result<String> {
-    way::name_of(NAME, target)
-}
-
-/// The login node of the cluster of this name; None for this machine.
-pub fn login_node(name: &str) -> Result<Option<Login>> {
-    name.strip_prefix("slurm:").map(|way| way::target(way)?.login(CONNECT_TIMEOUT)).transpose()
+/// The errors of `~/.ssh/config`.
+pub fn login(way: &Way) -> Result<Login> {
+    way.target().login(CONNECT_TIMEOUT)
 }
 
 impl Slurm {
-    /// Opens the cluster of this name, as `name_of` makes it.
+    /// Opens the cluster of a login node; without a way there, that of this computer.
     ///
     /// # Errors
     /// If it is not available.
-    pub fn new(name: &str) -> Result<Self> {
-        let cluster = match login_node(name)? {
+    pub fn new(way: Option<Way>) -> Result<Self> {
+        let cluster = match way.as_ref().map(login).transpose()? {
             None => Cluster::new(Arc::new(Here))?,
             Some(login) => match Cluster::new(Arc::new(Ssh::new(login.clone()))) {
                 // Some sites put Slurm on the path in the profile, which only a login shell reads.
-                Err(missing) if missing.kind == Kind::NotFound => {
+                Err(missing) if matches!(missing.failure(), Some(Failure::NoSlurm { .. })) => {
                     Cluster::new(Arc::new(Ssh::new(login).with_profile())).map_err(|_| missing)?
                 }
                 other => other?,
             },
         };
-        Ok(Self { name: name.to_string(), cluster, hopeless: Mutex::default() })
+        Ok(Self { id: ProviderId::Slurm(way), cluster, hopeless: Mutex::default() })
     }
 
     /// True if a job has been hopeless for this reason long enough.
@@ -85,9 +82,9 @@ impl Slurm {
 }
 
 /// An offer of GPUs in sbatch's syntax.
-fn offer(provider: &str) -> Offer {
+fn offer(provider: &ProviderId) -> Offer {
     Offer {
-        provider: provider.to_string(),
+        provider: provider.clone(),
         gpu: String::new(),
         gpu_count: 0,
         vram_gb: 0.0,
@@ -98,8 +95,8 @@ fn offer(provider: &str) -> Offer {
 }
 
 impl Provider for Slurm {
-    fn name(&self) -> &str {
-        &self.name
+    fn id(&self) -> &ProviderId {
+        &self.id
     }
 
     /// A job may wait for days.
@@ -118,7 +115,7 @@ impl Provider for Slurm {
         }
         let gres = kinds.iter().map(|kind| job::gres(want, kind).unwrap_or_default());
         let mut offers: Vec<Offer> =
-            gres.map(|gpu| Offer { gpu, gpu_count: want.gpu_count, ..offer(&self.name) }).collect();
+            gres.map(|gpu| Offer { gpu, gpu_count: want.gpu_count, ..offer(&self.id) }).collect();
         offers.dedup();
         Ok(offers)
     }
@@ -153,7 +150,7 @@ impl Provider for Slurm {
         let finished =
             self.cluster.ask(&format!("squeue --noheader --user=\"$(id -u)\" --format='{}'", job::COLUMNS))?;
         if finished.code != 0 {
-            return Err(Error::new(Kind::Service, format!("squeue: {}", complaint(&finished))));
+            return Err(Error::of(Failure::SlurmFailed { command: "squeue", complaint: complaint(&finished) }));
         }
         finished.out.lines().filter(|line| !line.trim().is_empty()).map(job::description).collect()
     }
@@ -163,7 +160,7 @@ impl Provider for Slurm {
         match finished.code {
             0 => Ok(()),
             _ if finished.err.contains("Invalid job id") || finished.err.contains("already completing") => Ok(()),
-            _ => Err(Error::new(Kind::Service, format!("scancel: {}", complaint(&finished)))),
+            _ => Err(Error::of(Failure::SlurmFailed { command: "scancel", complaint: complaint(&finished) })),
         }
     }
 
@@ -174,9 +171,8 @@ impl Provider for Slurm {
         if let Some(machine) = self.describe(id)?.filter(|machine| machine.state == State::Running) {
             let log = quoted(&format!("{}/worker.log", job::folder(&machine.name)));
             let step: Arc<dyn Machine> = Arc::new(Allocation::new(self.cluster.clone(), id, &machine.name));
-            let read =
-                cluster::within(STEP, &step, &format!("cat {log} 2>/dev/null || true"), "", "a step in the job")?;
-            text += &cluster::text_of(&*step, read)?;
+            let read = within(&STEP, &step, &format!("cat {log} 2>/dev/null || true"), "", "a step in the job")?;
+            text += &text_of(&*step, read)?;
         }
         Ok(text)
     }
@@ -185,7 +181,7 @@ impl Provider for Slurm {
     fn reach(&self, machine: &Description, _: &Path) -> Result<Option<Reached>> {
         let step: Arc<dyn Machine> = Arc::new(Allocation::new(self.cluster.clone(), &machine.id, &machine.name));
         let ready = format!("test -d {}", quoted(&job::folder(&machine.name)));
-        match cluster::within(STEP, &step, &ready, "", "a first step in the job") {
+        match within(&STEP, &step, &ready, "", "a first step in the job") {
             Ok(finished) if finished.code == 0 => {
                 Ok(Some(Reached { machine: step, ssh: None, fingerprints: Vec::new() }))
             }

@@ -4,37 +4,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use rhai::{Dynamic, EvalAltResult, Map, ParseError, Position};
+use rhai::{Dynamic, EvalAltResult, LexError, Map, ParseError, ParseErrorType, Position};
 
 use super::hints;
 use crate::error::{Error, Kind};
+use crate::exit::Exit;
 use crate::host::language::bounds;
 use crate::host::language::stdlib;
 use crate::host::run::modules;
 use crate::terminal::{note_width, visible};
-
-/// Exit codes, documented in docs/exit_codes.md.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    Script = 1,
-    Usage = 2,
-    /// A model or a machine.
-    Failure = 3,
-    /// A fault of the program itself.
-    Internal = 101,
-    Interrupted = 130,
-}
-
-impl Exit {
-    fn of(kind: Kind) -> Self {
-        match kind {
-            Kind::BadArgument => Exit::Script,
-            Kind::Interrupted => Exit::Interrupted,
-            Kind::Internal => Exit::Internal,
-            _ => Exit::Failure,
-        }
-    }
-}
 
 pub struct Diagnostic {
     pub exit: Exit,
@@ -66,18 +44,13 @@ impl Diagnostic {
     }
 
     pub fn from_parse(error: &ParseError, file: &str, source: &str) -> Self {
-        Self {
-            exit: Exit::Script,
-            message: error.err_type().to_string(),
-            hint: hints::of_syntax(error.err_type(), source, error.position()),
-            place: place(file, error.position(), Some(source)),
-            calls: Vec::new(),
-        }
+        let (exit, message, hint) = not_parsed(error.err_type(), source, error.position());
+        Self { exit, message, hint, place: place(file, error.position(), Some(source)), calls: Vec::new() }
     }
 
     /// A problem at a position of a file, found without running it.
     pub fn at(file: &str, position: Position, source: &str, message: String, hint: Option<String>) -> Self {
-        Self { exit: Exit::Script, message, hint, place: place(file, position, Some(source)), calls: Vec::new() }
+        Self { exit: Exit::Wrong, message, hint, place: place(file, position, Some(source)), calls: Vec::new() }
     }
 
     pub fn from_runtime(error: EvalAltResult, main: &str) -> Self {
@@ -164,41 +137,58 @@ fn place(file: &str, position: Position, source: Option<&str>) -> Option<Place> 
 fn describe(error: &EvalAltResult, source: &str) -> (Exit, String, Option<String>) {
     match error {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
-        EvalAltResult::ErrorParsing(kind, position) => {
-            (Exit::Script, kind.to_string(), hints::of_syntax(kind, source, *position))
-        }
+        EvalAltResult::ErrorParsing(kind, position) => not_parsed(kind, source, *position),
         EvalAltResult::ErrorTerminated(why, _) if why.to_string() == bounds::STOPPED => {
             (Exit::Interrupted, "interrupted".to_string(), None)
         }
         other => {
             let (message, hint) = hints::of_run(other, source);
-            (Exit::Script, message, hint)
+            (Exit::Wrong, message, hint)
         }
+    }
+}
+
+/// A mistake in the text of a script or module, or the end of its parsing.
+fn not_parsed(kind: &ParseErrorType, source: &str, position: Position) -> (Exit, String, Option<String>) {
+    match kind {
+        ParseErrorType::BadInput(LexError::Runtime(why)) if why == bounds::STOPPED => {
+            (Exit::Interrupted, "interrupted".to_string(), None)
+        }
+        ParseErrorType::BadInput(LexError::Runtime(why)) if why == bounds::TOO_MANY_NAMES => (
+            Exit::Wrong,
+            "there are too many names: each is compared with the variables, functions or keys before it".to_string(),
+            Some("divide the text into modules of at most 5,000 functions, variables or keys of a map".to_string()),
+        ),
+        other => (Exit::Wrong, other.to_string(), hints::of_syntax(other, source, position)),
     }
 }
 
 /// A value that a script or primitive threw.
 fn thrown(value: &Dynamic) -> (Exit, String, Option<String>) {
     let Some(map) = value.read_lock::<Map>() else {
-        return (Exit::Script, value.to_string(), None);
+        return (Exit::Wrong, value.to_string(), None);
     };
     let text = |key: &str| map.get(key).filter(|v| v.is_string()).map(|v| v.to_string());
     let exit = match text("kind").as_deref() {
         Some("usage") => Exit::Usage,
-        Some(kind) => Kind::from_name(kind).map_or(Exit::Script, Exit::of),
-        None => Exit::Script,
+        Some(kind) => Kind::from_name(kind).map_or(Exit::Wrong, Exit::of),
+        None => Exit::Wrong,
     };
     (exit, text("message").unwrap_or_else(|| value.to_string()), text("hint"))
 }
 
+/// The most characters of a source line that are shown.
+const LONGEST: usize = 500;
 /// Characters around a line number, plus one for a caret after the end of the line.
 const FRAME: usize = 5;
 
 /// The part of a source line that fits, around the character at `column`, and the column of that
 /// character in it.
-fn around(text: &str, column: usize, room: Option<usize>) -> (Cow<'_, str>, usize) {
+fn around(text: &str, column: usize, room: usize) -> (Cow<'_, str>, usize) {
     let count = text.chars().count();
-    let Some(room) = room.filter(|room| count > *room) else { return (Cow::Borrowed(text), column) };
+    if count <= room {
+        return (Cow::Borrowed(text), column);
+    }
     // Two thirds of the part are before the character, because the mistake is usually there.
     let start = column.saturating_sub(1 + 2 * room / 3).min(count.saturating_sub(room));
     let shown = text.chars().skip(start).take(room).map(|c| if c == '\t' { ' ' } else { c });
@@ -234,7 +224,7 @@ impl Diagnostic {
                 let number = line.to_string();
                 let margin = " ".repeat(number.len());
                 let room = note_width().map(|width| width.saturating_sub(margin.len() + FRAME));
-                let (text, column) = around(text, *column, room);
+                let (text, column) = around(text, *column, room.unwrap_or(LONGEST).min(LONGEST));
                 // The caret is under the character, with tabs kept.
                 let indent: String =
                     text.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { c } else { ' ' }).collect();
@@ -261,15 +251,15 @@ mod tests {
         for room in [3, 10, 20, 51] {
             // The first and last character of a part may be an ellipsis.
             for column in 1..=52 {
-                let (shown, at) = around(&text, column, Some(room));
+                let (shown, at) = around(&text, column, room);
                 assert_eq!(shown.chars().count(), room);
                 let (there, here) = (text.chars().nth(column - 1), shown.chars().nth(at - 1));
                 assert!(here == there || here == Some('…') && room == 3, "{room} {column}: {shown} {at}");
             }
             // A position after the end.
-            assert_eq!(around(&text, 53, Some(room)).1, room + 1);
+            assert_eq!(around(&text, 53, room).1, room + 1);
         }
-        for room in [None, Some(52), Some(80)] {
+        for room in [52, 80] {
             assert_eq!(around(&text, 7, room), (Cow::Borrowed(text.as_str()), 7));
         }
     }

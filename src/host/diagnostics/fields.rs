@@ -1,101 +1,22 @@
 //! Names of the fields of records. A record reaches a script as a map, which does not know its
 //! possible fields.
 
-/// Field names of plain records, for suggestions.
-pub(crate) const FIELDS: &[&str] = &[
-    "feature_dim",
-    "sequence",
-    "layer_percentage",
-    "layer_percentage_blocks",
-    "norms_hit",
-    "blocks_hit",
-    "seq_percentage",
-    "seq_positions",
-    "max_magnitude",
-    "max_value",
-    "min_value",
-    "sidedness",
-    "total_occurrences",
-    "quartiles",
-    "layers_affected",
-    "classification",
-    "norm",
-    "num_outliers",
-    "num_features",
-    "outlier_percentage",
-    "criterion",
-    "features",
-    "num_features_hit",
-    "num_norms",
-    "num_blocks",
-    "num_positions",
-    "num_non_finite",
-    "layer_stats",
-    "n_resamples",
-    "confidence_level",
-    "method",
-    "seed",
-    "value",
-    "low",
-    "high",
-    "passed",
-    "classification_held",
-    "args",
-    "num_sequences",
-    "mean_layer_percentage",
-    "mean_seq_percentage",
-    "magnitude_threshold",
-    "min_layer_percentage",
-    "min_seq_percentage",
-    "layer_unit",
-    "scope",
-    "skip_positions",
-    "systematic_layers",
-    "id",
-    "model_type",
-    "num_layers",
-    "hidden_size",
-    "num_experts",
-    "num_experts_per_tok",
-    "parameters",
-    "active_parameters",
-    "weights_stored_as",
-    "format",
-    "download_bytes",
-    "read_bytes",
-    "layer_bytes",
-    "resident_weight_bytes",
-    "hidden_bytes",
-    "tap_bytes",
-    "workspace_bytes",
-    "total_bytes",
-    "vram_bytes",
-    "gpus",
-    "flops",
-    "name",
-    "bytes",
-    "sequence_length",
-    "memory_budget",
-    "logits",
-    "kind",
-    "digest",
-    "wall_seconds",
-    "waited_for_weights_seconds",
-    "waited_for_compute_seconds",
-    "bytes_read",
-    "bytes_needed",
-    "read_bytes_per_second",
-    "tokens_per_second",
-    "peak_memory_bytes",
-    "peak_vram_bytes",
-    "resumed_at_layer",
-    "bytes_read_before",
-    "completion_time",
-    "layer",
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, Visitor, value::Error};
+use serde::forward_to_deserialize_any;
+
+use crate::record::{
+    Agreement, Bootstrap, BootstrapArgs, Bracket, Criterion, Detection, Estimate, EstimateArgs, ExpertCoverage,
+    Feature, FeatureIntervals, FileHash, HeatMap, Interval, LayerProfile, LayerStats, MagnitudeBin, Measurements,
+    Miniature, ModelInfo, NonFinite, Perplexity, PossibleFeature, SequenceValues, SequencesNeeded, StoredAs, SweepRow,
+    TestResult, TokensInfo, UndecidedFeature,
+};
+
+/// Fields of maps that are no records: errors, outcomes of `parallel`, machines, commands, copies.
+const OF_MAPS: [&str; 15] = [
     "site",
-    "nan",
-    "infinite",
-    "tokens_per_expert",
     "provider",
     "price",
     "cost",
@@ -110,45 +31,68 @@ pub(crate) const FIELDS: &[&str] = &[
     "hint",
     "ok",
     "error",
-    "path",
-    "text",
-    "answer",
-    "bracket",
-    "rung_below",
-    "rung_above",
-    "num_features_high",
-    "classification_high",
-    "possible_features",
-    "num_systematic",
-    "perplexity",
-    "mean_nll",
-    "per_sequence",
-    "num_tokens",
-    "statistic",
-    "p_value",
-    "alternative",
-    "exact",
-    "n_permutations",
-    "effect",
-    "effect_size",
-    "sizes",
-    "agreement",
-    "sufficient",
-    "decides",
-    "undecided",
-    "same_classification",
-    "mean_features",
-    "standard_error",
-    "needed",
-    "norms",
-    "features_per_column",
-    "values",
-    "feature_dims",
-    "from",
-    "to",
-    "positive",
-    "negative",
-    "count",
-    "expected_dims",
-    "expected_classification",
 ];
+
+/// A deserialiser that reads nothing, and writes down the names of a struct's fields.
+struct Names<'a>(&'a mut Vec<&'static str>);
+
+impl<'de> Deserializer<'de> for Names<'_> {
+    type Error = Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Error> {
+        self.0.extend(fields);
+        Err(Error::custom("only the names of fields are asked for"))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+        Err(Error::custom("a record is a struct"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// Adds the names of the fields of records.
+macro_rules! add_fields {
+    ($names:ident: $($record:ty),* $(,)?) => {
+        // What is deserialised is an error: no value is there.
+        $(let _ = <$record>::deserialize(Names(&mut $names));)*
+    };
+}
+
+/// The names of the fields of all records that scripts read as maps.
+pub(crate) fn fields() -> impl Iterator<Item = &'static str> + Clone {
+    static FIELDS: OnceLock<Vec<&'static str>> = OnceLock::new();
+    let fields = FIELDS.get_or_init(|| {
+        let mut names = Vec::new();
+        add_fields!(
+            names: Feature, Bracket, PossibleFeature, Detection, LayerStats, Criterion, BootstrapArgs, Interval,
+            FeatureIntervals, Bootstrap, SequencesNeeded, Agreement, UndecidedFeature, TestResult, SweepRow, Perplexity,
+            HeatMap, LayerProfile, MagnitudeBin, SequenceValues, Estimate, EstimateArgs, ModelInfo, StoredAs, FileHash,
+            TokensInfo, Measurements, Miniature, NonFinite, ExpertCoverage,
+        );
+        names.extend(OF_MAPS);
+        names
+    });
+    fields.iter().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fields;
+
+    #[test]
+    fn fields_are_those_of_the_records() {
+        for name in ["magnitude_threshold", "num_features", "seq_percentage", "p_value", "total_bytes", "files_sent"] {
+            assert!(fields().any(|field| field == name), "{name}");
+        }
+        assert!(fields().count() > 140);
+    }
+}

@@ -3,7 +3,7 @@
 
 use rhai::{EvalAltResult, LexError, ParseErrorType, Position};
 
-use super::fields::FIELDS;
+use super::fields::fields;
 use super::habits;
 use crate::host::language::bounds;
 use crate::host::language::stdlib;
@@ -72,7 +72,7 @@ pub(crate) fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<Str
             (format!("no function `{}`", plain_types(signature)), Some(function(signature)))
         }
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
-            let near = close(name, FIELDS.iter().copied()).filter(|near| near != name);
+            let near = close(name, fields()).filter(|near| near != name);
             if ["kind", "hint"].contains(&name.as_str()) {
                 let hint = "errors of primitives have `kind`, `message` and `hint`, those of the language itself have \
                             `error` and `message`: \"kind\" in e asks which one it is";

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rhai::{Engine, EvalAltResult};
+use rhai::{Engine, EvalAltResult, Position};
 
 /// Enough for a few minutes of script code alone.
 pub const MAX_OPERATIONS: u64 = 1_000_000_000;
@@ -22,6 +22,11 @@ pub(crate) const MAX_MAP: usize = 1_000_000;
 pub(crate) const MAX_MEMORY: u64 = 1 << 30;
 /// The largest script or module in bytes.
 pub(crate) const MAX_SCRIPT: u64 = 4 << 20;
+/// The largest number of comparisons of names while a script or module is parsed; they take about
+/// two seconds.
+pub(crate) const MAX_COMPARISONS: u64 = 100_000_000;
+/// The error of a script with too many names.
+pub(crate) const TOO_MANY_NAMES: &str = "too many names";
 /// The error of a script that exceeds its time.
 pub(crate) const OUT_OF_TIME: &str = "out of time";
 /// The error of a script whose calls and expressions fill the stack.
@@ -77,10 +82,15 @@ pub(crate) fn ends_the_run(error: &EvalAltResult) -> bool {
     }
 }
 
-/// Sets the limits of values and of nesting.
-pub(crate) fn sizes(engine: &mut Engine) {
+/// Sets the limits of nesting. Those of sizes are checked by `weight`, because Rhai would measure
+/// the whole array at each call on it.
+pub(crate) fn nesting(engine: &mut Engine) {
     engine.set_max_call_levels(MAX_CALL_LEVELS).set_max_expr_depths(MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_DEPTH);
-    engine.set_max_string_size(MAX_STRING).set_max_array_size(MAX_ARRAY).set_max_map_size(MAX_MAP);
+}
+
+/// The error of a value that is too large.
+pub(crate) fn too_large(what: &str) -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorDataTooLarge(what.to_string(), Position::NONE))
 }
 
 /// Message and hint of the error of an exceeded limit.
@@ -113,7 +123,8 @@ pub(crate) fn told(error: &EvalAltResult) -> Option<(String, String)> {
         ),
         TOO_HEAVY => (
             "the values of the script take more memory than they may",
-            "`outlier run --max-memory 4GiB SCRIPT` allows more; models and records are not counted",
+            "`outlier run --max-memory 4GiB SCRIPT` allows more, up to half of what `ulimit -v` leaves; models and records are \
+             not counted",
         ),
         TOO_MANY_STEPS => (
             "the script has taken more steps than it may: is there a loop without an end?",

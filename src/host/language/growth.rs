@@ -2,16 +2,14 @@
 //! or that may not end, in one step and so out of reach of the limits between steps. They compute
 //! the size of the result first, and otherwise do the same as Rhai's.
 
-use rhai::{
-    Array, Blob, Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, INT, ImmutableString, Map, Module, Position,
-};
+use rhai::{Array, Blob, Dynamic, Engine, FnPtr, FuncRegistration, INT, ImmutableString, Map, Module};
 
-use super::bounds::{MAX_ARRAY, MAX_MAP, MAX_STRING};
+use super::bounds::{MAX_ARRAY, MAX_MAP, MAX_STRING, too_large};
 use super::problem::ScriptResult;
 use super::weight;
 
 /// Their names.
-pub(crate) const NAMES: [&str; 5] = ["pad", "replace", "split", "split_rev", "to_chars"];
+pub(crate) const NAMES: [&str; 6] = ["blob", "pad", "replace", "split", "split_rev", "to_chars"];
 
 /// Number of items that are added to an array between two checks of memory.
 const AT_ONCE: usize = 1 << 16;
@@ -22,12 +20,8 @@ pub(crate) fn register(engine: &mut Engine) {
     add.replace();
     add.split();
     add.pad();
+    add.blob();
     engine.register_global_module(module.into());
-}
-
-/// The error of a value that is too large.
-pub(crate) fn too_large(what: &str) -> Box<EvalAltResult> {
-    Box::new(EvalAltResult::ErrorDataTooLarge(what.to_string(), Position::NONE))
 }
 
 /// Checks that a script may have a text of this size in bytes.
@@ -77,6 +71,16 @@ impl Adding<'_> {
             .set_into_module(self.0, |s: &mut ImmutableString, len: INT, with: &str| pad(s, len, with));
         FuncRegistration::new("pad")
             .set_into_module(self.0, |a: &mut Array, len: INT, item: Dynamic| pad_array(a, len, &item));
+        FuncRegistration::new("pad").set_into_module(self.0, pad_blob);
+    }
+
+    fn blob(&mut self) {
+        let blob = |len: INT, byte: INT| {
+            let mut blob = Blob::new();
+            pad_blob(&mut blob, len, byte).map(|()| blob)
+        };
+        FuncRegistration::new("blob").set_into_module(self.0, move |len: INT| blob(len, 0));
+        FuncRegistration::new("blob").set_into_module(self.0, blob);
     }
 }
 
@@ -147,6 +151,18 @@ fn pad_array(array: &mut Array, len: INT, item: &Dynamic) -> ScriptResult<()> {
     while array.len() < len {
         weight::bearable()?;
         array.resize(len.min(array.len() + AT_ONCE), item.clone());
+    }
+    Ok(())
+}
+
+/// Pads the blob to `len` bytes, with the lowest byte of `byte`.
+fn pad_blob(blob: &mut Blob, len: INT, byte: INT) -> ScriptResult<()> {
+    let Ok(len) = usize::try_from(len) else { return Ok(()) };
+    if len > MAX_ARRAY {
+        return Err(too_large("Size of array/BLOB"));
+    }
+    if len > blob.len() {
+        blob.resize(len, byte as u8);
     }
     Ok(())
 }

@@ -1,14 +1,20 @@
 //! Conversion between JSON and values of scripts.
 
 use rhai::Dynamic;
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::record::number;
+use crate::record::{number, plain};
 
 /// JSON as a value of scripts.
 pub(crate) fn to_dynamic(json: &Value) -> Dynamic {
     of_json(json, &|text| text.to_string().into())
+}
+
+/// A record as a value of scripts.
+pub(crate) fn record_to_dynamic<T: Serialize>(record: &T) -> Dynamic {
+    to_dynamic(&plain(record))
 }
 
 /// The same for a record without texts: the texts for infinities and NaN become floats.

@@ -7,6 +7,7 @@ pub mod deep;
 pub(crate) mod growth;
 pub(crate) mod json;
 pub(crate) mod names;
+pub(crate) mod parsing;
 pub(crate) mod problem;
 pub(crate) mod script_text;
 pub mod stdlib;

@@ -4,11 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rhai::{Engine, EvalAltResult, Position};
+use rhai::Engine;
 
-use super::bounds::{Bounds, OUT_OF_TIME, STOPPED, TOO_DEEP, TOO_HEAVY, TOO_MANY_STEPS, TOO_NESTED};
-use super::deep;
-use super::weight;
+use super::bounds::{Bounds, OUT_OF_TIME, STOPPED, TOO_DEEP, TOO_HEAVY, TOO_MANY_STEPS};
+use super::{deep, weight};
 use crate::progress::interrupt_requested;
 
 /// After Ctrl-C a script may run so long: enough to catch the interruption of a primitive and say
@@ -65,10 +64,7 @@ pub(crate) fn enforce(engine: &mut Engine, bounds: &Bounds, used: &Arc<Used>) {
     // Without this thread there are still the checks between steps.
     let _ = std::thread::Builder::new().name("memory".to_string()).stack_size(WATCH_STACK).spawn(watch);
     #[allow(deprecated)] // the hook is marked volatile, not deprecated
-    engine.on_var(|_, _, context| match weight::too_nested(&context) {
-        true => Err(Box::new(EvalAltResult::ErrorTerminated(TOO_NESTED.into(), Position::NONE))),
-        false => Ok(None),
-    });
+    engine.on_var(|_, _, context| weight::bounded(&context).map(|()| None));
     let used = used.clone();
     engine.on_progress(move |_| {
         if !deep::has_room() {

@@ -1,38 +1,158 @@
-//! The descriptions of all primitives: the source of the documentation in the terminal, of
-//! docs/reference.md, of the definitions for editors, of completion, of suggestions, and of the
-//! option names that primitives accept.
+//! All primitives, by area: the source of the documentation in the terminal, of docs/reference.md,
+//! of the definitions for editors, of completion, and of suggestions. Each primitive is declared
+//! beside the function that it calls.
 //!
-//! There is one file per area, with a table. Every example runs as a test.
+//! Every example runs as a test.
 
-mod engine;
-mod findings;
-mod machines;
-mod primitive;
-mod results;
-mod script;
-mod testing;
 mod text;
 
 use std::sync::OnceLock;
 
-pub use primitive::{Area, Opt, Primitive};
+pub use crate::host::values::declaration::{Area, Opt, Primitive};
 pub use text::{definitions, for_reading, markdown};
 
 use crate::host::language::names;
+use crate::host::primitives::machines::{self, provision};
+use crate::host::primitives::models::{extract, perplexity, requests, tokens};
+use crate::host::primitives::results::{figures, files, stored};
+use crate::host::primitives::script::{assertions, flags, flow, logs, show};
+use crate::host::primitives::statistics::{claims, detection, index, sweeps};
 
 /// All areas, in the order of an experiment.
 pub const AREAS: &[Area] = &[
-    engine::AREA,
-    results::STATISTICS,
-    results::STORED,
-    findings::LOOKING,
-    findings::CLAIMS,
-    findings::FIGURES,
-    findings::FILES,
-    machines::AREA,
-    script::FLOW,
-    script::SHOW,
-    testing::AREA,
+    Area {
+        title: "Models, tokens, activations",
+        about: "Opening a model, reading a text, and the one pass through the model. With a machine in front they run there.",
+        primitives: &[
+            requests::LOAD_MODEL.primitive,
+            tokens::CHECK_TEXT.primitive,
+            tokens::LOAD_TOKENS.primitive,
+            extract::EXTRACT_LAYERNORMS.primitive,
+            requests::ESTIMATE_VRAM.primitive,
+            requests::MINIATURE_MODEL.primitive,
+        ],
+    },
+    Area {
+        title: "Statistics",
+        about: "On fresh and on stored activations. A new threshold needs no model.",
+        primitives: &[detection::DETECT_OUTLIERS.primitive, detection::BOOTSTRAP_CI.primitive],
+    },
+    Area {
+        title: "Results",
+        about: "Folders below results/: one per analysis.",
+        primitives: &[stored::SAVE_RESULTS.primitive, stored::LOAD_RESULTS.primitive, stored::HAS_RESULTS.primitive],
+    },
+    Area {
+        title: "Looking further",
+        about: "More questions to one record, without another pass.",
+        primitives: &[
+            sweeps::SWEEP_CRITERIA.primitive,
+            index::THRESHOLD_INDEX.primitive,
+            index::COUNT_FEATURES.primitive,
+            index::FEATURE_DIMS.primitive,
+            sweeps::SEQUENCES_NEEDED.primitive,
+            sweeps::PER_SEQUENCE.primitive,
+            sweeps::LAYER_AGREEMENT.primitive,
+            perplexity::PERPLEXITY.primitive,
+        ],
+    },
+    Area {
+        title: "Tests of claims",
+        about: "Permutation tests on lists of numbers, with effect sizes.",
+        primitives: &[
+            claims::PAIRED_TEST.primitive,
+            claims::GROUP_TEST.primitive,
+            claims::CORRELATION_TEST.primitive,
+            claims::ADJUST_P_VALUES.primitive,
+        ],
+    },
+    Area {
+        title: "Figures",
+        about: "The numbers that figures show, and the figures: maps with kind \"lines\", \"points\", \"bars\", \"intervals\" or \"heat_map\".",
+        primitives: &[
+            figures::HEAT_MAP.primitive,
+            figures::HEAT_MAP_DATA.primitive,
+            figures::LAYER_PROFILE.primitive,
+            figures::MAGNITUDE_HISTOGRAM.primitive,
+            figures::SVG.primitive,
+            figures::SAVE_FIGURE.primitive,
+            figures::SPARKLINE.primitive,
+            figures::BAR_CHART.primitive,
+        ],
+    },
+    Area {
+        title: "Tables and files",
+        about: "Files are written below results/ and logs/, whole or not at all.",
+        primitives: &[
+            files::LIST_RESULTS.primitive,
+            files::WRITE_JSON.primitive,
+            files::WRITE_TEXT.primitive,
+            files::WRITE_TABLE.primitive,
+            files::EXPORT_TABLES.primitive,
+            files::STDLIB_JSON.primitive,
+            files::STDLIB_TEXT.primitive,
+            files::HTML_TABLE.primitive,
+            files::MARKDOWN_TABLE.primitive,
+            files::ESCAPE_HTML.primitive,
+        ],
+    },
+    Area {
+        title: "Machines",
+        about: "Machines are had, worked on and given back. Whatever a run still has when it ends is given back then.",
+        primitives: &[
+            provision::PROVISION_GPU.primitive,
+            provision::ATTACH_GPU.primitive,
+            machines::MODELS.primitive,
+            provision::LIMIT_COST.primitive,
+            machines::SYNC.primitive,
+            machines::UPLOAD.primitive,
+            machines::DOWNLOAD.primitive,
+            machines::RUN_COMMAND.primitive,
+            provision::TERMINATE.primitive,
+            provision::TERMINATE_LEFT_OVER.primitive,
+        ],
+    },
+    Area {
+        title: "Flags, side by side, logs",
+        about: "What the user asked for, work on threads, and one log per piece of work.",
+        primitives: &[
+            flags::ARGS.primitive,
+            flow::IS_MAIN.primitive,
+            flow::PARALLEL.primitive,
+            flow::REPORT_FAILURE.primitive,
+            logs::WITH_LOG.primitive,
+            logs::LAST_LOGGED.primitive,
+        ],
+    },
+    Area {
+        title: "Showing",
+        about: "Data goes to stdout, notes to stderr. print and debug are the language's own.",
+        primitives: &[
+            show::TABLE.primitive,
+            show::PRINT_WRAPPED.primitive,
+            show::SHOW.primitive,
+            show::LOG.primitive,
+            show::FORMAT_BYTES.primitive,
+            show::FORMAT_COUNT.primitive,
+            show::FORMAT_NUMBER.primitive,
+            show::TO_JSON.primitive,
+            show::TO_STRING.primitive,
+            show::TO_DEBUG.primitive,
+        ],
+    },
+    Area {
+        title: "Tests",
+        about: "For files *_test.rhai, run by `outlier test`. Under it machines are played by this one, cost nothing, and time is a number.",
+        primitives: &[
+            assertions::ASSERT.primitive,
+            assertions::ASSERT_EQ.primitive,
+            assertions::ASSERT_CLOSE.primitive,
+            assertions::ASSERT_THROWS.primitive,
+            assertions::FAKE_FAILURE.primitive,
+            assertions::FAKE_MACHINES.primitive,
+            assertions::FAKE_CLOCK.primitive,
+        ],
+    },
 ];
 
 pub fn all() -> impl Iterator<Item = &'static Primitive> + Clone {
@@ -41,11 +161,6 @@ pub fn all() -> impl Iterator<Item = &'static Primitive> + Clone {
 
 pub fn find(name: &str) -> Option<&'static Primitive> {
     all().find(|primitive| primitive.name == name)
-}
-
-/// The options of a function; empty if it is unknown.
-pub fn options(function: &str) -> &'static [Opt] {
-    find(function).map_or(&[], |primitive| primitive.options)
 }
 
 /// Functions of the language itself, by name and number of arguments.
@@ -62,7 +177,12 @@ pub fn names() -> impl Iterator<Item = &'static str> + Clone {
 
 #[cfg(test)]
 mod tests {
+    use rhai::{Dynamic, Map};
+
     use super::*;
+    use crate::host::language::syntax;
+    use crate::host::values::declaration::Default;
+    use crate::host::values::option_sets::{Declared, OptionSet};
 
     #[test]
     fn names_and_words_are_whole() {
@@ -76,8 +196,66 @@ mod tests {
                 assert!(signature.contains(" -> "), "{signature}");
             }
             for option in primitive.options {
-                assert!(!option.meaning.is_empty() && !option.kind.is_empty(), "{}: {}", primitive.name, option.key);
+                assert!(!option.meaning.is_empty() && !option.kind().is_empty(), "{}: {}", primitive.name, option.key);
             }
         }
+    }
+
+    /// What is read from an option map, as text.
+    fn read_as_text<S: OptionSet>(declared: &Declared<S>, options: Map) -> String {
+        match declared.read(options) {
+            Ok(args) => format!("{args:?}"),
+            Err(error) => error.message,
+        }
+    }
+
+    /// Checks that leaving all options out is the same as giving each its documented default, and
+    /// gives the number of options with such a default.
+    fn check_defaults<S: OptionSet>(declared: &Declared<S>, checked: &mut Vec<&'static str>) -> usize {
+        let engine = syntax::engine();
+        checked.push(declared.name());
+        let mut given = Map::new();
+        for option in declared.primitive.options {
+            if let Default::Value(text) = option.default {
+                let value = engine.eval_expression::<Dynamic>(&text());
+                let value = value.unwrap_or_else(|e| panic!("{}: {}: {e}", declared.name(), option.key));
+                given.insert(option.key.into(), value);
+            }
+        }
+        let (count, name) = (given.len(), declared.name());
+        assert_eq!(read_as_text(declared, given), read_as_text(declared, Map::new()), "{name}");
+        count
+    }
+
+    #[test]
+    fn an_option_that_is_left_out_is_its_documented_default() {
+        let mut checked = Vec::new();
+        let counts = [
+            check_defaults(&requests::LOAD_MODEL, &mut checked),
+            check_defaults(&tokens::LOAD_TOKENS, &mut checked),
+            check_defaults(&extract::EXTRACT_LAYERNORMS, &mut checked),
+            check_defaults(&requests::ESTIMATE_VRAM, &mut checked),
+            check_defaults(&detection::DETECT_OUTLIERS, &mut checked),
+            check_defaults(&detection::BOOTSTRAP_CI, &mut checked),
+            check_defaults(&stored::SAVE_RESULTS, &mut checked),
+            check_defaults(&sweeps::SWEEP_CRITERIA, &mut checked),
+            check_defaults(&index::THRESHOLD_INDEX, &mut checked),
+            check_defaults(&sweeps::SEQUENCES_NEEDED, &mut checked),
+            check_defaults(&sweeps::PER_SEQUENCE, &mut checked),
+            check_defaults(&perplexity::PERPLEXITY, &mut checked),
+            check_defaults(&claims::PAIRED_TEST, &mut checked),
+            check_defaults(&claims::GROUP_TEST, &mut checked),
+            check_defaults(&claims::CORRELATION_TEST, &mut checked),
+            check_defaults(&figures::HEAT_MAP, &mut checked),
+            check_defaults(&figures::HEAT_MAP_DATA, &mut checked),
+            check_defaults(&figures::LAYER_PROFILE, &mut checked),
+            check_defaults(&figures::MAGNITUDE_HISTOGRAM, &mut checked),
+            check_defaults(&provision::PROVISION_GPU, &mut checked),
+            check_defaults(&machines::SYNC, &mut checked),
+            check_defaults(&flow::PARALLEL, &mut checked),
+        ];
+        assert!(counts.iter().sum::<usize>() > 80, "{counts:?}");
+        let with_options = all().filter(|primitive| !primitive.options.is_empty()).map(|primitive| primitive.name);
+        assert_eq!(checked, with_options.collect::<Vec<_>>());
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use super::primitive::{Opt, Primitive, arities, parameters};
 use super::{AREAS, find};
 use crate::error::{Error, Result};
-use crate::host::language::{stdlib, syntax};
+use crate::host::language::{parsing, stdlib, syntax};
+use crate::host::values::declaration::{Opt, Primitive, arities, parameters};
 use crate::suggest;
 use crate::terminal;
 use crate::words::{in_lines, listed};
@@ -30,7 +30,7 @@ struct ModuleText {
 fn module_texts() -> Vec<ModuleText> {
     let engine = syntax::engine();
     let text = |(name, source): (&'static str, &'static str)| {
-        let ast = engine.compile(source).ok()?;
+        let ast = parsing::parse(&engine, source).ok()?;
         let about = source.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim);
         let about = about.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
         let described = |function: rhai::ScriptFnMetadata| {
@@ -143,8 +143,11 @@ fn in_full(primitive: &Primitive) -> String {
 }
 
 fn meaning(option: &Opt) -> String {
-    let default = if option.default.is_empty() { String::new() } else { format!(", default {}", option.default) };
-    format!("{} ({}{default})", option.meaning, option.kind)
+    let default = match option.default() {
+        default if default.is_empty() => default,
+        default => format!(", default {default}"),
+    };
+    format!("{} ({}{default})", option.meaning, option.kind())
 }
 
 fn module_function(module: &str, function: &Described) -> String {
@@ -165,7 +168,7 @@ fn columns() -> Option<usize> {
 /// docs/reference.md.
 pub fn markdown() -> String {
     let mut text = String::from(
-        "# What scripts can call\n\nWritten by `outlier doc --markdown`; change `src/host/reference/` instead. The language itself is \
+        "# What scripts can call\n\nWritten by `outlier doc --markdown`; change the declarations in `src/host/primitives/` instead. The language itself is \
          Rhai; its own functions are described in the Rhai book.\nEvery function also reads as a method of its first argument: \
          `load_model(gpu, id)` is `gpu.load_model(id)`.\n",
     );
@@ -177,10 +180,12 @@ pub fn markdown() -> String {
             if !primitive.options.is_empty() {
                 text += "\n| option | type | default | meaning |\n|---|---|---|---|\n";
             }
-            for Opt { key, kind, default, meaning } in primitive.options {
+            for option in primitive.options {
                 let escaped = |text: &str| text.replace('|', "\\|");
-                let default = if default.is_empty() { "–" } else { default };
-                let _ = writeln!(text, "| `{key}` | {} | {default} | {} |", escaped(kind), escaped(meaning));
+                let default = option.default();
+                let default = if default.is_empty() { "–" } else { &default };
+                let (key, kind, meaning) = (option.key, escaped(&option.kind()), escaped(option.meaning));
+                let _ = writeln!(text, "| `{key}` | {kind} | {default} | {meaning} |");
             }
             let _ = write!(text, "\n```rhai\n{}\n```\n", primitive.example);
         }

@@ -13,6 +13,7 @@ use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Share
 use super::imports::Within;
 use super::places;
 use crate::error::Error;
+use crate::host::language::parsing;
 use crate::host::language::problem::as_map;
 use crate::host::language::script_text::regular_text;
 use crate::host::language::stdlib;
@@ -89,7 +90,7 @@ pub(crate) fn functions(module: &str) -> Vec<String> {
 
 /// Names of the functions of a module, by its file's name in messages.
 pub(crate) fn functions_of(file: &str) -> Vec<String> {
-    let ast = source(file).and_then(|text| syntax::engine().compile(text).ok());
+    let ast = source(file).and_then(|text| parsing::parse(&syntax::engine(), &text).ok());
     ast.iter().flat_map(rhai::AST::iter_functions).map(|function| function.name.to_string()).collect()
 }
 

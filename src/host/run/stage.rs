@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
-use crate::gpu::{self, Want};
+use crate::gpu::{self, ProviderKind, Want};
 use crate::session::{Planned, Provision, Session};
 
 /// Start time of a machine in seconds: RunPod's secure machines take 1 to 4 minutes.
@@ -42,7 +42,7 @@ pub struct Stage {
 /// A simulated machine.
 pub struct Part {
     pub id: String,
-    pub provider: String,
+    pub provider: ProviderKind,
     pub gpu: String,
     /// USD per hour; None if unknown.
     pub price: Option<f64>,
@@ -184,7 +184,7 @@ impl Stage {
     /// A simulated machine for this request.
     pub fn provision(&self, asked: &Provision) -> Result<Arc<Part>> {
         let (gpu, price) = match &self.play {
-            Play::Test => played(&asked.provider, &asked.want)?,
+            Play::Test => played(asked.provider, &asked.want)?,
             Play::Plan { .. } => self.offered(asked),
         };
         let planned = match self.play {
@@ -195,7 +195,7 @@ impl Stage {
         let started = self.clock();
         let part = Arc::new(Part {
             id: format!("{}-{}", asked.provider, machines.len() + 1),
-            provider: asked.provider.clone(),
+            provider: asked.provider,
             gpu,
             price,
             task: asked.task.clone(),
@@ -211,11 +211,12 @@ impl Stage {
 
     /// The best offer for a request. Its price is unknown if the provider cannot be asked.
     fn offered(&self, asked: &Provision) -> (String, Option<f64>) {
-        if matches!(asked.provider.as_str(), "ssh" | "slurm") {
+        if asked.provider != ProviderKind::RunPod {
             let host = asked.ssh.as_ref().map(|ssh| ssh.host.clone());
             return (host.or(asked.want.gres.clone()).unwrap_or_default(), Some(0.0));
         }
-        let offers = gpu::provider(&asked.provider).and_then(|provider| provider.offers(&asked.want));
+        let offers =
+            asked.provider_id().and_then(|id| gpu::provider(&id)).and_then(|provider| provider.offers(&asked.want));
         let named = || asked.want.gpus.first().cloned().unwrap_or_else(|| "any GPU".to_string());
         match offers {
             Ok(offers) if !offers.is_empty() => (offers[0].gpu.clone(), Some(offers[0].price)),
@@ -276,8 +277,8 @@ impl Stage {
 }
 
 /// The GPU of a simulated provider: the first named one that exists, or the cheapest.
-fn played(provider: &str, want: &Want) -> Result<(String, Option<f64>)> {
-    if provider != "runpod" {
+fn played(provider: ProviderKind, want: &Want) -> Result<(String, Option<f64>)> {
+    if provider != ProviderKind::RunPod {
         return Ok((String::new(), Some(0.0)));
     }
     let affordable = |price: f64| want.max_price.is_none_or(|most| price <= most);

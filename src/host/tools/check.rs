@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Ident, OptimizationLevel, ParseErrorType, Position, Stmt};
+use rhai::{
+    AST, ASTNode, Engine, Expr, FnCallExpr, Ident, OptimizationLevel, ParseError, ParseErrorType, Position, Stmt,
+};
 
 use crate::error::Error;
 use crate::host::diagnostics::diagnostic::Diagnostic;
 use crate::host::diagnostics::habits;
 use crate::host::language::names;
+use crate::host::language::parsing;
 use crate::host::language::stdlib;
 use crate::host::language::syntax;
 use crate::host::reference::{self, Primitive};
@@ -43,7 +46,7 @@ pub struct Checker {
 struct Text {
     name: String,
     source: String,
-    ast: Option<AST>,
+    ast: Result<AST, ParseError>,
     functions: BTreeSet<Signature>,
 }
 
@@ -79,10 +82,12 @@ impl Checker {
             return;
         }
         let text = self.text(name, source);
-        let Some(ast) = &text.ast else {
-            let error = self.engine.compile(source).expect_err("it did not compile before");
-            found.push(Diagnostic::from_parse(&error, name, source));
-            return;
+        let ast = match &text.ast {
+            Ok(ast) => ast,
+            Err(error) => {
+                found.push(Diagnostic::from_parse(error, name, source));
+                return;
+            }
         };
         self.undefined(&text, found);
         let imports = self.imports(&text, ast, found);
@@ -104,7 +109,7 @@ impl Checker {
     fn text(&self, name: &str, source: &str) -> Rc<Text> {
         let known = self.read.borrow().get(name).filter(|text| text.source == source).cloned();
         known.unwrap_or_else(|| {
-            let ast = self.engine.compile(source).ok();
+            let ast = parsing::parse(&self.engine, source);
             let functions = ast.iter().flat_map(AST::iter_functions);
             let functions = functions.map(|f| (f.name.to_string(), f.params.len())).collect();
             let text = Rc::new(Text { name: name.to_string(), source: source.to_string(), ast, functions });
@@ -115,10 +120,10 @@ impl Checker {
 
     /// Undefined variables and modules. The parser stops at the first one.
     fn undefined(&self, text: &Text, found: &mut Vec<Diagnostic>) {
-        let Err(error) = self.strict.compile(&text.source) else { return };
+        let Err(error) = parsing::parse(&self.strict, &text.source) else { return };
         let hint = match error.err_type() {
             ParseErrorType::VariableUndefined(name) => {
-                let names = variables(text.ast.as_ref());
+                let names = variables(text.ast.as_ref().ok());
                 let near = suggest::nearest(name, names.iter().map(String::as_str).filter(|known| known != name));
                 match (habits::of_variable(name, &text.source, error.position()), near) {
                     (Some(hint), _) => hint,
@@ -183,7 +188,7 @@ impl Checker {
             let alias = call.namespace.root();
             // A module whose path is computed is unknown here.
             let Some(module) = imports.get(alias) else { return };
-            if !module.functions.contains(&(name.to_string(), arguments)) && module.ast.is_some() {
+            if !module.functions.contains(&(name.to_string(), arguments)) && module.ast.is_ok() {
                 let (message, hint) = unknown(&format!("{alias}::{name}"), name, arguments, &module.functions, alias);
                 tell(position, message, hint);
             }
@@ -231,10 +236,10 @@ fn option(primitive: &Primitive, key: &Ident, value: &Expr) -> Option<(Position,
     };
     let choices = option.choices();
     let Expr::StringConstant(word, position) = value else { return None };
-    let wrong = !choices.is_empty() && !choices.contains(&word.as_str());
+    let wrong = !choices.is_empty() && !choices.iter().any(|choice| choice == word.as_str());
     wrong.then(|| {
         let message = format!("{}: `{}` is \"{word}\"", primitive.name, key.name);
-        (*position, message, choice_hint(&key.name, word, choices.iter().copied()))
+        (*position, message, choice_hint(&key.name, word, choices.iter().map(String::as_str)))
     })
 }
 
@@ -368,6 +373,10 @@ fn flags(text: &Text, ast: &AST, found: &mut Vec<Diagnostic>) {
         true
     });
     for (variable, keys) in declared {
+        // Each walk through the script takes time.
+        if found.len() >= MOST_FOUND {
+            return;
+        }
         // In a function with a parameter of this name it is another variable.
         if ast.iter_functions().any(|f| f.params.contains(&variable.as_str()) && !f.name.contains('$')) {
             continue;

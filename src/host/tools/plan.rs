@@ -11,6 +11,8 @@ use super::check::import_statements;
 use super::passes::{self, Actual, HERE, Pass, shown};
 use crate::disk;
 use crate::error::Result;
+use crate::gpu::ProviderKind;
+use crate::host::language::parsing;
 use crate::host::language::script_text::text_of;
 use crate::host::language::syntax;
 use crate::host::run::context::Context;
@@ -246,7 +248,7 @@ fn place(part: &Part) -> String {
 }
 
 fn machine(part: &Part, passes: &[Pass]) -> Machine {
-    let start = if part.provider == "runpod" { START_SECONDS / 60.0 } else { 0.0 };
+    let start = if part.provider == ProviderKind::RunPod { START_SECONDS / 60.0 } else { 0.0 };
     let minutes = start + passes.iter().map(|pass| pass.minutes).sum::<f64>();
     Machine {
         id: part.task.clone().unwrap_or_else(|| part.id.clone()),
@@ -348,7 +350,7 @@ pub fn has_dry_run(script: &Path, project: &Path) -> bool {
         if source.contains("dry_run:") || source.contains("dry_run =") {
             return true;
         }
-        if let Ok(ast) = engine.compile(&source) {
+        if let Ok(ast) = parsing::parse(&engine, &source) {
             let imports = import_statements(&ast);
             todo.extend(imports.iter().filter_map(|(path, ..)| modules.find(Some(&name), path)));
         }

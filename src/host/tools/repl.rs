@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::home;
 use crate::host::diagnostics::diagnostic::Diagnostic;
 use crate::host::interpreter;
+use crate::host::language::parsing;
 use crate::host::language::stdlib;
 use crate::host::primitives::machines;
 use crate::host::primitives::script::show::{MOST_SHOWN, cut, pretty, shortened};
@@ -76,7 +77,7 @@ impl Repl {
 
     /// Puts a running machine into scope as `gpu`, and its loaded models as `models`.
     pub fn attach(&mut self, id: &str) -> Result<String> {
-        let gpu = machines::attach(&self.context, id)?;
+        let gpu = machines::provision::attach(&self.context, id)?;
         let models = machines::models(&self.context, &gpu)?;
         let named = |model: &Dynamic| handles::handle_json(model).map(|json| short(&json));
         let names: Vec<String> = models.iter().filter_map(named).collect();
@@ -103,7 +104,7 @@ impl Repl {
         if input.trim_end().ends_with('\\') {
             return true;
         }
-        match self.engine.compile(input) {
+        match parsing::parse(&self.engine, input) {
             Ok(_) => false,
             Err(error) => match error.err_type() {
                 ParseErrorType::UnexpectedEOF => true,
@@ -193,7 +194,7 @@ impl Repl {
             return Outcome::Shown(String::new());
         }
         self.context.used.again();
-        let ast = match self.engine.compile_with_scope(&self.scope, text) {
+        let ast = match parsing::parse_in(&self.engine, &self.scope, text) {
             Ok(ast) => ast,
             Err(error) => return Outcome::Failed(Box::new(Diagnostic::from_parse(&error, NAME, text))),
         };
@@ -207,7 +208,7 @@ impl Repl {
             Ok(value) => {
                 self.keep_modules(&ast);
                 let shows = !value.is_unit() && !text.ends_with(';');
-                let is_expression = self.engine.compile_expression(text).is_ok();
+                let is_expression = parsing::is_expression(&self.engine, text);
                 self.said.push(match (shows && is_expression, text.ends_with(';')) {
                     (true, _) => format!("show({text});"),
                     (false, true) => text.to_string(),

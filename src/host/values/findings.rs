@@ -8,11 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::grid::Grid;
+use super::option_types::OptionType;
+use super::options::Options;
 use super::readable::{Readable, register_as_map, register_handle};
-use super::record_fields;
 use crate::error::{Error, Result};
 use crate::host::language::json::to_json;
-use crate::record::{Answer, Bootstrap, Criterion, Detection, Interval, LayerUnit, Method, plain};
+use crate::record::{Answer, Bootstrap, Criterion, Detection, Interval, LayerUnit, Method, field, plain};
 use crate::words::{counted, in_lines, rounded};
 
 /// The largest number of features in a printed table.
@@ -31,8 +32,49 @@ pub(crate) fn register(engine: &mut Engine) {
     register_as_map::<BootstrapHandle>(engine);
 }
 
-/// A detection that a script passes to a primitive: a handle, or a map with its fields, as a script
-/// may have read it from a file.
+/// An option that is a detection: its handle, or a map with its fields, as a script may have read it
+/// from a file.
+pub(crate) struct FoundOption;
+
+impl OptionType for FoundOption {
+    type Value = Arc<Detection>;
+
+    fn kind() -> String {
+        DetectionHandle::NAME.to_string()
+    }
+
+    fn read(o: &Options, key: &str) -> Result<Option<Arc<Detection>>> {
+        o.any(key, |given, what| detection(given, what))
+    }
+
+    fn literal(_: &Arc<Detection>) -> String {
+        String::new()
+    }
+}
+
+/// An option that is what `bootstrap_ci` returned, or a map with its fields.
+pub(crate) struct IntervalsOption;
+
+impl OptionType for IntervalsOption {
+    type Value = Arc<Bootstrap>;
+
+    fn kind() -> String {
+        BootstrapHandle::NAME.to_string()
+    }
+
+    fn read(o: &Options, key: &str) -> Result<Option<Arc<Bootstrap>>> {
+        o.any(key, |given, what| match given.read_lock::<BootstrapHandle>() {
+            Some(handle) => Ok(handle.0.clone()),
+            None => of_map(given, what, "what bootstrap_ci returned"),
+        })
+    }
+
+    fn literal(_: &Arc<Bootstrap>) -> String {
+        String::new()
+    }
+}
+
+/// A detection that a script passes to a primitive: a handle, or a map with its fields.
 ///
 /// # Errors
 /// `bad_argument` if it is neither; `what` names the argument.
@@ -40,14 +82,6 @@ pub(crate) fn detection(value: &Dynamic, what: &str) -> Result<Arc<Detection>> {
     match value.read_lock::<DetectionHandle>() {
         Some(handle) => Ok(handle.0.clone()),
         None => of_map(value, what, "what detect_outliers returned"),
-    }
-}
-
-/// The same for intervals.
-pub(crate) fn intervals(value: &Dynamic, what: &str) -> Result<Arc<Bootstrap>> {
-    match value.read_lock::<BootstrapHandle>() {
-        Some(handle) => Ok(handle.0.clone()),
-        None => of_map(value, what, "what bootstrap_ci returned"),
     }
 }
 
@@ -62,12 +96,16 @@ fn of_map<T: DeserializeOwned>(value: &Dynamic, what: &str, expected: &str) -> R
 impl Readable for DetectionHandle {
     const NAME: &'static str = "detection";
 
-    fn field(&self, name: &str) -> Option<Dynamic> {
-        record_fields::field(&*self.0, name)
-    }
-
     fn json(&self) -> Value {
         plain(&*self.0)
+    }
+
+    fn field(&self, name: &str) -> Option<Value> {
+        match (field(&*self.0, name), name) {
+            // An exact answer has none.
+            (None, "bracket") => Some(Value::Null),
+            (field, _) => field,
+        }
     }
 
     fn line(&self) -> String {
@@ -121,12 +159,12 @@ impl Readable for DetectionHandle {
 impl Readable for BootstrapHandle {
     const NAME: &'static str = "intervals";
 
-    fn field(&self, name: &str) -> Option<Dynamic> {
-        record_fields::field(&*self.0, name)
-    }
-
     fn json(&self) -> Value {
         plain(&*self.0)
+    }
+
+    fn field(&self, name: &str) -> Option<Value> {
+        field(&*self.0, name)
     }
 
     fn line(&self) -> String {

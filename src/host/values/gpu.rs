@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use rhai::Dynamic;
 use serde_json::{Value, json};
 
 use super::readable::Readable;
 use crate::error::{Error, Result};
-use crate::host::language::json::to_dynamic;
 use crate::host::run::stage::{Part, Stage};
 use crate::session::{Lent, Session};
 
@@ -48,11 +46,6 @@ impl Gpu {
 
 impl Readable for Gpu {
     const NAME: &'static str = "gpu";
-
-    fn field(&self, name: &str) -> Option<Dynamic> {
-        self.json().get(name).map(to_dynamic)
-    }
-
     fn json(&self) -> Value {
         match &*self.0 {
             Held::Here(_) => {
@@ -61,11 +54,14 @@ impl Readable for Gpu {
             Held::Lent(lent) => {
                 let label = &lent.label;
                 json!({
-                    "name": label.name, "id": label.id, "provider": label.provider, "gpu": label.gpu,
+                    "name": label.name, "id": label.id, "provider": label.provider.short(), "gpu": label.gpu,
                     "price": label.price, "cost": lent.cost(), "keep_running": label.keep_running,
                 })
             }
             Held::Played(part, stage, _) => stage.json(part),
         }
+    }
+    fn field(&self, name: &str) -> Option<Value> {
+        self.json().get(name).cloned()
     }
 }

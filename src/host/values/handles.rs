@@ -4,20 +4,21 @@
 //! A handle reads like a map (`model.num_layers`). Data that is too large for a script is not
 //! readable.
 
+use std::fmt;
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, Position};
+use rhai::{Dynamic, Engine};
 use serde_json::Value;
 
 use super::findings::{BootstrapHandle, DetectionHandle};
 use super::gpu::Gpu;
+use super::option_types::HandleOption;
 use super::readable::{Readable, register_handle};
-use super::record_fields;
 use crate::error::Result;
 use crate::host::language::bounds::MAX_ARRAY;
-use crate::host::language::json::{numbers_to_dynamic, to_dynamic, to_json_with};
+use crate::host::language::json::{numbers_to_dynamic, to_json_with};
 use crate::host::language::problem::{ScriptResult, throw};
-use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, number, plain};
+use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, field, number, plain};
 use crate::results::Stored;
 use crate::session::Session;
 use crate::words::{counted, format_bytes};
@@ -43,60 +44,80 @@ pub(crate) struct ActivationsHandle(pub Arc<Activations>);
 #[derive(Clone)]
 pub(crate) struct StoredHandle(pub Arc<Stored>);
 
+impl HandleOption for Model {
+    const EXPECTED: &'static str = "a model from load_model";
+}
+
+impl HandleOption for ActivationsHandle {
+    const EXPECTED: &'static str = "what extract_layernorms returned";
+}
+
+/// The name of its kind, for messages about the options of a call.
+macro_rules! debug_by_name {
+    ($($handle:ident),*) => {
+        $(impl fmt::Debug for $handle {
+            fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str(<Self as Readable>::NAME)
+            }
+        })*
+    };
+}
+
+debug_by_name!(Model, ActivationsHandle);
+
 impl Readable for Model {
     const NAME: &'static str = "model";
-
-    fn field(&self, name: &str) -> Option<Dynamic> {
-        match name {
-            "path" => Some(self.0.folder.clone().into()),
-            _ => record_fields::field(&self.0.info, name),
-        }
-    }
-
     fn json(&self) -> Value {
         let mut json = plain(&self.0.info);
         json["path"] = self.0.folder.clone().into();
         json
+    }
+    fn field(&self, name: &str) -> Option<Value> {
+        match name {
+            "path" => Some(self.0.folder.clone().into()),
+            _ => field(&self.0.info, name),
+        }
     }
 }
 
 impl Readable for TokensHandle {
     const NAME: &'static str = "tokens";
     const LARGE: Option<&'static str> = Some("ids");
-
-    fn field(&self, name: &str) -> Option<Dynamic> {
-        match name {
-            "ids" => are_readable(&self.0).then(|| to_dynamic(&plain(&self.0.ids))),
-            _ => record_fields::field(&self.0.info, name),
-        }
-    }
-
     fn json(&self) -> Value {
         let mut json = plain(&self.0.info);
-        if are_readable(&self.0) {
-            json["ids"] = plain(&self.0.ids);
+        if let Some(ids) = self.ids() {
+            json["ids"] = ids;
         }
         json
+    }
+    fn field(&self, name: &str) -> Option<Value> {
+        match name {
+            "ids" => self.ids(),
+            _ => field(&self.0.info, name),
+        }
+    }
+}
+
+impl TokensHandle {
+    /// The ids, if they are not more than an array of a script holds.
+    fn ids(&self) -> Option<Value> {
+        let fit = self.0.ids.iter().map(Vec::len).sum::<usize>() <= MAX_ARRAY;
+        fit.then(|| plain(&self.0.ids))
     }
 }
 
 impl Readable for ActivationsHandle {
     const NAME: &'static str = "activations";
-
-    fn field(&self, name: &str) -> Option<Dynamic> {
-        let acts = &*self.0;
-        match name {
-            "all" | "without_first" => None,
-            "norms" => Some(acts.norms.iter().map(|norm| norm.name().into()).collect::<Array>().into()),
-            "mean_nll" => Some(numbers_to_dynamic(&number::plain(&acts.mean_nll))),
-            _ => record_fields::field(acts, name),
-        }
-    }
-
     fn json(&self) -> Value {
         summary(&self.0)
     }
-
+    fn field(&self, name: &str) -> Option<Value> {
+        match name {
+            "norms" => Some(norm_names(&self.0)),
+            _ if FOLDS.contains(&name) => None,
+            _ => field(&*self.0, name),
+        }
+    }
     fn line(&self) -> String {
         let acts = &*self.0;
         format!(
@@ -114,51 +135,42 @@ impl Readable for ActivationsHandle {
 
 impl Readable for StoredHandle {
     const NAME: &'static str = "results";
-
-    fn field(&self, name: &str) -> Option<Dynamic> {
-        let stored = &self.0;
-        Some(match name {
-            "path" => stored.folder.display().to_string().into(),
-            "found" => Dynamic::from(DetectionHandle(stored.found.clone())),
-            "intervals" => match &stored.intervals {
-                Some(intervals) => Dynamic::from(BootstrapHandle(intervals.clone())),
-                None => Dynamic::UNIT,
-            },
-            "settings" => to_dynamic(&plain(&stored.settings)),
-            "activations" => Dynamic::from(ActivationsHandle(stored.activations.clone())),
-            _ => return None,
-        })
-    }
-
     fn json(&self) -> Value {
+        let names = ["path", "found", "intervals", "settings", "activations"];
+        names.iter().filter_map(|name| Some((name.to_string(), self.field(name)?))).collect()
+    }
+    fn field(&self, name: &str) -> Option<Value> {
         let stored = &self.0;
-        serde_json::json!({
-            "path": stored.folder.display().to_string(),
-            "found": plain(&*stored.found),
-            "intervals": plain(&stored.intervals.as_deref()),
-            "settings": stored.settings,
-            "activations": summary(&stored.activations),
-        })
+        match name {
+            "path" => Some(stored.folder.display().to_string().into()),
+            "found" => Some(plain(&*stored.found)),
+            "intervals" => Some(plain(&stored.intervals.as_deref())),
+            "settings" => Some(stored.settings.clone().into()),
+            "activations" => Some(summary(&stored.activations)),
+            _ => None,
+        }
     }
 }
 
-/// True if an array of a script can hold the ids.
-fn are_readable(tokens: &Tokens) -> bool {
-    tokens.ids.iter().map(Vec::len).sum::<usize>() <= MAX_ARRAY
+/// The parts of a record that are too large for a script.
+const FOLDS: [&str; 2] = ["all", "without_first"];
+
+fn norm_names(acts: &Activations) -> Value {
+    acts.norms.iter().map(|norm| norm.name()).collect()
 }
 
 /// All parts of a record but the folds.
 fn summary(acts: &Activations) -> Value {
     let mut json = plain(&acts.clone_light());
     if let Some(map) = json.as_object_mut() {
-        map.remove("all");
-        map.remove("without_first");
-        map.insert("norms".into(), acts.norms.iter().map(|norm| norm.name()).collect());
+        map.retain(|key, _| !FOLDS.contains(&key.as_str()));
+        map.insert("norms".into(), norm_names(acts));
     }
     json
 }
 
-/// The text of a handle that has one of its own beside its fields.
+/// The text of a handle that says more than its fields, on a terminal of `width` columns or without
+/// one.
 pub(crate) fn shown(value: &Dynamic, width: Option<usize>) -> Option<String> {
     fn of<T: Readable + Clone + Send + Sync + 'static>(value: &Dynamic, width: Option<usize>) -> Option<String> {
         value.read_lock::<T>().map(|handle| handle.shown(width))
@@ -183,6 +195,14 @@ pub(crate) fn register(engine: &mut Engine) {
     register_handle::<TokensHandle>(engine);
     register_handle::<ActivationsHandle>(engine);
     register_handle::<StoredHandle>(engine);
+    engine
+        .register_get("mean_nll", |acts: &mut ActivationsHandle| numbers_to_dynamic(&number::plain(&acts.0.mean_nll)));
+    engine.register_get("activations", |stored: &mut StoredHandle| ActivationsHandle(stored.0.activations.clone()));
+    engine.register_get("found", |stored: &mut StoredHandle| DetectionHandle(stored.0.found.clone()));
+    engine.register_get("intervals", |stored: &mut StoredHandle| match &stored.0.intervals {
+        Some(intervals) => Dynamic::from(BootstrapHandle(intervals.clone())),
+        None => Dynamic::UNIT,
+    });
     // Maps and arrays, for found.to_json(), because Rhai's own formats floats and strings
     // differently.
     engine.register_fn("to_json", |map: &mut rhai::Map| json_text(&map.clone().into()));
@@ -198,15 +218,38 @@ fn json_text(value: &Dynamic) -> ScriptResult<String> {
     as_json(value).map(|json| json.to_string()).map_err(throw)
 }
 
-/// The activations behind a handle or a stored analysis.
-pub(crate) fn activations(value: &Dynamic) -> ScriptResult<Arc<Activations>> {
-    if let Some(handle) = value.read_lock::<ActivationsHandle>() {
-        return Ok(handle.0.clone());
+/// A handle of a record, new or stored.
+pub(crate) trait RecordHandle: Clone + Send + Sync + 'static {
+    fn activations(&self) -> &Arc<Activations>;
+}
+
+impl RecordHandle for ActivationsHandle {
+    fn activations(&self) -> &Arc<Activations> {
+        &self.0
     }
-    if let Some(stored) = value.read_lock::<StoredHandle>() {
-        return Ok(stored.0.activations.clone());
+}
+
+impl RecordHandle for StoredHandle {
+    fn activations(&self) -> &Arc<Activations> {
+        &self.0.activations
     }
-    let actual = value.type_name().to_string();
-    let expected = "activations or stored results".to_string();
-    Err(Box::new(EvalAltResult::ErrorMismatchDataType(expected, actual, Position::NONE)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TokensInfo;
+
+    #[test]
+    fn every_field_of_tokens_reads_alone() {
+        let (source, sha256) = ("ids.json".to_string(), "0".repeat(64));
+        let info = TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256 };
+        let tokens = TokensHandle(Arc::new(Tokens { ids: vec![vec![3, 4]], info }));
+        let json = tokens.json();
+        assert!(json.as_object().unwrap().len() > 4);
+        for (name, value) in json.as_object().unwrap() {
+            assert_eq!(tokens.field(name).as_ref(), Some(value), "{name}");
+        }
+        assert_eq!(tokens.field("text"), None);
+    }
 }

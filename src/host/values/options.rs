@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use rhai::{Dynamic, Map};
+use serde_json::Value;
 
+use super::declaration::{Opt, Primitive};
 use crate::error::{Error, Result};
 use crate::home;
-use crate::host::reference::{self, Opt};
+use crate::host::language::json::to_json;
 use crate::suggest;
 
 pub(crate) struct Options {
@@ -42,8 +44,13 @@ impl Known {
 
 impl Options {
     /// The options of a primitive, with the keys of its documentation.
-    pub(crate) fn of(function: &'static str, map: Map) -> Result<Self> {
-        Self::among(function, map, Known::Documented(reference::options(function)))
+    pub(crate) fn of(primitive: &Primitive, map: Map) -> Result<Self> {
+        Self::among(primitive.name, map, Known::Documented(primitive.options))
+    }
+
+    /// The function that has these options.
+    pub(crate) fn function(&self) -> &'static str {
+        self.function
     }
 
     /// `known` has every key of `function`.
@@ -120,15 +127,15 @@ impl Options {
         self.typed(key, "a whole number, 0 or more", |value| value.as_int().ok()?.try_into().ok())
     }
 
-    /// A positive time in `unit`s of seconds; `default` is in the same unit.
-    pub(crate) fn time(&self, key: &str, unit: f64, default: f64) -> Result<Duration> {
-        let given = self.float(key)?.unwrap_or(default);
+    /// A positive time in units of so many seconds.
+    pub(crate) fn time(&self, key: &str, unit: f64) -> Result<Option<Duration>> {
+        let Some(given) = self.float(key)? else { return Ok(None) };
         let most = MAX_TIME.as_secs_f64() / unit;
         if !(given > 0.0 && given <= most) {
             let message = format!("{}: `{key}` is {given}", self.function);
             return Err(Error::bad_argument(message).hint(format!("give a number above 0, at most {most:.0}")));
         }
-        seconds(key, given * unit, MAX_TIME, "give a shorter time")
+        seconds(key, given * unit, MAX_TIME, "give a shorter time").map(Some)
     }
 
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>> {
@@ -156,9 +163,13 @@ impl Options {
     ///
     /// # Errors
     /// If one is an array. `hint` makes the hint for it.
-    pub(crate) fn single(&self, keys: &[&str], hint: impl Fn(&str, &str) -> String) -> Result<()> {
-        let list = |key: &&&str| self.get(key).is_some_and(|value| value.is_array());
-        let Some(key) = keys.iter().find(list) else { return Ok(()) };
+    pub(crate) fn single<'a>(
+        &self,
+        mut keys: impl Iterator<Item = &'a str>,
+        hint: impl Fn(&str, &str) -> String,
+    ) -> Result<()> {
+        let list = |key: &&str| self.get(key).is_some_and(|value| value.is_array());
+        let Some(key) = keys.find(list) else { return Ok(()) };
         let value = self.get(key).map_or_else(String::new, ToString::to_string);
         let message = format!("{}: `{key}` is a list, {value}, and takes one value", self.function);
         Err(Error::bad_argument(message).hint(hint(key, &value)))
@@ -190,16 +201,11 @@ impl Options {
         })
     }
 
-    pub(crate) fn floats(&self, key: &str) -> Result<Option<Vec<f32>>> {
-        self.typed(key, "an array of numbers", |value| {
-            value.read_lock::<rhai::Array>()?.iter().map(|v| number(v).map(|n| n as f32)).collect()
-        })
-    }
-
     /// Bytes: a number, or a string with a unit such as "2GB" or "512MiB".
     pub(crate) fn bytes(&self, key: &str) -> Result<Option<u64>> {
-        self.typed(key, "a number of bytes or a string such as \"2GB\"", |value| match value.as_int() {
-            Ok(bytes) => bytes.try_into().ok(),
+        let expected = "a number of bytes or a string such as \"2GB\", above 0, at most 1024TiB";
+        self.typed(key, expected, |value| match value.as_int() {
+            Ok(bytes) => bytes.try_into().ok().filter(|bytes| (1..=MAX_BYTES).contains(bytes)),
             Err(_) => parse_bytes(&value.clone().into_string().ok()?),
         })
     }
@@ -207,6 +213,12 @@ impl Options {
     /// The value of `key`, if it has a type of the host.
     pub(crate) fn host<T: Clone + Send + Sync + 'static>(&self, key: &str, expected: &str) -> Result<Option<T>> {
         self.typed(key, expected, |value| value.clone().try_cast::<T>())
+    }
+
+    /// The value of `key` by a reader of its own, which is told what it reads, for its errors.
+    pub(crate) fn any<T>(&self, key: &str, read: impl FnOnce(&Dynamic, &str) -> Result<T>) -> Result<Option<T>> {
+        let what = format!("{}: `{key}`", self.function);
+        self.get(key).map(|value| read(value, &what)).transpose()
     }
 
     /// The map of `key`. A string is short for a map with only the key `short`.
@@ -217,14 +229,16 @@ impl Options {
         })
     }
 
-    /// The value of `key` as it was given, for a reader of its own.
-    pub(crate) fn any<T>(&self, key: &str, read: impl FnOnce(&Dynamic) -> Result<T>) -> Result<Option<T>> {
-        self.get(key).map(read).transpose()
+    /// The value of `key` as JSON.
+    pub(crate) fn json(&self, key: &str) -> Result<Option<Value>> {
+        self.typed(key, "plain values", |value| to_json(value).ok())
     }
 }
 
 /// The longest time in an option: ten years of 365 days.
 pub const MAX_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The largest number of bytes in an option or flag, 1 PiB.
+const MAX_BYTES: u64 = 1 << 50;
 /// The largest count in an option. Sums and products of counts fit into 64 bits.
 pub(crate) const MAX_COUNT: usize = 1 << 31;
 
@@ -261,7 +275,7 @@ pub(crate) fn number(value: &Dynamic) -> Option<f64> {
     value.as_float().ok().or_else(|| value.as_int().ok().map(|n| n as f64))
 }
 
-/// Parses "2GB", "1.5 GiB" or "77" as bytes.
+/// Parses "2GB", "1.5 GiB" or "77" as bytes: at least one, and at most `MAX_BYTES`.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
     let (value, unit) = text.trim().split_at(digits);
@@ -270,12 +284,15 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
         "kib" => 1 << 10,
         "mib" => 1 << 20,
         "gib" => 1 << 30,
+        "tib" => 1 << 40,
         _ => return None,
     };
-    Some((value.parse::<f64>().ok()? * scale as f64) as u64)
+    let bytes = value.parse::<f64>().ok()? * scale as f64;
+    (1.0..=MAX_BYTES as f64).contains(&bytes).then_some(bytes as u64)
 }
 
 #[cfg(test)]
@@ -285,6 +302,10 @@ mod tests {
         assert_eq!(super::parse_bytes("2GB"), Some(2_000_000_000));
         assert_eq!(super::parse_bytes("1.5 GiB"), Some(3 << 29));
         assert_eq!(super::parse_bytes("77"), Some(77));
-        assert_eq!(super::parse_bytes("2 parsec"), None);
+        assert_eq!(super::parse_bytes("2TiB"), Some(2 << 40));
+        assert_eq!(super::parse_bytes("1024TiB"), Some(super::MAX_BYTES));
+        for wrong in ["2 parsec", "0", "0.5", "0GB", "-1", "", "GB", "1.2.3", "1025TiB", "99999999999999999999GB"] {
+            assert_eq!(super::parse_bytes(wrong), None, "{wrong}");
+        }
     }
 }

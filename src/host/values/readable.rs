@@ -4,7 +4,7 @@ use rhai::{Array, Dynamic, Engine, Map};
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::host::language::growth::too_large;
+use crate::host::language::bounds::too_large;
 use crate::host::language::json::to_dynamic;
 use crate::host::language::problem::{ScriptResult, throw};
 use crate::suggest;
@@ -14,10 +14,10 @@ pub(crate) trait Readable {
     const NAME: &'static str;
     /// The field that is left out if it is too large for a script.
     const LARGE: Option<&'static str> = None;
-    /// One field, at the cost of this field; None if there is none of this name.
-    fn field(&self, name: &str) -> Option<Dynamic>;
     /// All fields.
     fn json(&self) -> Value;
+    /// One field, without the work of the others.
+    fn field(&self, name: &str) -> Option<Value>;
     /// The handle in one line.
     fn line(&self) -> String {
         format!("{}({})", Self::NAME, short(&self.json()))
@@ -30,7 +30,7 @@ pub(crate) trait Readable {
 
 fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
     match handle.field(name) {
-        Some(value) => Ok(value),
+        Some(value) => Ok(to_dynamic(&value)),
         None if T::LARGE == Some(name) => Err(too_large("Size of array/BLOB")),
         None => {
             let json = handle.json();
@@ -48,16 +48,18 @@ pub(crate) fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engin
     engine.register_fn("to_json", |handle: &mut T| handle.json().to_string());
     engine.register_fn("to_string", |handle: &mut T| handle.line());
     engine.register_fn("to_debug", |handle: &mut T| handle.json().to_string());
-    engine.register_fn("keys", |handle: &mut T| map(handle).into_keys().map(Dynamic::from).collect::<Array>());
-    engine
-        .register_fn("contains", |handle: &mut T, name: &str| handle.field(name).is_some_and(|value| !value.is_unit()));
 }
 
-/// What functions of maps do, for handles whose fields were a map once: results of statistics.
+/// Functions of maps, for a handle that reads like one in every way.
 pub(super) fn register_as_map<T: Readable + Clone + Send + Sync + PartialEq + 'static>(engine: &mut Engine) {
+    engine.register_fn("keys", |handle: &mut T| map(handle).into_keys().map(Dynamic::from).collect::<Array>());
     engine.register_fn("values", |handle: &mut T| map(handle).into_values().collect::<Array>());
     engine.register_fn("len", |handle: &mut T| map(handle).len() as i64);
-    engine.register_fn("get", |handle: &mut T, name: &str| handle.field(name).unwrap_or(Dynamic::UNIT));
+    engine
+        .register_fn("contains", |handle: &mut T, name: &str| handle.field(name).is_some_and(|field| !field.is_null()));
+    engine.register_fn("get", |handle: &mut T, name: &str| {
+        handle.field(name).map_or(Dynamic::UNIT, |field| to_dynamic(&field))
+    });
     engine.register_fn("+", |handle: T, more: Map| {
         let mut all = map(&handle);
         all.extend(more);

@@ -13,7 +13,7 @@ mod tokenizer;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use safetensors::Dtype;
@@ -51,18 +51,18 @@ fn begins(path: &Path) -> bool {
     outside::beginning(path, MAGIC.len() as u64).is_ok_and(|head| head == MAGIC)
 }
 
-/// The GGUF file of a folder that has no other weights, or the first of its parts; none if there is
-/// none.
+/// The name of the GGUF file of a folder that has no other weights, or of the first of its parts;
+/// None if there is none.
 ///
 /// # Errors
 /// `not_found` if there are several models.
-pub(super) fn in_folder(folder: &Path) -> Result<Option<PathBuf>> {
+pub(super) fn in_folder(folder: &Path) -> Result<Option<String>> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter(|entry| entry.path().is_file());
     let models = gguf_files::models(names.map(|entry| entry.file_name().to_string_lossy().into_owned()));
     match &models[..] {
         [] => Ok(None),
-        [only] => Ok(Some(folder.join(only))),
+        [only] => Ok(Some(only.clone())),
         [first, ..] => {
             let first = shown(&folder.join(first).display().to_string());
             let told = format!("{}: it has {} models in GGUF files", folder.display(), models.len());
@@ -76,6 +76,7 @@ pub(super) struct Gguf {
     files: Box<dyn ByteSource>,
     /// The first of them.
     place: String,
+    note: Option<String>,
     opened: OnceLock<Opened>,
 }
 
@@ -115,7 +116,12 @@ impl Gguf {
 
     /// The model in the weight files of a source, of which the first is called `place`.
     pub(super) fn over(files: Box<dyn ByteSource>, place: String) -> Self {
-        Self { files, place, opened: OnceLock::new() }
+        Self { files, place, note: None, opened: OnceLock::new() }
+    }
+
+    /// Adds a note for the user about the choice of the file.
+    pub(super) fn noting(self, note: Option<String>) -> Self {
+        Self { note, ..self }
     }
 
     fn opened(&self) -> Result<&Opened> {
@@ -362,7 +368,7 @@ impl ByteSource for Gguf {
     }
 
     fn note(&self) -> Option<&str> {
-        None
+        self.note.as_deref()
     }
 
     fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> Result<()> {

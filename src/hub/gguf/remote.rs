@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Gguf, TOKENIZER};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::hub::cache::{Cache, Snapshot};
 use crate::hub::download::{Tally, fits};
 use crate::hub::environment;
@@ -16,9 +16,11 @@ use crate::hub::names::{is_commit, is_file_path};
 use crate::hub::questions::ask_all;
 use crate::hub::refusal::{self, Refusal};
 use crate::hub::repository::{self, LOOKED_AT_FIRST};
-use crate::hub::resolve::{Address, RemoteFile, RepositoryKind, check_revision};
+use crate::hub::resolve::{Address, DEFAULT_REVISION, RemoteFile, RepositoryKind, check_revision};
+use crate::hub::shards::LAYOUTS;
 use crate::hub::source::ByteSource;
 use crate::hub::streamed::Streamed;
+use crate::hub::weight_formats::ADAPTER;
 use crate::progress::{Event, Progress};
 use crate::words::counted;
 
@@ -30,6 +32,8 @@ pub(crate) struct Named {
     address: Arc<Address>,
     /// The path of a file, or a part of its name such as its type.
     wanted: String,
+    /// True if nobody has named the file, because there is no other model.
+    alone: bool,
 }
 
 impl Named {
@@ -43,7 +47,38 @@ impl Named {
             }
         };
         let address = Address::new(RepositoryKind::Model, repository).filter(|address| !address.is_bare())?;
-        is_file_path(wanted).then(|| Self { address: Arc::new(address), wanted: wanted.to_string() })
+        is_file_path(wanted).then(|| Self { address: Arc::new(address), wanted: wanted.to_string(), alone: false })
+    }
+
+    /// The only model of a repository, if it is in a GGUF file and there are no other weights.
+    /// `error` says why the repository was not read as others are: what it has decides, or, if the
+    /// hub does not answer, what the cache has of it.
+    pub(crate) fn only(address: &Arc<Address>, revision: Option<&str>, error: &Error) -> Option<Self> {
+        let revision = revision.unwrap_or("main");
+        let names = match error.kind {
+            Kind::Unsupported => {
+                let http = Arc::new(Http::new().ok()?);
+                Streamed::all_files(&http, address, revision, Patience::brief).ok()?
+            }
+            kind if kind == Kind::Io || environment::offline() => {
+                let cache = Cache::of(&address.id).ok()?;
+                files_below(&repository::noted(&cache, revision)?.folder(), "")
+            }
+            _ => return None,
+        };
+        let others = LAYOUTS.iter().flat_map(|layout| [layout.single, layout.index]).chain([ADAPTER]);
+        if others.into_iter().any(|other| names.iter().any(|name| name == other)) {
+            return None;
+        }
+        match &gguf_files::models(names)[..] {
+            [only] => Some(Self { address: address.clone(), wanted: only.clone(), alone: true }),
+            _ => None,
+        }
+    }
+
+    /// A note for the user about the choice of the file.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.alone.then(|| gguf_files::only(&self.told(), &self.wanted))
     }
 
     fn told(&self) -> String {
@@ -57,7 +92,7 @@ impl Named {
     /// name, `io` if the hub does not answer.
     pub(crate) fn stream(&self, revision: Option<&str>) -> Result<(Gguf, String)> {
         let http = Arc::new(Http::new()?);
-        let (files, _) = self.ask(&http, revision.unwrap_or("main"), Patience::default)?;
+        let (files, _) = self.ask(&http, revision.unwrap_or(DEFAULT_REVISION), Patience::default)?;
         let commit = files[0].commit.clone();
         Ok((self.streamed(http, files), commit))
     }
@@ -74,11 +109,10 @@ impl Named {
         progress: &dyn Progress,
         check: &dyn Fn(Arc<dyn ByteSource>) -> Result<()>,
     ) -> Result<(Gguf, String)> {
-        let revision = revision.unwrap_or("main");
+        let revision = revision.unwrap_or(DEFAULT_REVISION);
         check_revision(&self.address, revision)?;
         let cache = Cache::of(&self.address.id)?;
-        let known = if is_commit(revision) { Some(revision.to_string()) } else { cache.commit(revision) };
-        let cached = known.map(|commit| cache.snapshot(&commit)).and_then(|snapshot| self.cached(snapshot));
+        let cached = repository::noted(&cache, revision).and_then(|snapshot| self.cached(snapshot));
         if environment::offline() {
             return cached.ok_or_else(|| refusal::error(&self.address.doing(&self.wanted), Refusal::Offline));
         }

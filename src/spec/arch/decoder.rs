@@ -184,14 +184,8 @@ impl Decoder {
     /// differ.
     pub(super) fn attention(&self, i: usize, bias: bool) -> Attention {
         let Heads { heads, kv_heads, head_dim } = self.heads;
-        let name = |part: &str| format!("{}self_attn.{part}", self.layer(i));
-        let qkv = Qkv::Separate {
-            q: Linear::new(&name("q_proj"), heads * head_dim, self.hidden, bias),
-            k: Linear::new(&name("k_proj"), kv_heads * head_dim, self.hidden, bias),
-            v: Linear::new(&name("v_proj"), kv_heads * head_dim, self.hidden, bias),
-        };
-        let out = Linear::new(&name("o_proj"), self.hidden, heads * head_dim, bias);
-        let mut attention = Attention::new((heads, kv_heads, head_dim), qkv, out);
+        let prefix = format!("{}self_attn.", self.layer(i));
+        let mut attention = without_positions(&prefix, self.hidden, (heads, kv_heads, head_dim), bias);
         attention.rope = Some(self.rope.clone());
         attention
     }
@@ -206,6 +200,19 @@ impl Decoder {
         };
         QkNorm { q: norm("q_norm", heads.heads), k: Some(norm("k_norm", heads.kv_heads)), after_rope: false }
     }
+}
+
+/// Plain grouped-query attention without positions: `{prefix}{q,k,v,o}_proj`. `sizes` has query
+/// heads, key heads and the size of a head.
+pub(super) fn without_positions(prefix: &str, hidden: usize, sizes: (usize, usize, usize), bias: bool) -> Attention {
+    let (heads, kv_heads, head_dim) = sizes;
+    let linear = |part: &str, out, input| Linear::new(&format!("{prefix}{part}"), out, input, bias);
+    let qkv = Qkv::Separate {
+        q: linear("q_proj", heads * head_dim, hidden),
+        k: linear("k_proj", kv_heads * head_dim, hidden),
+        v: linear("v_proj", kv_heads * head_dim, hidden),
+    };
+    Attention::new(sizes, qkv, linear("o_proj", hidden, heads * head_dim))
 }
 
 /// Checks `count`, the number of key heads in the config under `key`, against `heads` query heads.
@@ -232,6 +239,15 @@ pub(super) fn head_size(c: &Config, key: &str, heads: usize, hidden: usize) -> R
         return Err(c.wrong(key, &format!("is {heads}, which does not divide the hidden size {hidden}")));
     }
     Ok(hidden / heads)
+}
+
+/// Tells the user if `key`, which transformers does not read, has another number than the one that
+/// counts in its place.
+pub(super) fn another_counts(c: &Config, key: &str, read: &str, counts: f64) -> Result<()> {
+    if let Some(value) = c.opt_f64(key)?.filter(|value| *value != counts) {
+        c.tell(key, &format!("is {value}, which has no effect: transformers reads `{read}`, which is {counts}"));
+    }
+    Ok(())
 }
 
 /// `sliding_window`: the number of keys that a query attends to, including its own.

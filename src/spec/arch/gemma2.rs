@@ -5,7 +5,7 @@
 //! Every other layer, beginning with the first, has a sliding window.
 
 use super::activation::activation;
-use super::decoder::{Decoder, Defaults, GEMMA_NORMS, LLAMA, layer_windows, window_or};
+use super::decoder::{Decoder, Defaults, GEMMA_NORMS, LLAMA, another_counts, layer_windows, window_or};
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
@@ -19,10 +19,9 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
     let window = window_or(c, SLIDING_WINDOW)?;
     // This is the key of the first weeks, which only the original code reads.
-    if let Some(size) = c.opt_usize("sliding_window_size")?.filter(|size| window.is_some_and(|window| window != *size))
-    {
-        let says = format!("is {size}, which has no effect: transformers reads `sliding_window`");
-        c.tell("sliding_window_size", &says);
+    match window {
+        Some(window) => another_counts(c, "sliding_window_size", "sliding_window", window as f64)?,
+        None => c.without_effect(&["sliding_window_size"]),
     }
     let spans = layer_windows(c, decoder.layers, window, |i| i % 2 == 0)?;
     let intermediate = c.size("intermediate_size")?;

@@ -3,7 +3,7 @@
 //! Qwen3's attention. Experts are chosen by sigmoid scores plus a bias. Shared experts are added.
 //! Only `mlp_layer_types` determines the dense layers; by default it is the first.
 
-use super::decoder::{Decoder, Defaults, LLAMA};
+use super::decoder::{Decoder, Defaults, LLAMA, another_counts};
 use super::experts::{self, SUM_EPS, Sizes};
 use super::names::Names;
 use crate::error::Result;
@@ -32,10 +32,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     c.without_effect(&["num_nextn_predict_layers", "first_k_dense_replace"]);
     let sizes =
         Sizes::from_config(c, decoder.layers, &["num_experts", "num_local_experts"], &["moe_intermediate_size"])?;
-    if let Some(width) = c.opt_usize("expert_hidden_dim")?.filter(|width| *width != sizes.intermediate) {
-        let says = format!("is {width}, which has no effect: transformers reads `moe_intermediate_size`");
-        c.tell("expert_hidden_dim", &says);
-    }
+    another_counts(c, "expert_hidden_dim", "moe_intermediate_size", sizes.intermediate as f64)?;
     let mut scoring = Scoring::new(Score::Sigmoid, Divisor::Sum(SUM_EPS));
     scoring.factor = c.opt_f64("router_scaling_factor")?.unwrap_or(FACTOR) as f32;
     let shared = c.opt_usize("num_shared_experts")?.unwrap_or(1) * sizes.intermediate;

@@ -3,7 +3,7 @@
 //! Most layers have a short convolution between two gates in place of attention. The name of the
 //! final norm is `embedding_norm`.
 
-use super::decoder::{Decoder, Defaults, LLAMA};
+use super::decoder::{Decoder, Defaults, LLAMA, another_counts};
 use super::names::Names;
 use crate::error::Result;
 use crate::outside::shown;
@@ -32,9 +32,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::Rms, &Defaults { tied_key: tied_key(c)?, ..DEFAULTS })?;
-    if let Some(theta) = c.opt_f64("theta")?.filter(|theta| *theta != decoder.rope.theta) {
-        c.tell("theta", &format!("is {theta}, which has no effect: transformers reads `rope_theta`"));
-    }
+    another_counts(c, "theta", "rope_theta", decoder.rope.theta)?;
     let (hidden, bias) = (decoder.hidden, c.bool_or("conv_bias", false)?);
     let kernel = c.opt_usize("conv_L_cache")?.unwrap_or(3);
     let inner = inner(c)?;

@@ -4,7 +4,7 @@
 //! of positions.
 
 use super::alibi;
-use super::decoder::head_size;
+use super::decoder::{another_counts, head_size};
 use super::names::Names;
 use crate::error::Result;
 use crate::spec::config::Config;
@@ -35,9 +35,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         network.without_effect(&["fc_type"]);
         network.finish_section()?;
     }
-    if let Some(other) = c.opt_f64("norm_eps")?.filter(|other| *other != eps) {
-        c.tell("norm_eps", &format!("is {other}, which has no effect: MptConfig reads `layer_norm_epsilon`"));
-    }
+    another_counts(c, "norm_eps", "layer_norm_epsilon", eps)?;
     let inner = inner(c, names, hidden)?;
     let slopes = alibi::mpt_slopes(heads);
     let norm = |name: &str| Norm::new(NormKind::Layer, &format!("transformer.{name}"), hidden, eps).without_bias();

@@ -6,15 +6,13 @@
 
 use std::sync::Arc;
 
-use super::decoder::{Defaults, LLAMA, head_sizes};
+use super::decoder::{Defaults, LLAMA, another_counts, head_sizes, without_positions};
 use super::experts::{self, ONE_GROUP, Sizes};
 use super::mamba::{Kind, OLDER, kinds, mamba2};
 use super::names::Names;
 use crate::error::{Error, Result};
 use crate::spec::config::Config;
-use crate::spec::{
-    Attention, Experts, Ffn, Layer, Linear, Mixer, Mlp, Model, Moe, Norm, Qkv, SharedExpert, Sublayer, TensorSpec,
-};
+use crate::spec::{Experts, Ffn, Layer, Mixer, Mlp, Model, Moe, Norm, SharedExpert, Sublayer, TensorSpec};
 use crate::vocabulary::{Activation, NormKind};
 
 /// Keys for training, for inference, and for other kinds of models of the family.
@@ -58,7 +56,10 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let ffn = |ffn| Layer::of(None, Some(Sublayer::new(norm.clone(), ffn)));
         layers.push(match kind {
             Kind::Mamba => mixer(Mixer::Mamba2(Box::new(mamba2(c, &name, hidden, eps)?))),
-            Kind::Attention => mixer(Mixer::Attention(Box::new(parts.attention(&name)?))),
+            Kind::Attention => {
+                let attention = without_positions(&name, hidden, head_sizes(c, &DEFAULTS)?, false);
+                mixer(Mixer::Attention(Box::new(attention)))
+            }
             Kind::Dense => ffn(Ffn::Dense(Box::new(parts.mlp(&name, c.size("intermediate_size")?, parts.mlp_bias)))),
             Kind::Mixture => ffn(Ffn::Moe(Box::new(parts.mixture(&name, &layers)?))),
         });
@@ -82,16 +83,9 @@ fn said_twice(c: &Config, eps: f64) -> Result<()> {
     let number = |key: &str, usual: f64| Ok::<_, Error>(c.opt_f64(key)?.unwrap_or(usual));
     let head_dim = number("head_dim", HEAD_DIM as f64)?;
     let kv_heads = number("num_key_value_heads", number("num_attention_heads", 0.0)?)?;
-    for (key, read, counts) in [
-        ("attention_head_dim", "head_dim", head_dim),
-        ("rms_norm_eps", "layer_norm_epsilon", eps),
-        ("num_query_groups", "num_key_value_heads", kv_heads),
-    ] {
-        if let Some(value) = c.opt_f64(key)?.filter(|value| *value != counts) {
-            c.tell(key, &format!("is {value}, which has no effect: transformers reads `{read}`, which is {counts}"));
-        }
-    }
-    Ok(())
+    another_counts(c, "attention_head_dim", "head_dim", head_dim)?;
+    another_counts(c, "rms_norm_eps", "layer_norm_epsilon", eps)?;
+    another_counts(c, "num_query_groups", "num_key_value_heads", kv_heads)
 }
 
 struct Parts<'a> {
@@ -101,21 +95,8 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn attention(&self, name: &str) -> Result<Attention> {
-        let (heads, kv_heads, head_dim) = head_sizes(self.c, &DEFAULTS)?;
-        let linear = |part: &str, out, input| Linear::new(&format!("{name}{part}"), out, input, false);
-        let qkv = Qkv::Separate {
-            q: linear("q_proj", heads * head_dim, self.hidden),
-            k: linear("k_proj", kv_heads * head_dim, self.hidden),
-            v: linear("v_proj", kv_heads * head_dim, self.hidden),
-        };
-        Ok(Attention::new((heads, kv_heads, head_dim), qkv, linear("o_proj", self.hidden, heads * head_dim)))
-    }
-
-    fn mlp(&self, name: &str, width: usize, bias: bool) -> Mlp {
-        let linear = |part: &str, out, input| Linear::new(&format!("{name}{part}"), out, input, bias);
-        let (up, down) = (linear("up_proj", width, self.hidden), linear("down_proj", self.hidden, width));
-        Mlp { gate: None, up, down, activation: Activation::ReluSquared, xielu: None }
+    fn mlp(&self, prefix: &str, width: usize, bias: bool) -> Mlp {
+        Mlp::plain(prefix, ["up_proj", "down_proj"], self.hidden, width, Activation::ReluSquared, bias)
     }
 
     fn mixture(&self, name: &str, layers: &[Layer]) -> Result<Moe> {

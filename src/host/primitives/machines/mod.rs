@@ -2,254 +2,142 @@
 //! sync, run_command, terminate.
 
 mod outgoing;
+pub(crate) mod provision;
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rhai::{Array, Dynamic, Engine, Map};
 use serde_json::json;
 
 use crate::error::{Error, Result};
-use crate::gpu::Want;
-use crate::home;
 use crate::host::language::json::to_dynamic;
-use crate::host::language::problem::{ScriptResult, thrown};
-use crate::host::primitives::models::requests::{Place, estimate, estimated, load_model, miniature};
+use crate::host::language::problem::thrown;
+use crate::host::primitives::models::requests::{
+    ESTIMATE_VRAM, LOAD_MODEL, MINIATURE_MODEL, Place, estimate, load_model, miniature,
+};
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::values::gpu::{Gpu, Held};
-use crate::host::values::handles::Model;
-use crate::host::values::options::{Options, number};
+use crate::host::values::option_sets::{Declared, NoOptions, option_set, register_with_options};
+use crate::host::values::option_types::Texts;
 use crate::host::values::readable::register_handle;
-use crate::outside;
 use crate::progress::interrupt_requested;
-use crate::record::{Estimate, plain};
-use crate::remote::{self, Output, SshTarget};
-use crate::session::{Provision, Session, Terms};
+use crate::record::plain;
+use crate::remote::{self, Output};
+use crate::session::Session;
 use outgoing::look_at_models;
+use provision::{ATTACH_GPU, LIMIT_COST, PROVISION_GPU, TERMINATE, TERMINATE_LEFT_OVER, attach, limit_cost, provision};
 
-const PROVIDERS: &[(&str, &str)] = &[("local", "local"), ("ssh", "ssh"), ("runpod", "runpod"), ("slurm", "slurm")];
-/// Keys of option `model`: the work to be done, with the options of `estimate_vram`.
-const MODEL: &[&str] =
-    &["id", "dtype", "revision", "chunk_layers", "num_sequences", "sequence_length", "memory_budget", "logits"];
-/// GPU memory in GB of the driver and its libraries.
-const VRAM_BESIDE_GB: f64 = 1.0;
-/// Disk space in GB in addition to a model's files.
-const DISK_BESIDE: u64 = 20;
-/// Options that do not apply to a cluster, whose nodes are fixed.
-const NOT_OF_SLURM: &[&str] = &["min_vram_gb", "min_cuda", "cloud", "disk_gb", "image"];
-/// A worker ends its machine after this time without its client.
-const LEASE_MINUTES: f64 = 15.0;
-const STALL_MINUTES: f64 = 60.0;
-const PATIENCE_MINUTES: f64 = 10.0;
-const MAX_HOURS: f64 = 12.0;
-const DISK_GB: usize = 60;
-/// The largest private key and list of host keys in bytes.
-const KEY_FILE: u64 = 16 << 20;
 /// Bytes of a command's output that are buffered until their line ends.
 const LONGEST_LINE: usize = 1 << 20;
+
+option_set! {
+    /// The options of sync.
+    pub(crate) struct SyncOptions {
+        /// files and folders to send
+        up: Texts = Vec::new();
+        /// files and folders to fetch
+        down: Texts = Vec::new();
+    }
+}
+
+pub(crate) const MODELS: Declared<NoOptions> = Declared::new(
+    "models",
+    &["models(gpu: gpu) -> array"],
+    "The models that are loaded on a machine, ready for extract_layernorms, in the order in which they were loaded.",
+    r#"let gpu = provision_gpu();
+load_model(gpu, "examples/shakespeare-olmoe");
+print(gpu.models().len());"#,
+);
+
+pub(crate) const SYNC: Declared<SyncOptions> = Declared::new(
+    "sync",
+    &["sync(gpu: gpu, options: map) -> map"],
+    "Copies files and folders of the project there and back, only what differs. Secrets such as .env and keys stay here, and \
+     neither they nor what is run here (stdlib/, scripts/, *.rhai, Makefile …) are fetched. What is fetched replaces files that \
+     differ below results/, logs/ and checkpoints/ only, or where --allow-write says so.",
+    r#"let gpu = provision_gpu(#{ provider: "ssh", host: "localhost" });
+print(gpu.sync(#{ up: "examples/README.md" }).files_sent);"#,
+);
+
+pub(crate) const UPLOAD: Declared<NoOptions> = Declared::new(
+    "upload",
+    &["upload(gpu: gpu, from: string, to: string) -> ()"],
+    "Copies one file to the machine; a relative path is in the project's folder there.",
+    r#"let gpu = provision_gpu(#{ provider: "ssh", host: "localhost" });
+gpu.upload("examples/README.md", "data/notes.md");"#,
+);
+
+pub(crate) const DOWNLOAD: Declared<NoOptions> = Declared::new(
+    "download",
+    &["download(gpu: gpu, from: string, to: string) -> ()"],
+    "Copies one file from the machine; a relative path is in the project's folder there. Here it is neither hidden nor one \
+     that is run here (stdlib/, scripts/, *.rhai, Makefile …), and it replaces a file that differs below results/, logs/ and \
+     checkpoints/ only, or where --allow-write says so.",
+    r#"let gpu = provision_gpu(#{ provider: "ssh", host: "localhost" });
+gpu.upload("examples/README.md", "data/notes.md");
+gpu.download("data/notes.md", "results/notes.md");"#,
+);
+
+pub(crate) const RUN_COMMAND: Declared<NoOptions> = Declared::new(
+    "run_command",
+    &["run_command(gpu: gpu, command: string) -> map"],
+    "Runs a shell command in the project's folder on the machine; gives code, out and err, 64 MiB of each at most. On this \
+     machine, under whatever address, only with `outlier run --allow-commands`.",
+    r#"let gpu = provision_gpu(#{ provider: "ssh", host: "localhost" });
+let r = gpu.run_command("echo hello");
+print(r.out);"#,
+);
 
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_handle::<Gpu>(engine);
     let c = context.clone();
-    engine.register_fn("provision_gpu", move |options: Map| thrown(provision(&c, options)));
-    let c = context.clone();
-    engine.register_fn("provision_gpu", move || thrown(provision(&c, Map::new())));
+    register_with_options!(engine, PROVISION_GPU, |; options| provision(&c, options));
     engine_primitives(engine, context);
     let c = context.clone();
-    engine.register_fn("limit_cost", move |most: Dynamic| thrown(limit_cost(&c, &most)));
+    engine.register_fn(LIMIT_COST.name(), move |most: Dynamic| thrown(limit_cost(&c, &most)));
     let c = context.clone();
-    engine.register_fn("terminate_left_over", move |task: &str| {
+    engine.register_fn(TERMINATE_LEFT_OVER.name(), move |task: &str| {
         thrown(if c.stage.is_some() { Ok(()) } else { c.fleet.give_back(task) })
     });
     let c = context.clone();
-    engine.register_fn("attach_gpu", move |id: &str| thrown(attach(&c, id)));
+    engine.register_fn(ATTACH_GPU.name(), move |id: &str| thrown(attach(&c, id)));
     let c = context.clone();
-    engine.register_fn("models", move |gpu: Gpu| thrown(models(&c, &gpu)));
+    engine.register_fn(MODELS.name(), move |gpu: Gpu| thrown(models(&c, &gpu)));
     let c = context.clone();
-    engine.register_fn("sync", move |gpu: Gpu, options: Map| thrown(sync(&c, &gpu, options)));
+    engine.register_fn(SYNC.name(), move |gpu: Gpu, options: Map| thrown(sync(&c, &gpu, options)));
     let c = context.clone();
-    engine.register_fn("upload", move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, true)));
+    engine.register_fn(UPLOAD.name(), move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, true)));
     let c = context.clone();
-    engine.register_fn("download", move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, false)));
+    engine.register_fn(DOWNLOAD.name(), move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, false)));
     let c = context.clone();
-    engine.register_fn("run_command", move |gpu: Gpu, command: &str| thrown(run_command(&c, &gpu, command)));
+    engine.register_fn(RUN_COMMAND.name(), move |gpu: Gpu, command: &str| thrown(run_command(&c, &gpu, command)));
     let c = context.clone();
-    engine.register_fn("terminate", move |gpu: Gpu| thrown(terminate(&c, &gpu)));
+    engine.register_fn(TERMINATE.name(), move |gpu: Gpu| thrown(terminate(&c, &gpu)));
 }
 
 /// The same primitives on another machine.
 fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
-    let on = |gpu: &Gpu, context: &Context, work: &dyn Fn(&Place) -> Result<Dynamic>| -> ScriptResult<Dynamic> {
-        thrown(work(&Place { session: &gpu.session(), context }))
-    };
-    let model = move |context: &Context, gpu: Gpu, id: &str, options: Map| {
-        on(&gpu, context, &|place| load_model(place, id, options.clone()).map(|model: Model| Dynamic::from(model)))
-    };
     let c = context.clone();
-    engine.register_fn("load_model", move |gpu: Gpu, id: &str, options: Map| model(&c, gpu, id, options));
+    register_with_options!(engine, LOAD_MODEL, |gpu: Gpu, id: &str; args| {
+        load_model(&Place { session: &gpu.session(), context: &c }, id, args)
+    });
     let c = context.clone();
-    engine.register_fn("load_model", move |gpu: Gpu, id: &str| model(&c, gpu, id, Map::new()));
-    let c = context.clone();
-    engine.register_fn("miniature_model", move |gpu: Gpu, name: &str| {
+    engine.register_fn(MINIATURE_MODEL.name(), move |gpu: Gpu, name: &str| {
         // On the machine, the project is the folder of the work.
         let results = if matches!(&*gpu.0, Held::Lent(_)) { PathBuf::from("results") } else { c.results() };
-        on(&gpu, &c, &|place| miniature(place, &results, name))
+        thrown(miniature(&Place { session: &gpu.session(), context: &c }, &results, name))
     });
     let c = context.clone();
-    engine.register_fn("estimate_vram", move |gpu: Gpu, id: &str, options: Map| {
-        on(&gpu, &c, &|place| estimate(place, id, options.clone()))
+    engine.register_fn(ESTIMATE_VRAM.name(), move |gpu: Gpu, id: &str, options: Map| {
+        let place = Place { session: &gpu.session(), context: &c };
+        thrown(ESTIMATE_VRAM.read(options).and_then(|options| estimate(&place, id, options)))
     });
-}
-
-/// Limits the cost in USD of all machines of this run together.
-fn limit_cost(context: &Context, most: &Dynamic) -> Result<()> {
-    match number(most) {
-        Some(most) if most > 0.0 && most.is_finite() => {
-            if let Some(stage) = context.plan() {
-                stage.does(format!("spend at most ${most:.2} on all machines together"));
-            }
-            context.fleet.limit_cost(most);
-            Ok(())
-        }
-        _ => Err(Error::bad_argument(format!("limit_cost: {most} is no sum of money"))
-            .hint("give USD, such as limit_cost(25.0)")),
-    }
-}
-
-/// The estimate of option `model`.
-///
-/// # Errors
-/// If the model is missing or unreadable. Nothing is paid for yet.
-fn looked_at(context: &Context, o: &Options) -> Result<Option<Estimate>> {
-    let Some(model) = o.map_of("model", "id")? else { return Ok(None) };
-    let m = Options::new("provision_gpu: model", model.clone(), MODEL)?;
-    let id = m.required("id", m.string("id")?)?;
-    let mut options: Map = model.into_iter().filter(|(key, _)| key != "id").collect();
-    if let Some(count) = o.whole("gpu_count")? {
-        options.insert("gpus".into(), Dynamic::from(count as i64));
-    }
-    let place = Place { session: &context.session, context };
-    estimated(&place, &id, options).map(Some)
-}
-
-fn provision(context: &Context, options: Map) -> Result<Gpu> {
-    context.acts("provision_gpu");
-    let o = Options::of("provision_gpu", options)?;
-    let provider = o.choice("provider", PROVIDERS)?.unwrap_or("local");
-    if provider == "local" {
-        return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
-    }
-    if let Some(name) = NOT_OF_SLURM.iter().find(|name| provider == "slurm" && o.has(name)) {
-        return Err(Error::bad_argument(format!("provision_gpu: provider \"slurm\" cannot look after `{name}`"))
-            .hint("choose nodes by `partition`, `gres` or `gpu`, such as gres: \"gpu:a100:1\""));
-    }
-    let positive = |key: &str, default: f64| match o.float(key)?.unwrap_or(default) {
-        value if value > 0.0 && value.is_finite() => Ok(value),
-        value => Err(Error::bad_argument(format!("provision_gpu: `{key}` is {value}")).hint("give a number above 0")),
-    };
-    let optional = |key: &str| if o.has(key) { positive(key, 0.0).map(Some) } else { Ok(None) };
-    let minutes = |key: &str, default: f64| o.time(key, 60.0, default);
-    let lifetime = o.time("max_hours", 3600.0, MAX_HOURS)?;
-    let max_hours = lifetime.as_secs_f64() / 3600.0;
-    let keep_running = o.flag("keep_running")?.unwrap_or(false);
-    let (disk_gb, min_vram_gb) = (o.whole("disk_gb")?, optional("min_vram_gb")?);
-    let lease = minutes("lease_minutes", LEASE_MINUTES)?;
-    let mut asked = Provision {
-        provider: provider.to_string(),
-        want: Want {
-            gpus: o.string_or_strings("gpu")?.unwrap_or_default(),
-            gpu_count: o.whole("gpu_count")?.unwrap_or(1),
-            min_vram_gb,
-            min_cuda: o.string("min_cuda")?,
-            cloud: o.string("cloud")?,
-            max_price: optional("max_price")?,
-            max_cost: optional("max_cost")?,
-            max_hours,
-            expected_hours: optional("expected_hours")?,
-            disk_gb: disk_gb.unwrap_or(DISK_GB) as u64,
-            image: o.string("image")?,
-            partition: o.string("partition")?,
-            account: o.string("account")?,
-            qos: o.string("qos")?,
-            gres: o.string("gres")?,
-            cpus: o.whole("cpus")?,
-            memory_gb: o.whole("memory_gb")?.map(|gb| gb as u64),
-        },
-        ssh: o
-            .string("host")?
-            .map(|host| -> Result<SshTarget> {
-                // Libraries that read them would wait for a pipe or a device.
-                let path = |key| -> Result<Option<PathBuf>> {
-                    let path = o.string(key)?.map(PathBuf::from);
-                    if let Some(path) = &path {
-                        match outside::read(&home::expanded(path), KEY_FILE) {
-                            Err(e) if e.kind() != ErrorKind::NotFound => {
-                                let path = crate::plain::plain(&path.display().to_string(), 200);
-                                return Err(Error::io(format!("provision_gpu: reading `{key}` {path}"), &e)
-                                    .or_hint("it is a file, as `ssh-keygen` and `ssh` write it"));
-                            }
-                            // A missing file is reported where it is needed.
-                            _ => (),
-                        }
-                    }
-                    Ok(path)
-                };
-                Ok(SshTarget {
-                    host,
-                    key: path("key")?,
-                    fingerprint: o.string("fingerprint")?,
-                    known_hosts: path("known_hosts")?,
-                })
-            })
-            .transpose()?,
-        terms: Terms {
-            lease: (!keep_running).then_some(lease),
-            stall: minutes("stall_minutes", STALL_MINUTES)?,
-            lifetime,
-            patience: minutes("patience_minutes", PATIENCE_MINUTES)?,
-        },
-        keep_running,
-        task: o
-            .string("task")?
-            .map(|task| crate::results::check_name(&task).map(|()| task.replace('/', "-")))
-            .transpose()?,
-        room: o.whole("disk_gb")?.map(|gb| gb as u64 * 1_000_000_000),
-    };
-    // The last check before money is spent, because it takes time.
-    if let Some(estimate) = looked_at(context, &o)? {
-        let disk_for_model = estimate.download_bytes / 1_000_000_000 + DISK_BESIDE;
-        let vram_for_model = (estimate.vram_bytes as f64 / 1e9 + VRAM_BESIDE_GB).ceil();
-        asked.want.disk_gb = disk_gb.map_or(disk_for_model.max(DISK_GB as u64), |given| given as u64);
-        asked.want.min_vram_gb = min_vram_gb.or(Some(vram_for_model));
-    }
-    if let Some(stage) = &context.stage {
-        context.may_fail("provision_gpu")?;
-        let part = stage.provision(&asked)?;
-        return Ok(Gpu(Arc::new(Held::Played(part, stage.clone(), context.session.clone()))));
-    }
-    let lent = context.fleet.provision(&asked, &*context.progress())?;
-    let label = &lent.label;
-    if label.price > 0.0 {
-        let most = label.max_cost.unwrap_or(f64::INFINITY).min(label.price * max_hours);
-        context.line(&format!("{}: {} at ${:.2}/h, at most ${most:.2} in all", label.id, label.gpu, label.price));
-    }
-    // A user's own machine is reported at the end.
-    if keep_running && !label.is_own() {
-        context.line(&format!(
-            "{} will be kept running after this run: ${:.2}/h until it is terminated",
-            label.id, label.price
-        ));
-    }
-    Ok(Gpu(Arc::new(Held::Lent(lent))))
 }
 
 fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
-    let o = Options::of("sync", options)?;
-    let list = |key| Ok::<_, Error>(o.string_or_strings(key)?.unwrap_or_default());
-    let (up, down) = (list("up")?, list("down")?);
+    let SyncOptions { up, down } = SYNC.read(options)?;
     if up.is_empty() && down.is_empty() {
         return Err(Error::bad_argument("sync: neither `up` nor `down` is given")
             .hint("gpu.sync(#{ up: [\"models/mine\"], down: [\"results/mine\"] })"));
@@ -327,23 +215,6 @@ fn terminate(context: &Context, gpu: &Gpu) -> Result<()> {
             Ok(())
         }
     }
-}
-
-/// Connects to a running machine, and leaves it running when this run ends.
-pub(crate) fn attach(context: &Context, id: &str) -> Result<Gpu> {
-    context.acts("attach_gpu");
-    if id == "local" || context.stage.is_some() {
-        return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
-    }
-    let seconds = |minutes: f64| Duration::from_secs_f64(60.0 * minutes);
-    let terms = Terms {
-        lease: Some(seconds(LEASE_MINUTES)),
-        stall: seconds(STALL_MINUTES),
-        lifetime: seconds(60.0 * MAX_HOURS),
-        patience: seconds(PATIENCE_MINUTES),
-    };
-    let lent = context.fleet.attach(id, &terms, &*context.progress())?;
-    Ok(Gpu(Arc::new(Held::Lent(lent))))
 }
 
 /// Handles of the models that are loaded on a machine.

@@ -3,44 +3,70 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, Map};
+use rhai::{Dynamic, Engine};
 
-use super::requests::{Place, estimate, load_model, miniature};
+use super::requests::{
+    ESTIMATE_VRAM, LOAD_MODEL, Logits, MINIATURE_MODEL, MemoryBudget, Place, estimate, load_model, miniature,
+};
 use crate::error::{Error, Result};
 use crate::host::language::problem::{ScriptResult, thrown};
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::run::unsaved;
 use crate::host::values::handles::{ActivationsHandle, Model, TokensHandle};
-use crate::host::values::options::Options;
+use crate::host::values::option_sets::{Declared, option_set, register_with_options};
+use crate::host::values::option_types::{Choice, Floats, Optional, PathText, Whole, Word};
 use crate::progress::Event;
-use crate::record::{CheckpointArgs, DEFAULT_MEMORY_BUDGET, ExtractArgs, Keep};
+use crate::record::{CheckpointArgs, ExtractArgs, Keep};
 use crate::results::{self, FULL_ACTIVATIONS as FULL};
 use crate::secret::secret_name;
-use crate::session::{Op, full_activations_bytes};
+use crate::session::{Extract, full_activations_bytes};
 use crate::stats;
 
-const KEEPS: &[(&str, Keep)] = &[("stats", Keep::Stats), ("full", Keep::Full)];
+impl Word for Keep {
+    const WORDS: &'static [(&'static str, Self)] = &[("stats", Self::Stats), ("full", Self::Full)];
+}
+
+option_set! {
+    /// The options of extract_layernorms.
+    pub(crate) struct ExtractOptions {
+        /// rungs beside 3, 3.5, … 7, 8, 10, 12, 16, … 1024
+        thresholds: Floats = Vec::new();
+        /// "full" also writes activations.safetensors to `out`
+        keep: Choice<Keep> = Keep::Stats;
+        /// folder for keep: "full"
+        out: Optional<PathText>;
+        logits: Logits;
+        memory_budget: MemoryBudget;
+        /// a file of the project from which a run that was cut off goes on, and one that failed
+        /// behind the pass takes it up
+        checkpoint: Optional<PathText>;
+        /// layers between two states that are left there
+        checkpoint_layers: Optional<Whole> => "by time";
+    }
+}
+
+pub(crate) const EXTRACT_LAYERNORMS: Declared<ExtractOptions> = Declared::new(
+    "extract_layernorms",
+    &["extract_layernorms(model: model, tokens: tokens, options?: map) -> activations"],
+    "Runs the model over the tokens, reading every weight once, and keeps what every later criterion needs of each \
+     norm output: extremes, and counts on a ladder of thresholds.",
+    r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }), #{ thresholds: [2.5] });
+print(acts.norms.len());"#,
+);
 
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("load_model", move |id: &str, options: Map| thrown(load_model(&Place::here(&c), id, options)));
+    register_with_options!(engine, LOAD_MODEL, |id: &str; args| load_model(&Place::here(&c), id, args));
     let c = context.clone();
-    engine.register_fn("load_model", move |id: &str| thrown(load_model(&Place::here(&c), id, Map::new())));
-    let c = context.clone();
-    engine.register_fn("extract_layernorms", move |model: Model, tokens: TokensHandle, options: Map| {
-        thrown(extract(&c, &model, &tokens, options))
+    register_with_options!(engine, EXTRACT_LAYERNORMS, |model: Model, tokens: TokensHandle; options| {
+        extract(&c, &model, &tokens, options)
     });
     let c = context.clone();
-    engine.register_fn("extract_layernorms", move |model: Model, tokens: TokensHandle| {
-        thrown(extract(&c, &model, &tokens, Map::new()))
-    });
+    register_with_options!(engine, ESTIMATE_VRAM, |id: &str; options| estimate(&Place::here(&c), id, options));
     let c = context.clone();
-    engine.register_fn("estimate_vram", move |id: &str, options: Map| thrown(estimate(&Place::here(&c), id, options)));
-    let c = context.clone();
-    engine.register_fn("estimate_vram", move |id: &str| thrown(estimate(&Place::here(&c), id, Map::new())));
-    let c = context.clone();
-    engine.register_fn("miniature_model", move |name: &str| -> ScriptResult<Dynamic> {
+    engine.register_fn(MINIATURE_MODEL.name(), move |name: &str| -> ScriptResult<Dynamic> {
         thrown(miniature(&Place::here(&c), &c.results(), name))
     });
 }
@@ -49,19 +75,17 @@ pub(crate) fn extract(
     context: &Context,
     model: &Model,
     tokens: &TokensHandle,
-    options: Map,
+    options: ExtractOptions,
 ) -> Result<ActivationsHandle> {
-    let o = Options::of("extract_layernorms", options)?;
     context.acts("extract_layernorms");
     context.may_fail("extract_layernorms")?;
-    let single = || o.float("thresholds").ok().flatten().map(|t| vec![t as f32]);
     let args = ExtractArgs {
-        thresholds: single().map_or_else(|| o.floats("thresholds"), |t| Ok(Some(t)))?.unwrap_or_default(),
-        keep: o.choice("keep", KEEPS)?.unwrap_or(Keep::Stats),
-        out: o.path("out")?,
-        logits: o.flag("logits")?.unwrap_or(false),
-        memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
-        checkpoint: checkpoint(context, &o)?,
+        thresholds: options.thresholds.iter().map(|threshold| *threshold as f32).collect(),
+        keep: options.keep,
+        out: options.out,
+        logits: options.logits,
+        memory_budget: options.memory_budget,
+        checkpoint: checkpoint(context, options.checkpoint, options.checkpoint_layers)?,
     };
     if args.out.is_some() && args.keep != Keep::Full {
         let message = "extract_layernorms: `out` is given, and nothing is kept there: `keep` is \"stats\"";
@@ -83,9 +107,9 @@ pub(crate) fn extract(
     }
     let most = full_activations_bytes(&model.0.info, &tokens.0.info);
     let (asked, new_folder) = (args.clone(), unsaved::new_folder(&args));
-    let op = Op::Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
+    let request = Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };
-    let mut acts = place.call(op)?.activations()?;
+    let mut acts = place.call(request)?;
     if context.plan().is_none() {
         stats::check_whole(&acts)?;
     }
@@ -120,9 +144,8 @@ fn gives_way(context: &Context, file: &Path) -> Result<()> {
 }
 
 /// The checkpoint file in the project's folder on the machine.
-fn checkpoint(context: &Context, o: &Options) -> Result<Option<CheckpointArgs>> {
-    let layers = o.whole("checkpoint_layers")?;
-    let Some(path) = o.path("checkpoint")? else {
+fn checkpoint(context: &Context, path: Option<String>, layers: Option<usize>) -> Result<Option<CheckpointArgs>> {
+    let Some(path) = path else {
         return match layers {
             None => Ok(None),
             Some(_) => Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` goes with `checkpoint`")

@@ -5,57 +5,66 @@ use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, Map};
 
-use super::extract::extract;
+use super::extract::{EXTRACT_LAYERNORMS, ExtractOptions, extract};
+use crate::error::Result;
 use crate::host::language::json::numbers_to_dynamic;
-use crate::host::language::problem::{ScriptResult, thrown};
-use crate::host::primitives::statistics::criteria::resampling;
+use crate::host::language::problem::thrown;
+use crate::host::primitives::statistics::criteria::ResamplingOptions;
 use crate::host::run::context::Context;
-use crate::host::values::handles::{ActivationsHandle, Model, StoredHandle, TokensHandle, activations};
+use crate::host::values::handles::{ActivationsHandle, Model, RecordHandle, StoredHandle, TokensHandle};
+use crate::host::values::option_sets::{Declared, Include, OptionSet, option_set, register_with_options};
+use crate::host::values::option_types::Bytes;
 use crate::host::values::options::Options;
-use crate::record::{BootstrapArgs, plain};
+use crate::record::{Activations, DEFAULT_MEMORY_BUDGET, plain};
 use crate::stats;
 
-const OF_RECORD: [&str; 4] = ["n_resamples", "confidence_level", "method", "seed"];
-const OF_MODEL: [&str; 5] = ["memory_budget", "n_resamples", "confidence_level", "method", "seed"];
+option_set! {
+    /// The options of perplexity of a model. That of a record takes those of resampling only.
+    pub(crate) struct PerplexityOptions {
+        /// of a model: workspace beside weights and hidden states
+        memory_budget: Bytes = DEFAULT_MEMORY_BUDGET;
+        resampling: Include<ResamplingOptions>;
+    }
+}
+
+pub(crate) const PERPLEXITY: Declared<PerplexityOptions> = Declared::new(
+    "perplexity",
+    &[
+        "perplexity(model: model, tokens: tokens, options?: map) -> map",
+        "perplexity(acts: activations, options?: map) -> map",
+        "perplexity(stored: results, options?: map) -> map",
+    ],
+    "Perplexity of a model on tokens, in one pass, or of a record that was extracted with logits: true, with an interval over \
+     sequences.",
+    acts!("print(acts.perplexity(#{ n_resamples: 100 }).perplexity.value);"),
+);
 
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
-    // Perplexity of the model on these tokens, with an interval over sequences.
-    // print(perplexity(model, tokens).perplexity.value);
     let c = context.clone();
-    engine.register_fn("perplexity", move |model: Model, tokens: TokensHandle| of_model(&c, model, tokens, Map::new()));
-    let c = context.clone();
-    engine.register_fn("perplexity", move |model: Model, tokens: TokensHandle, options: Map| {
-        of_model(&c, model, tokens, options)
+    register_with_options!(engine, PERPLEXITY, |model: Model, tokens: TokensHandle; options| {
+        of_model(&c, &model, &tokens, options)
     });
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
 }
 
-fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    // The same for a record that was extracted with `logits: true`, without another pass.
-    // print(acts.perplexity().per_sequence);
-    engine.register_fn("perplexity", |acts: T| of_record(Dynamic::from(acts), Map::new()));
-    engine.register_fn("perplexity", |acts: T, options: Map| of_record(Dynamic::from(acts), options));
+fn register_for<T: RecordHandle>(engine: &mut Engine) {
+    engine.register_fn(PERPLEXITY.name(), |handle: T| thrown(of_record(handle.activations(), Map::new())));
+    engine.register_fn(PERPLEXITY.name(), |handle: T, options: Map| thrown(of_record(handle.activations(), options)));
 }
 
-fn of_model(context: &Context, model: Model, tokens: TokensHandle, options: Map) -> ScriptResult<Dynamic> {
-    let run = || {
-        let o = Options::new("perplexity", options.clone(), &OF_MODEL)?;
-        let args = resampling(&o, BootstrapArgs::default())?;
-        // Before the pass, which may take hours.
-        stats::check_perplexity(tokens.0.info.num_sequences, tokens.0.info.sequence_length, &args)?;
-        let mut asked: Map = options.into_iter().filter(|(key, _)| key.as_str() == "memory_budget").collect();
-        asked.insert("logits".into(), true.into());
-        stats::perplexity(&extract(context, &model, &tokens, asked)?.0, &args)
-    };
-    Ok(numbers_to_dynamic(&plain(&thrown(run())?)))
+fn of_model(context: &Context, model: &Model, tokens: &TokensHandle, options: PerplexityOptions) -> Result<Dynamic> {
+    let PerplexityOptions { memory_budget, resampling } = options;
+    // Before the pass, which may take hours.
+    stats::check_perplexity(tokens.0.info.num_sequences, tokens.0.info.sequence_length, &resampling)?;
+    let args = ExtractOptions { logits: true, memory_budget, ..EXTRACT_LAYERNORMS.read(Map::new())? };
+    let perplexity = stats::perplexity(&extract(context, model, tokens, args)?.0, &resampling)?;
+    Ok(numbers_to_dynamic(&plain(&perplexity)))
 }
 
-fn of_record(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
-    let acts = activations(&acts)?;
-    let run = || {
-        let o = Options::new("perplexity", options, &OF_RECORD)?;
-        stats::perplexity(&acts, &resampling(&o, BootstrapArgs::default())?)
-    };
-    Ok(numbers_to_dynamic(&plain(&thrown(run())?)))
+fn of_record(acts: &Activations, options: Map) -> Result<Dynamic> {
+    let keys: Vec<_> = ResamplingOptions::OPTIONS.iter().map(|option| option.key).collect();
+    let o = Options::new(PERPLEXITY.name(), options, &keys)?;
+    let perplexity = stats::perplexity(acts, &ResamplingOptions::read(&o)?)?;
+    Ok(numbers_to_dynamic(&plain(&perplexity)))
 }

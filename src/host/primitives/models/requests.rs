@@ -4,27 +4,109 @@
 use std::path::{Component, Path};
 use std::sync::Arc;
 
-use rhai::{Dynamic, Map};
+use rhai::Dynamic;
 
 use crate::cuda;
 use crate::error::{Error, Kind, Result};
 use crate::home;
-use crate::host::language::json::to_dynamic;
+use crate::host::language::json::record_to_dynamic;
 use crate::host::language::weight;
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::values::handles::{Model, ModelHandle};
-use crate::host::values::options::Options;
-use crate::record::{
-    ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, LoadArgs, plain,
-};
+use crate::host::values::option_sets::{Declared, Include, NoOptions, option_set, shared_option};
+use crate::host::values::option_types::{Bytes, Choice, Flag, Optional, Positive, Text, Whole, Word};
+use crate::record::{ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, LoadArgs};
 use crate::remote;
-use crate::session::{Op, Reply, Session};
+use crate::session::{EstimateWork, Load, Loaded, MakeMiniature, Request, Serve, Session};
 
-const DTYPES: &[(&str, ComputeDtype)] = &[("f32", ComputeDtype::F32), ("bf16", ComputeDtype::Bf16)];
+impl Word for ComputeDtype {
+    const WORDS: &'static [(&'static str, Self)] = &[("f32", Self::F32), ("bf16", Self::Bf16)];
+}
 
 /// The largest number of tokens in an estimate, for which all sums fit into 64 bits.
 const MAX_TOKENS: usize = 1 << 36;
+
+shared_option! {
+    /// also compute the loss per sequence, which reads the head's weights
+    pub(crate) Logits: Flag = false;
+}
+
+shared_option! {
+    /// workspace beside weights and hidden states; a number or "512MiB"
+    pub(crate) MemoryBudget: Bytes = DEFAULT_MEMORY_BUDGET;
+}
+
+option_set! {
+    /// The options of load_model.
+    pub(crate) LoadOptions for LoadArgs with (id = String::new()) {
+        /// how products are computed: in f32, or with inputs that are rounded to bf16 where that is
+        /// faster; weights are read as they are stored and activations are f32 in both
+        dtype: Choice<ComputeDtype> = ComputeDtype::F32;
+        /// where to compute: "auto", "cpu", "cuda" (all GPUs), "cuda:0" or "cuda:0,2": docs/gpu.md
+        device: Text = "auto".to_string();
+        /// branch, tag or commit on the hub
+        revision: Optional<Text>;
+        /// layers of weights in memory at once, at most
+        chunk_layers: Whole = DEFAULT_CHUNK_LAYERS;
+        /// a model of the hub is read by ranges when it is needed; nothing is put on disk
+        stream: Flag = false;
+        /// memory of a GPU that may be used; a number or "24GB"
+        max_vram: Optional<Bytes> => "what is free";
+    }
+}
+
+option_set! {
+    /// The size of an analysis.
+    pub(crate) AnalysisOptions for EstimateArgs {
+        /// sequences of the analysis
+        num_sequences: Positive = 16;
+        /// tokens per sequence
+        sequence_length: Positive = 2048;
+        memory_budget: MemoryBudget;
+        logits: Logits;
+        /// GPUs that share the sequences; vram_bytes is what each needs
+        gpus: Positive = 1;
+    }
+}
+
+option_set! {
+    /// The options of estimate_vram.
+    pub(crate) struct EstimateOptions {
+        model: Include<LoadOptions>;
+        analysis: Include<AnalysisOptions>;
+    }
+}
+
+pub(crate) const LOAD_MODEL: Declared<LoadOptions> = Declared::new(
+    "load_model",
+    &["load_model(id: string, options?: map) -> model", "load_model(gpu: gpu, id: string, options?: map) -> model"],
+    "Opens a model: a folder with config.json and safetensors or PyTorch files, a GGUF file, or a hub id. Only headers \
+     are read; weights are read when they are needed.",
+    r#"let model = load_model("examples/shakespeare-olmoe", #{ dtype: "f32" });
+print(`${format_count(model.num_layers, "layer")}, ${format_count(model.num_experts, "expert")}`);"#,
+);
+
+pub(crate) const ESTIMATE_VRAM: Declared<EstimateOptions> = Declared::new(
+    "estimate_vram",
+    &["estimate_vram(id: string, options?: map) -> map", "estimate_vram(gpu: gpu, id: string, options: map) -> map"],
+    "What an analysis will need in bytes and operations, from config.json and, where they are at hand, the headers of \
+     the weights.",
+    r#"let e = estimate_vram("examples/shakespeare-olmoe", #{ num_sequences: 4, sequence_length: 128 });
+print(`reads ${format_bytes(e.read_bytes)}, needs ${format_bytes(e.total_bytes)} of memory`);"#,
+);
+
+pub(crate) const MINIATURE_MODEL: Declared<NoOptions> = Declared::new(
+    "miniature_model",
+    &["miniature_model(name: string) -> map", "miniature_model(gpu: gpu, name: string) -> map"],
+    "Makes a small synthetic model with planted outlier features and gives its path, a text it can read, and the right \
+     answer. Names: olmoe, gpt_oss, qwen3_moe, mixtral, qwen3_next, glm4_moe, gpt_oss_large; and for other kinds of layers \
+     deepseek_v3 (latent attention), gemma2 (norms around sublayers, capped scores), gemma4 (embeddings per layer, \
+     shared keys), phi (attention beside the feed-forward network), bloom (linear biases), nemotron_h (Mamba-2), \
+     lfm2 (short convolutions).",
+    r#"let made = miniature_model("olmoe");
+print(`${made.path}: ${made.expected_classification} at ${made.expected_dims}`);"#,
+);
 
 /// The session and progress reports of a primitive of the engine.
 pub(crate) struct Place<'a> {
@@ -39,8 +121,11 @@ impl<'a> Place<'a> {
     }
 
     /// The reply to a request. In a plan, an error is recorded.
-    pub(crate) fn call(&self, op: Op) -> Result<Reply> {
-        let reply = weight::beside(|| self.session.call(op, &*self.context.progress()));
+    pub(crate) fn call<R: Request>(&self, request: R) -> Result<R::Reply>
+    where
+        dyn Session: Serve<R>,
+    {
+        let reply = weight::beside(|| self.session.call(request, &*self.context.progress()));
         if let (Err(error), Some(stage)) = (&reply, self.context.plan()) {
             stage.goes_wrong(error.message.clone());
         }
@@ -61,61 +146,52 @@ impl<'a> Place<'a> {
 
     /// Loads a model with these arguments.
     pub(crate) fn load(&self, args: LoadArgs) -> Result<Model> {
-        let reply = self.call(Op::Load(args.clone())).map_err(|error| self.there(&args.id, error))?;
-        let (info, folder) = reply.model()?;
+        let loaded = self.call(Load(args.clone())).map_err(|error| self.there(&args.id, error))?;
+        let Loaded { info, folder } = loaded;
         Ok(Model(Arc::new(ModelHandle { session: self.session.clone(), args, info, folder })))
     }
 }
 
-fn load_args(id: &str, o: &Options) -> Result<LoadArgs> {
-    let chunk_layers = o.whole("chunk_layers")?.unwrap_or(DEFAULT_CHUNK_LAYERS);
-    if chunk_layers == 0 {
-        return Err(Error::bad_argument("load_model: `chunk_layers` is 0").hint("at least one layer must be in memory"));
+impl LoadOptions {
+    /// The request for a model with these options.
+    ///
+    /// # Errors
+    /// If no layer may be in memory, or the device has no such name.
+    fn checked(id: &str, args: LoadArgs) -> Result<LoadArgs> {
+        if args.chunk_layers == 0 {
+            return Err(
+                Error::bad_argument("load_model: `chunk_layers` is 0").hint("at least one layer must be in memory")
+            );
+        }
+        cuda::check_name(&args.device)?;
+        Ok(LoadArgs { id: id.to_string(), ..args })
     }
-    let device = o.string("device")?.unwrap_or_else(|| "auto".to_string());
-    cuda::check_name(&device)?;
-    Ok(LoadArgs {
-        id: id.to_string(),
-        revision: o.string("revision")?,
-        dtype: o.choice("dtype", DTYPES)?.unwrap_or(ComputeDtype::F32),
-        device,
-        chunk_layers,
-        stream: o.flag("stream")?.unwrap_or(false),
-        max_vram: o.bytes("max_vram")?,
-    })
 }
 
 /// Loads a model at `place`.
-pub(crate) fn load_model(place: &Place, id: &str, options: Map) -> Result<Model> {
-    let args = load_args(id, &Options::of("load_model", options)?)?;
+pub(crate) fn load_model(place: &Place, id: &str, args: LoadArgs) -> Result<Model> {
+    let args = LoadOptions::checked(id, args)?;
     place.context.acts("load_model");
     place.context.may_fail("load_model")?;
     place.load(args)
 }
 
 /// The estimate of an analysis at `place`, as a value of scripts.
-pub(crate) fn estimate(place: &Place, id: &str, options: Map) -> Result<Dynamic> {
-    estimated(place, id, options).map(|estimate| to_dynamic(&plain(&estimate)))
+pub(crate) fn estimate(place: &Place, id: &str, options: EstimateOptions) -> Result<Dynamic> {
+    estimated(place, id, options).map(|estimate| record_to_dynamic(&estimate))
 }
 
 /// The same as a record.
-pub(crate) fn estimated(place: &Place, id: &str, options: Map) -> Result<Estimate> {
-    let o = Options::of("estimate_vram", options)?;
-    let args = EstimateArgs {
-        num_sequences: o.positive("num_sequences")?.unwrap_or(16),
-        sequence_length: o.positive("sequence_length")?.unwrap_or(2048),
-        memory_budget: o.bytes("memory_budget")?.unwrap_or(DEFAULT_MEMORY_BUDGET),
-        logits: o.flag("logits")?.unwrap_or(false),
-        gpus: o.positive("gpus")?.unwrap_or(1),
-    };
+pub(crate) fn estimated(place: &Place, id: &str, options: EstimateOptions) -> Result<Estimate> {
+    let args = options.analysis;
     let tokens = args.num_sequences.saturating_mul(args.sequence_length);
     if tokens > MAX_TOKENS {
         return Err(Error::bad_argument(format!("estimate_vram: {tokens} tokens in all"))
             .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
     }
     place.context.acts("estimate_vram");
-    let op = Op::Estimate { model: load_args(id, &o)?, args };
-    place.call(op).map_err(|error| place.there(id, error))?.estimate()
+    let request = EstimateWork { model: LoadOptions::checked(id, options.model)?, args };
+    place.call(request).map_err(|error| place.there(id, error))
 }
 
 /// The miniature `name`, written at `place` below its folder `results`.
@@ -129,6 +205,6 @@ pub(crate) fn miniature(place: &Place, results: &Path, name: &str) -> Result<Dyn
         place.session.confined("miniature_model", &folder.join(own).display().to_string())?;
     }
     let folder = folder.display().to_string();
-    let made = place.call(Op::Miniature { folder, name: name.to_string() })?.miniature()?;
-    Ok(to_dynamic(&plain(&made)))
+    let made = place.call(MakeMiniature { folder, name: name.to_string() })?;
+    Ok(record_to_dynamic(&made))
 }

@@ -9,43 +9,134 @@ use crate::error::{Error, Result};
 use crate::home;
 use crate::host::language::json::to_json;
 use crate::host::language::problem::thrown;
+use crate::host::language::weight;
 use crate::host::run::context::Context;
 use crate::host::run::reads;
 use crate::host::values::handles::{Model, TokensHandle};
+use crate::host::values::option_sets::{Declared, Include, NoOptions, OptionSet, option_set};
+use crate::host::values::option_types::{
+    Choice, Flag, Float, Handle, OptionType, Optional, SeedNumber, Text, Whole, Word,
+};
 use crate::host::values::options::Options;
 use crate::hub::{self, Documents};
 use crate::plain::plain;
 use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
-use crate::session::Op;
+use crate::session::LoadTokens;
 use crate::text;
 
-/// Options that apply only to text.
-const CUTTING: &[&str] = &[
-    "model",
-    "num_sequences",
-    "sequence_length",
-    "skip_sequences",
-    "shuffle",
-    "seed",
-    "overlap",
-    "separator",
-    "windows",
-    "format",
-    "column",
-    "straight_quotes",
-    "add_special_tokens",
-];
-const DATASET: &[&str] = &["config", "split", "revision", "file"];
-const WINDOWS: &[(&str, Windows)] =
-    &[("tokens", Windows::Tokens), ("text", Windows::Text), ("documents", Windows::Documents)];
-const FORMATS: &[(&str, TextFormat)] = &[
-    ("text", TextFormat::Text),
-    ("json", TextFormat::Json),
-    ("csv", TextFormat::Csv),
-    ("tsv", TextFormat::Tsv),
-    ("unquoted", TextFormat::Unquoted),
-    ("parquet", TextFormat::Parquet),
-];
+/// The tensor of a safetensors file, the split of a dataset, and the seed of an order of
+/// documents, where none is named.
+const IDS_TENSOR: &str = "input_ids";
+const SPLIT: &str = "train";
+const ORDER_SEED: u64 = 0;
+
+impl Word for Windows {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("tokens", Self::Tokens), ("text", Self::Text), ("documents", Self::Documents)];
+}
+
+impl Word for TextFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("text", Self::Text),
+        ("json", Self::Json),
+        ("csv", Self::Csv),
+        ("tsv", Self::Tsv),
+        ("unquoted", Self::Unquoted),
+        ("parquet", Self::Parquet),
+    ];
+}
+
+/// Token ids, or the path of a file of them.
+pub(crate) struct Ids;
+
+#[derive(Debug)]
+pub(crate) enum GivenIds {
+    Rows(Array),
+    File(String),
+}
+
+impl OptionType for Ids {
+    type Value = GivenIds;
+
+    fn kind() -> String {
+        "string | array".to_string()
+    }
+
+    fn read(o: &Options, key: &str) -> Result<Option<GivenIds>> {
+        match o.host::<Array>(key, "a file name or an array") {
+            Ok(rows) => Ok(rows.map(GivenIds::Rows)),
+            Err(_) => Ok(o.string(key)?.map(GivenIds::File)),
+        }
+    }
+
+    fn literal(_: &GivenIds) -> String {
+        String::new()
+    }
+}
+
+option_set! {
+    /// The options of load_tokens.
+    pub(crate) struct TokenOptions {
+        /// a JSON file, a safetensors file, or an array of arrays of ids
+        ids: Optional<Ids>;
+        /// name of the tensor in a safetensors file
+        tensor: Optional<Text>, otherwise IDS_TENSOR.to_string();
+        /// a file of text, JSON, CSV or Parquet (docs/text.md) in the project, or where
+        /// --allow-read says; needs model, num_sequences, sequence_length
+        text: Optional<Text>;
+        /// a dataset on the hub, in place of text, such as "HuggingFaceFW/fineweb-edu"
+        dataset: Optional<Text>;
+        of_dataset: Include<DatasetOptions>;
+        cutting: Include<CuttingOptions>;
+    }
+}
+
+option_set! {
+    /// The options that apply only to a dataset.
+    pub(crate) struct DatasetOptions {
+        /// configuration of the dataset, such as "sample-10BT"
+        config: Optional<Text>;
+        /// split of the dataset
+        split: Text = SPLIT.to_string();
+        /// branch, tag or commit of the dataset; the result holds the commit
+        revision: Optional<Text>, otherwise hub::DEFAULT_REVISION.to_string();
+        /// file of the dataset, in place of config and split
+        file: Optional<Text>;
+    }
+}
+
+option_set! {
+    /// The options that apply only to text.
+    pub(crate) struct CuttingOptions {
+        /// what the file is, where its name and its first bytes do not tell
+        format: Optional<Choice<TextFormat>>;
+        /// key of JSON objects ("meta.text" of objects in them) or column of a table
+        column: Optional<Text>, otherwise hub::DEFAULT_COLUMN.to_string();
+        /// whose tokenizer.json cuts the text
+        model: Optional<Handle<Model>>;
+        /// number of windows
+        num_sequences: Optional<Whole>;
+        /// tokens per window
+        sequence_length: Optional<Whole>;
+        /// windows left out at the beginning
+        skip_sequences: Whole = 0;
+        /// documents in random order
+        shuffle: Flag = false;
+        /// seed of that order
+        seed: Optional<SeedNumber>, otherwise ORDER_SEED;
+        /// "tokens" over all documents, "documents" one window each, or "text" cut before
+        /// tokenising
+        windows: Optional<Choice<Windows>> => "\"tokens\", or \"documents\" with separator";
+        /// share of a window that the next one repeats, 0 to below 1
+        overlap: Float = 0.0;
+        /// splits the text into documents; each gives its first tokens
+        separator: Optional<Text>;
+        /// typographic quotes become ASCII ones first
+        straight_quotes: Flag = false;
+        /// the special tokens that tokenizer.json adds, such as <s>
+        add_special_tokens: Flag = true;
+    }
+}
 
 /// The most bytes of text that are sent to another machine: more than a usual analysis reads, and
 /// what a large one needs.
@@ -58,21 +149,38 @@ const MOST_WORDS: usize = 5;
 /// The largest number of skipped tokens.
 const MAX_PASSED_OVER: usize = 1 << 40;
 
+pub(crate) const CHECK_TEXT: Declared<NoOptions> = Declared::new(
+    "check_text",
+    &["check_text(path: string) -> int"],
+    "Checks that a text of this machine is there and may be read, before anything is downloaded or paid for; gives its \
+     length in bytes. The error is the one that load_tokens would give.",
+    r#"print(check_text("examples/README.md") > 0);"#,
+);
+
+pub(crate) const LOAD_TOKENS: Declared<TokenOptions> = Declared::new(
+    "load_tokens",
+    &["load_tokens(options: map) -> tokens"],
+    "Reads token ids, or cuts a text into windows of tokens with the model's own tokenizer.",
+    r#"let tokens = load_tokens(#{ ids: [[1, 2, 3], [4, 5, 6]] });
+print(`${format_count(tokens.num_sequences, "sequence")} of ${tokens.sequence_length}`);"#,
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("load_tokens", move |options: Map| thrown(load_tokens(&c, options)));
+    engine.register_fn(LOAD_TOKENS.name(), move |options: Map| thrown(load_tokens(&c, options)));
     let c = context.clone();
-    engine.register_fn("check_text", move |path: &str| thrown(check_text(&c, path)));
+    engine.register_fn(CHECK_TEXT.name(), move |path: &str| thrown(check_text(&c, path)));
 }
 
 /// Text is read here, or on the machine if it is not here, and tokenised where the model and its
 /// tokenizer are.
 fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     context.acts("load_tokens");
-    let o = Options::of("load_tokens", options)?;
-    let model: Option<Model> = o.host("model", "a model from load_model")?;
+    let o = LOAD_TOKENS.options(options)?;
+    let options = TokenOptions::read(&o)?;
+    let model = options.cutting.model.clone();
     let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
-    let mut source = token_source(&o)?;
+    let mut source = token_source(&o, options)?;
     if let TokenSource::Text(text) = &source
         && text.dataset.is_none()
         && is_prose(&text.path)
@@ -95,7 +203,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
         && context.root.join(home::expanded(&text.path)).exists()
     {
         text.path = home::expanded(&text.path).display().to_string();
-        let documents = crate::host::language::weight::beside(|| -> Result<Brought> {
+        let documents = weight::beside(|| -> Result<Brought> {
             let documents = Documents::open(text)?;
             let one_text = documents.one_text;
             Ok(Brought { documents: documents.first(sent(text))?, one_text })
@@ -118,7 +226,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     {
         stage.note(format!("{}: there is no such text here", text.path));
     }
-    let tokens = place.call(Op::Tokens(source))?.tokens()?;
+    let tokens = place.call(LoadTokens(source))?;
     Ok(TokensHandle(Arc::new(tokens)))
 }
 
@@ -156,74 +264,81 @@ fn sent(text: &TextArgs) -> usize {
     sequences.saturating_mul(text.sequence_length).saturating_mul(SENT_PER_TOKEN).clamp(SENT, MAX_SENT)
 }
 
-fn token_source(o: &Options) -> Result<TokenSource> {
-    let given: Vec<&str> = ["ids", "text", "dataset"].into_iter().filter(|key| o.has(key)).collect();
-    match given[..] {
-        ["ids"] => ids(o),
-        [_] => text(o).map(Box::new).map(TokenSource::Text),
-        [] => Err(Error::bad_argument("load_tokens: neither `ids` nor `text` nor `dataset` is given")
+fn token_source(o: &Options, options: TokenOptions) -> Result<TokenSource> {
+    let TokenOptions { ids, tensor, text, dataset, of_dataset, cutting } = options;
+    let both = |first: &str, second: &str| {
+        Err(Error::bad_argument(format!("load_tokens: give `{first}` or `{second}`, not both"))
+            .hint("ids are tokens already; text and datasets are tokenised by the model's tokenizer.json"))
+    };
+    match (ids, text, dataset) {
+        (Some(ids), None, None) => given(o, ids, tensor),
+        (None, text, dataset) if text.is_some() != dataset.is_some() => {
+            if tensor.is_some() {
+                return Err(Error::bad_argument("load_tokens: `tensor` goes with `ids`")
+                    .hint("text is tokenised: leave the option out"));
+            }
+            let dataset = from_dataset(o, dataset, of_dataset)?;
+            let path = match (&dataset, text) {
+                (Some(dataset), _) => dataset.id.clone(),
+                (None, text) => named("load_tokens: `text`", text.unwrap_or_default())?,
+            };
+            cut(o, path, dataset, cutting).map(Box::new).map(TokenSource::Text)
+        }
+        (None, None, _) => Err(Error::bad_argument("load_tokens: neither `ids` nor `text` nor `dataset` is given")
             .hint("load_tokens(#{ text: \"file.txt\", model: model, num_sequences: 16, sequence_length: 2048 })")),
-        [first, second, ..] => Err(Error::bad_argument(format!("load_tokens: give `{first}` or `{second}`, not both"))
-            .hint("ids are tokens already; text and datasets are tokenised by the model's tokenizer.json")),
+        (Some(_), Some(_), _) => both("ids", "text"),
+        (Some(_), None, _) => both("ids", "dataset"),
+        (None, Some(_), _) => both("text", "dataset"),
     }
 }
 
-/// Rejects options that do not apply to `what`.
-fn only(o: &Options, what: &str, others: &[&str], hint: &str) -> Result<()> {
-    match others.iter().find(|key| o.has(key)) {
-        Some(key) => Err(Error::bad_argument(format!("load_tokens: `{key}` goes with {what}")).hint(hint)),
+/// Rejects options of a set that does not apply to `what`.
+fn only<S: OptionSet>(o: &Options, what: &str, hint: &str) -> Result<()> {
+    match S::OPTIONS.iter().find(|option| o.has(option.key)) {
+        Some(option) => Err(Error::bad_argument(format!("load_tokens: `{}` goes with {what}", option.key)).hint(hint)),
         None => Ok(()),
     }
 }
 
-fn ids(o: &Options) -> Result<TokenSource> {
+fn given(o: &Options, ids: GivenIds, tensor: Option<String>) -> Result<TokenSource> {
     let hint = "ids are taken as they are: leave the option out";
-    only(o, "`text`, not with `ids`", CUTTING, hint)?;
-    only(o, "`dataset`, not with `ids`", DATASET, hint)?;
-    if let Some(ids) = o.host::<Array>("ids", "a file name or an array").ok().flatten() {
-        return Ok(TokenSource::Ids { ids: given_ids(&ids)? });
-    }
-    let path = named("load_tokens: `ids`", o.required("ids", o.string("ids")?)?)?;
-    match (o.string("tensor")?, path.ends_with(".safetensors")) {
+    only::<CuttingOptions>(o, "`text`, not with `ids`", hint)?;
+    only::<DatasetOptions>(o, "`dataset`, not with `ids`", hint)?;
+    let path = match ids {
+        GivenIds::Rows(rows) => return Ok(TokenSource::Ids { ids: given_ids(&rows)? }),
+        GivenIds::File(path) => named("load_tokens: `ids`", path)?,
+    };
+    match (tensor, path.ends_with(".safetensors")) {
         (Some(tensor), _) => Ok(TokenSource::IdsSafetensors { path, tensor }),
-        (None, true) => Ok(TokenSource::IdsSafetensors { path, tensor: "input_ids".to_string() }),
+        (None, true) => Ok(TokenSource::IdsSafetensors { path, tensor: IDS_TENSOR.to_string() }),
         (None, false) => Ok(TokenSource::IdsJson { path }),
     }
 }
 
-fn text(o: &Options) -> Result<TextArgs> {
-    only(o, "`ids`", &["tensor"], "text is tokenised: leave the option out")?;
-    let dataset = dataset(o)?;
-    let path = match &dataset {
-        Some(dataset) => dataset.id.clone(),
-        None => named("load_tokens: `text`", o.required("text", o.string("text")?)?)?,
-    };
-    let separator = o.string("separator")?;
-    if separator.as_deref() == Some("") {
+fn cut(o: &Options, path: String, dataset: Option<DatasetArgs>, options: CuttingOptions) -> Result<TextArgs> {
+    if options.separator.as_deref() == Some("") {
         return Err(Error::bad_argument("load_tokens: `separator` is empty").hint("separator: \"---\", say"));
     }
-    let windows = o.choice("windows", WINDOWS)?;
-    let num_sequences = o.required("num_sequences", o.whole("num_sequences")?)?;
-    let sequence_length = o.required("sequence_length", o.whole("sequence_length")?)?;
-    let skip_sequences = o.whole("skip_sequences")?.unwrap_or(0);
-    check_size(num_sequences, sequence_length, skip_sequences)?;
-    let model: Option<Model> = o.host("model", "a model from load_model")?;
+    let num_sequences = o.required("num_sequences", options.num_sequences)?;
+    let sequence_length = o.required("sequence_length", options.sequence_length)?;
+    check_size(num_sequences, sequence_length, options.skip_sequences)?;
+    let windows = if options.separator.is_some() { Windows::Documents } else { Windows::Tokens };
     Ok(TextArgs {
         path,
         dataset,
         documents: None,
-        format: o.choice("format", FORMATS)?,
-        column: o.string("column")?,
-        tokenizer: o.required("model", model)?.0.folder.clone(),
+        format: options.format,
+        column: options.column,
+        tokenizer: o.required("model", options.model)?.0.folder.clone(),
         num_sequences,
         sequence_length,
-        skip_sequences,
-        shuffle: shuffle(o)?,
-        overlap: o.float("overlap")?.unwrap_or(0.0),
-        windows: windows.unwrap_or(if separator.is_some() { Windows::Documents } else { Windows::Tokens }),
-        separator,
-        straight_quotes: o.flag("straight_quotes")?.unwrap_or(false),
-        add_special_tokens: o.flag("add_special_tokens")?.unwrap_or(true),
+        skip_sequences: options.skip_sequences,
+        shuffle: shuffle(options.shuffle, options.seed)?,
+        overlap: options.overlap,
+        windows: options.windows.unwrap_or(windows),
+        separator: options.separator,
+        straight_quotes: options.straight_quotes,
+        add_special_tokens: options.add_special_tokens,
     })
 }
 
@@ -248,24 +363,25 @@ fn check_size(num_sequences: usize, sequence_length: usize, skip_sequences: usiz
     Ok(())
 }
 
-fn dataset(o: &Options) -> Result<Option<DatasetArgs>> {
-    let Some(id) = o.string("dataset")? else {
-        only(o, "`dataset`", DATASET, "a file of this machine has neither configs nor revisions")?;
+fn from_dataset(o: &Options, id: Option<String>, options: DatasetOptions) -> Result<Option<DatasetArgs>> {
+    let Some(id) = id else {
+        only::<DatasetOptions>(o, "`dataset`", "a file of this machine has neither configs nor revisions")?;
         return Ok(None);
     };
-    let (file, config) = (o.string("file")?, o.string("config")?);
-    if file.is_some() {
-        only(o, "the choice of a file, which `file` makes already", &["config", "split"], "leave one of them out")?;
+    let DatasetOptions { config, split, revision, file } = options;
+    if file.is_some()
+        && let Some(key) = ["config", "split"].into_iter().find(|key| o.has(key))
+    {
+        let message = format!("load_tokens: `{key}` goes with the choice of a file, which `file` makes already");
+        return Err(Error::bad_argument(message).hint("leave one of them out"));
     }
-    let split = o.string("split")?.unwrap_or_else(|| "train".to_string());
-    Ok(Some(DatasetArgs { id, config, split, revision: o.string("revision")?, file }))
+    Ok(Some(DatasetArgs { id, config, split, revision, file }))
 }
 
 /// The seed, if documents are shuffled.
-fn shuffle(o: &Options) -> Result<Option<u64>> {
-    let seed = o.seed("seed")?;
-    match o.flag("shuffle")?.unwrap_or(false) {
-        true => Ok(Some(seed.unwrap_or(0))),
+fn shuffle(shuffled: bool, seed: Option<u64>) -> Result<Option<u64>> {
+    match shuffled {
+        true => Ok(Some(seed.unwrap_or(ORDER_SEED))),
         false if seed.is_some() => Err(Error::bad_argument("load_tokens: `seed` without `shuffle`")
             .hint("shuffle: true puts the documents in the random order of this seed")),
         false => Ok(None),

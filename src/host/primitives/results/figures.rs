@@ -8,19 +8,26 @@ use rhai::{Array, Dynamic, Engine, INT, Map};
 use super::files;
 use crate::error::{Error, Result};
 use crate::host::language::growth;
-use crate::host::language::json::{to_dynamic, to_json};
+use crate::host::language::json::{record_to_dynamic, to_dynamic, to_json};
 use crate::host::language::problem::{ScriptResult, thrown};
+use crate::host::primitives::statistics::criteria::{PositionOptions, SkipPositions};
 use crate::host::run::context::Context;
-use crate::host::values::handles::{ActivationsHandle, StoredHandle, activations};
+use crate::host::values::handles::{ActivationsHandle, RecordHandle, StoredHandle};
+use crate::host::values::option_sets::{Declared, NoOptions, option_set, register_with_options};
+use crate::host::values::option_types::Whole;
 use crate::host::values::options::{Options, number};
 use crate::plot::{self, Figure};
-use crate::record::{Activations, HeatMap, plain};
+use crate::record::{Activations, HeatMap};
 use crate::stats;
+use crate::words::counted;
 
 /// Columns of a heat map on a page.
 const COLUMNS: usize = 256;
 /// Columns of an interactive heat map.
 const FINE_COLUMNS: usize = 1024;
+
+/// The most characters of the longest bar of a chart.
+const MAX_WIDTH: usize = 500;
 
 /// Bytes of a shape in a figure without its texts, and of all shapes.
 const SHAPE: usize = 120;
@@ -36,26 +43,105 @@ const KINDS: [(&str, &[&str]); 5] = [
     ("heat_map", &["x", "y", "values", "columns", "value_label", "threshold"]),
 ];
 
+option_set! {
+    /// The options of heat_map.
+    pub(crate) struct HeatMapOptions {
+        /// columns that features are put together in
+        columns: Whole = COLUMNS;
+        skip_positions: SkipPositions;
+    }
+}
+
+option_set! {
+    /// The options of heat_map_data.
+    pub(crate) struct FineHeatMapOptions {
+        /// columns that features are put together in
+        columns: Whole = FINE_COLUMNS;
+        skip_positions: SkipPositions;
+    }
+}
+
+pub(crate) const HEAT_MAP: Declared<HeatMapOptions> = Declared::new(
+    "heat_map",
+    &["heat_map(acts: activations, options?: map) -> map", "heat_map(stored: results, options?: map) -> map"],
+    "Largest |x| by norm and column of features: values[norm][column], feature_dims, norms, features_per_column.",
+    acts!("print(acts.heat_map(#{ columns: 32 }).values.len());"),
+);
+
+pub(crate) const HEAT_MAP_DATA: Declared<FineHeatMapOptions> = Declared::new(
+    "heat_map_data",
+    &["heat_map_data(acts: activations, options?: map) -> map", "heat_map_data(stored: results, options?: map) -> map"],
+    "The same, fine and packed as base64 for a page to draw: one byte a cell on a logarithmic scale.",
+    acts!("print(acts.heat_map_data().keys());"),
+);
+
+pub(crate) const LAYER_PROFILE: Declared<PositionOptions> = Declared::new(
+    "layer_profile",
+    &[
+        "layer_profile(acts: activations, dims: array, options?: map) -> array",
+        "layer_profile(stored: results, dims: array, options?: map) -> array",
+    ],
+    "Largest |x| of features in every norm, one row each.",
+    acts!("print(acts.layer_profile([0, 1]).len());"),
+);
+
+pub(crate) const MAGNITUDE_HISTOGRAM: Declared<PositionOptions> = Declared::new(
+    "magnitude_histogram",
+    &[
+        "magnitude_histogram(acts: activations, options?: map) -> array",
+        "magnitude_histogram(stored: results, options?: map) -> array",
+    ],
+    "How many values lie between the rungs of the ladder.",
+    acts!("print(acts.magnitude_histogram().len() > 0);"),
+);
+
+pub(crate) const SVG: Declared<NoOptions> = Declared::new(
+    "svg",
+    &["svg(figure: map) -> string"],
+    "A figure as SVG text.",
+    "let text = svg(#{ kind: \"bars\", title: \"Two\", categories: [\"a\", \"b\"], groups: [#{ values: [1.0, 2.0] }] });\nprint(text.len() > 0);",
+);
+
+pub(crate) const SAVE_FIGURE: Declared<NoOptions> = Declared::new(
+    "save_figure",
+    &["save_figure(path: string, figure: map) -> string"],
+    "A figure as a file below results/, SVG or PNG by its name.",
+    "save_figure(\"results/two.png\", #{\n    kind: \"bars\", title: \"Two\", categories: [\"a\", \"b\"], groups: [#{ values: [1.0, 2.0] }],\n});",
+);
+
+pub(crate) const SPARKLINE: Declared<NoOptions> = Declared::new(
+    "sparkline",
+    &["sparkline(values: array) -> string"],
+    "One character per number, for a look in the terminal.",
+    "print(sparkline([1.0, 5.0, 3.0]));",
+);
+
+pub(crate) const BAR_CHART: Declared<NoOptions> = Declared::new(
+    "bar_chart",
+    &["bar_chart(names: array, values: array, width: int) -> string"],
+    "One bar per line, the longest so many characters wide.",
+    "print(bar_chart([\"a\", \"b\"], [1.0, 2.0], 40));",
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
+    HEAT_MAP.register_on_records(engine, |acts, o| {
+        stats::heat_map(acts, o.columns, o.skip_positions).map(|map| record_to_dynamic(&map))
+    });
+    HEAT_MAP_DATA.register_on_records(engine, |acts, o| {
+        stats::heat_map(acts, o.columns, o.skip_positions).map(|map| to_dynamic(&packed(acts, &map)))
+    });
+    MAGNITUDE_HISTOGRAM.register_on_records(engine, |acts, o| {
+        stats::magnitude_histogram(acts, o.skip_positions).map(|bins| record_to_dynamic(&bins))
+    });
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
-    // A figure as SVG text. Kinds: "lines", "points", "bars", "intervals", "heat_map".
-    // let groups = [#{ values: [1.0, 2.0] }];
-    // let text = svg(#{ kind: "bars", title: "Two", categories: ["a", "b"], groups: groups });
-    engine.register_fn("svg", |figure: Map| thrown(read(figure).and_then(|figure| plot::svg(&figure))));
-    // The same as a file below results/, SVG or PNG by its name.
-    // save_figure("results/two.png", #{ kind: "bars", title: "Two", categories: ["a"], groups:
-    // groups });
+    engine.register_fn(SVG.name(), |figure: Map| thrown(read(figure).and_then(|figure| plot::svg(&figure))));
     let c = context.clone();
-    engine.register_fn("save_figure", move |path: &str, figure: Map| thrown(save(&c, path, figure)));
-    // One character per number, for a look in the terminal.
-    // print(sparkline([1.0, 5.0, 3.0]));
-    engine.register_fn("sparkline", |values: Array| plot::sparkline(&numbers(&values)));
-    // One bar per line; the longest has this number of characters.
-    // print(bar_chart(["a", "b"], [1.0, 2.0], 40));
-    engine.register_fn("bar_chart", |names: Array, values: Array, width: INT| -> ScriptResult<String> {
+    engine.register_fn(SAVE_FIGURE.name(), move |path: &str, figure: Map| thrown(save(&c, path, figure)));
+    engine.register_fn(SPARKLINE.name(), |values: Array| plot::sparkline(&numbers(&values)));
+    engine.register_fn(BAR_CHART.name(), |names: Array, values: Array, width: INT| -> ScriptResult<String> {
         let names: Vec<String> = names.iter().map(Dynamic::to_string).collect();
-        let width = width.clamp(1, 500) as usize;
+        let width = thrown(bars(&names, &values, width))?;
         // Names are padded to the widest, and a part of a bar has three bytes.
         let line = names.iter().map(String::len).max().unwrap_or(0) + 3 * width + 32;
         growth::fits(line.saturating_mul(names.len()))?;
@@ -63,30 +149,33 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     });
 }
 
-fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    // Largest |x| by norm and column of features: `values[norm][column]`, `feature_dims`, `norms`,
-    // `features_per_column`.
-    // let map = acts.heat_map(#{ columns: 128 });
-    engine.register_fn("heat_map", |acts: T| heat_map(Dynamic::from(acts), Map::new()));
-    engine.register_fn("heat_map", |acts: T, options: Map| heat_map(Dynamic::from(acts), options));
-    // The same with more columns, encoded as base64 for a page: one byte per cell on a logarithmic
-    // scale.
-    // let data = acts.heat_map_data();
-    engine.register_fn("heat_map_data", |acts: T| heat_map_data(Dynamic::from(acts), Map::new()));
-    engine.register_fn("heat_map_data", |acts: T, options: Map| heat_map_data(Dynamic::from(acts), options));
-    // Largest |x| of features in every norm, one row per feature.
-    // let profiles = acts.layer_profile([0, 1]);
-    engine.register_fn("layer_profile", |acts: T, dims: Array| layer_profile(Dynamic::from(acts), &dims, Map::new()));
-    engine.register_fn("layer_profile", |acts: T, dims: Array, options: Map| {
-        layer_profile(Dynamic::from(acts), &dims, options)
+fn register_for<T: RecordHandle>(engine: &mut Engine) {
+    register_with_options!(engine, LAYER_PROFILE, |handle: T, dims: Array; options| {
+        layer_profile(handle.activations(), &dims, options.skip_positions)
     });
-    // Number of values between the rungs of the ladder.
-    // let bins = acts.magnitude_histogram();
-    engine.register_fn("magnitude_histogram", |acts: T| histogram(Dynamic::from(acts), Map::new()));
-    engine.register_fn("magnitude_histogram", |acts: T, options: Map| histogram(Dynamic::from(acts), options));
 }
 
 /// A value that is not a number is a gap.
+/// The width of a chart of bars.
+///
+/// # Errors
+/// If it is none, or if there is not one value for each name.
+fn bars(names: &[String], values: &Array, width: INT) -> Result<usize> {
+    if names.len() != values.len() {
+        let message = format!("bar_chart: {} and {}", counted(names.len(), "name"), counted(values.len(), "value"));
+        return Err(Error::bad_argument(message).hint("give one value for each name"));
+    }
+    if let Some(index) = values.iter().position(|value| number(value).is_none() && !value.is_unit()) {
+        let message = format!("bar_chart: values[{index}] is {:?}, expected a number", values[index].to_string());
+        return Err(Error::bad_argument(message).hint("() stands for a value that is missing"));
+    }
+    let most = 1..=MAX_WIDTH;
+    usize::try_from(width).ok().filter(|width| most.contains(width)).ok_or_else(|| {
+        let message = format!("bar_chart: the width is {width}, expected 1 to {MAX_WIDTH}");
+        Error::bad_argument(message).hint("the longest bar is so many characters wide")
+    })
+}
+
 fn numbers(values: &Array) -> Vec<f64> {
     values.iter().map(|value| number(value).unwrap_or(f64::NAN)).collect()
 }
@@ -160,25 +249,6 @@ fn save(context: &Context, path: &str, figure: Map) -> Result<String> {
     files::write(context, "save_figure", path, &bytes)
 }
 
-fn asked(function: &'static str, options: Map, columns: usize) -> Result<(usize, usize)> {
-    let o = Options::new(function, options, &["columns", "skip_positions"])?;
-    Ok((o.whole("columns")?.unwrap_or(columns), o.whole("skip_positions")?.unwrap_or(0)))
-}
-
-fn heat_map(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
-    let acts = activations(&acts)?;
-    let map = asked("heat_map", options, COLUMNS)
-        .and_then(|(columns, skip_positions)| stats::heat_map(&acts, columns, skip_positions));
-    Ok(to_dynamic(&plain(&thrown(map)?)))
-}
-
-fn heat_map_data(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
-    let acts = activations(&acts)?;
-    let map = asked("heat_map_data", options, FINE_COLUMNS)
-        .and_then(|(columns, skip_positions)| stats::heat_map(&acts, columns, skip_positions));
-    Ok(to_dynamic(&packed(&acts, &thrown(map)?)))
-}
-
 /// 255 logarithmic steps from a hundredth of the largest value up. 0 is any smaller value.
 const RANGE: f64 = 100.0;
 
@@ -220,28 +290,14 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-fn layer_profile(acts: Dynamic, dims: &Array, options: Map) -> ScriptResult<Dynamic> {
-    let acts = activations(&acts)?;
-    let run = || {
-        let o = Options::new("layer_profile", options, &["skip_positions"])?;
-        let dim = |dim: &Dynamic| {
-            dim.as_int().ok().and_then(|dim| usize::try_from(dim).ok()).ok_or_else(|| {
-                Error::bad_argument(format!("layer_profile: {dim} is not a feature")).hint("give an array of numbers")
-            })
-        };
-        let dims = dims.iter().map(dim).collect::<Result<Vec<_>>>()?;
-        stats::layer_profile(&acts, &dims, o.whole("skip_positions")?.unwrap_or(0))
+fn layer_profile(acts: &Activations, dims: &Array, skip_positions: usize) -> Result<Dynamic> {
+    let dim = |dim: &Dynamic| {
+        dim.as_int().ok().and_then(|dim| usize::try_from(dim).ok()).ok_or_else(|| {
+            Error::bad_argument(format!("layer_profile: {dim} is not a feature")).hint("give an array of numbers")
+        })
     };
-    Ok(to_dynamic(&plain(&thrown(run())?)))
-}
-
-fn histogram(acts: Dynamic, options: Map) -> ScriptResult<Dynamic> {
-    let acts = activations(&acts)?;
-    let run = || {
-        let o = Options::new("magnitude_histogram", options, &["skip_positions"])?;
-        stats::magnitude_histogram(&acts, o.whole("skip_positions")?.unwrap_or(0))
-    };
-    Ok(to_dynamic(&plain(&thrown(run())?)))
+    let dims = dims.iter().map(dim).collect::<Result<Vec<_>>>()?;
+    stats::layer_profile(acts, &dims, skip_positions).map(|rows| record_to_dynamic(&rows))
 }
 
 #[cfg(test)]

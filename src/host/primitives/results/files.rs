@@ -19,6 +19,7 @@ use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::run::reads;
 use crate::host::values::handles::{StoredHandle, as_json};
+use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::options::number;
 use crate::outside;
 use crate::results::{self, Table};
@@ -31,48 +32,111 @@ const MAX_DATA: u64 = 64 << 20;
 /// The largest number of cells in a written table.
 const MAX_CELLS: usize = 1 << 24;
 
+pub(crate) const LIST_RESULTS: Declared<NoOptions> = Declared::new(
+    "list_results",
+    &["list_results() -> array"],
+    "Names of all finished analyses below results/, sorted.",
+    "print(list_results());",
+);
+
+pub(crate) const WRITE_JSON: Declared<NoOptions> = Declared::new(
+    "write_json",
+    &["write_json(path: string, value: any) -> string"],
+    "Writes a value as JSON and gives the path.",
+    "write_json(\"results/summary.json\", #{ models: 7 });",
+);
+
+pub(crate) const WRITE_TEXT: Declared<NoOptions> = Declared::new(
+    "write_text",
+    &["write_text(path: string, text: string) -> string"],
+    "Writes a text and gives the path.",
+    "write_text(\"results/note.md\", \"# Notes\");",
+);
+
+pub(crate) const WRITE_TABLE: Declared<NoOptions> = Declared::new(
+    "write_table",
+    &[
+        "write_table(path: string, rows: array) -> string",
+        "write_table(path: string, columns: array, rows: array) -> string",
+    ],
+    "Writes rows (maps) as a table: CSV, Parquet or JSON by the name of the file.",
+    "write_table(\"results/summary.csv\", [#{ model: \"a\", features: 3 }]);",
+);
+
+pub(crate) const EXPORT_TABLES: Declared<NoOptions> = Declared::new(
+    "export_tables",
+    &["export_tables(stored: results, format: string) -> array"],
+    "Writes every table of a stored analysis beside it, as \"csv\" or \"parquet\", and gives the paths.",
+    acts!(
+        "save_results(\"exported\", #{ activations: acts, found: acts.detect_outliers() });\nprint(load_results(\"exported\").export_tables(\"csv\").len());"
+    ),
+);
+
+pub(crate) const STDLIB_JSON: Declared<NoOptions> = Declared::new(
+    "stdlib_json",
+    &["stdlib_json(name: string) -> any"],
+    "A data file of the standard library as a value; one in the project's stdlib/ wins.",
+    "print(type_of(stdlib_json(\"published.json\")));",
+);
+
+pub(crate) const STDLIB_TEXT: Declared<NoOptions> = Declared::new(
+    "stdlib_text",
+    &["stdlib_text(name: string) -> string"],
+    "A data file of the standard library as text; one in the project's stdlib/ wins.",
+    "print(stdlib_text(\"report.html\").len() > 0);",
+);
+
+pub(crate) const HTML_TABLE: Declared<NoOptions> = Declared::new(
+    "html_table",
+    &["html_table(columns: array, rows: array) -> string"],
+    "Rows as a table for a web page.",
+    "print(html_table([\"model\", \"features\"], [#{ model: \"a\", features: 3 }]));",
+);
+
+pub(crate) const MARKDOWN_TABLE: Declared<NoOptions> = Declared::new(
+    "markdown_table",
+    &["markdown_table(columns: array, rows: array) -> string"],
+    "Rows as a table in Markdown.",
+    "print(markdown_table([\"model\", \"features\"], [#{ model: \"a\", features: 3 }]));",
+);
+
+pub(crate) const ESCAPE_HTML: Declared<NoOptions> = Declared::new(
+    "escape_html",
+    &["escape_html(text: string) -> string"],
+    "A text as it stands in a web page.",
+    "print(escape_html(\"a < b\"));",
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
-    // Names of all finished analyses below results/, sorted.
-    // for name in list_results() { print(load_results(name).found.classification); }
     let c = context.clone();
-    engine.register_fn("list_results", move || -> ScriptResult<Array> {
+    engine.register_fn(LIST_RESULTS.name(), move || -> ScriptResult<Array> {
         let names = thrown(results::list(&c.results()))?;
         Ok(names.into_iter().map(Dynamic::from).collect())
     });
-    // Writes a value as JSON, whole or not at all, and returns the path.
-    // write_json("results/summary.json", #{ models: 7 });
     let c = context.clone();
-    engine.register_fn("write_json", move |path: &str, value: Dynamic| thrown(write_json(&c, path, &value)));
-    // Writes a text.
-    // write_text("results/note.md", "# Notes");
+    engine.register_fn(WRITE_JSON.name(), move |path: &str, value: Dynamic| thrown(write_json(&c, path, &value)));
     let c = context.clone();
-    engine.register_fn("write_text", move |path: &str, text: &str| {
+    engine.register_fn(WRITE_TEXT.name(), move |path: &str, text: &str| {
         thrown(write(&c, "write_text", path, text.as_bytes()))
     });
-    // Writes rows (maps) as a table: CSV, Parquet or JSON by the name of the file.
-    // write_table("results/summary.csv", [#{ model: "a", features: 3 }]);
     let c = context.clone();
-    engine.register_fn("write_table", move |path: &str, rows: Array| thrown(write_table(&c, path, &[], &rows)));
+    engine.register_fn(WRITE_TABLE.name(), move |path: &str, rows: Array| thrown(write_table(&c, path, &[], &rows)));
     let c = context.clone();
-    engine.register_fn("write_table", move |path: &str, columns: Array, rows: Array| {
+    engine.register_fn(WRITE_TABLE.name(), move |path: &str, columns: Array, rows: Array| {
         let columns: Vec<String> = columns.iter().map(Dynamic::to_string).collect();
         thrown(write_table(&c, path, &columns, &rows))
     });
-    // Writes every table of a stored analysis beside it, as "csv" or "parquet"; returns the paths.
-    // export_tables(load_results("quickstart"), "parquet");
     let c = context.clone();
-    engine.register_fn("export_tables", move |stored: StoredHandle, format: &str| thrown(export(&c, &stored, format)));
-    // A data file of the standard library; one in the project's stdlib/ wins.
-    // print(stdlib_json("published.json").source);
+    engine.register_fn(EXPORT_TABLES.name(), move |stored: StoredHandle, format: &str| {
+        thrown(export(&c, &stored, format))
+    });
     let c = context.clone();
-    engine.register_fn("stdlib_json", move |name: &str| thrown(stdlib_json(&c, name)));
+    engine.register_fn(STDLIB_JSON.name(), move |name: &str| thrown(stdlib_json(&c, name)));
     let c = context.clone();
-    engine.register_fn("stdlib_text", move |name: &str| thrown(stdlib_text(&c, name)));
-    // Rows as a table for a web page or for Markdown.
-    // print(markdown_table(["model", "features"], [#{ model: "a", features: 3 }]));
-    engine.register_fn("html_table", |columns: Array, rows: Array| html_table(&columns, &rows));
-    engine.register_fn("markdown_table", |columns: Array, rows: Array| markdown_table(&columns, &rows));
-    engine.register_fn("escape_html", |text: &str| escape(text));
+    engine.register_fn(STDLIB_TEXT.name(), move |name: &str| thrown(stdlib_text(&c, name)));
+    engine.register_fn(HTML_TABLE.name(), |columns: Array, rows: Array| html_table(&columns, &rows));
+    engine.register_fn(MARKDOWN_TABLE.name(), |columns: Array, rows: Array| markdown_table(&columns, &rows));
+    engine.register_fn(ESCAPE_HTML.name(), |text: &str| escape(text));
 }
 
 /// Writes into one of the project's folders, or where the user allows it, and returns the path.

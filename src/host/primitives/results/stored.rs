@@ -12,40 +12,78 @@ use crate::host::language::problem::thrown;
 use crate::host::language::weight;
 use crate::host::run::context::Context;
 use crate::host::run::places;
-use crate::host::values::findings;
-use crate::host::values::handles::{ActivationsHandle, StoredHandle, as_json};
-use crate::host::values::options::Options;
+use crate::host::values::findings::{FoundOption, IntervalsOption};
+use crate::host::values::handles::{ActivationsHandle, StoredHandle};
+use crate::host::values::option_sets::{Declared, NoOptions, option_set};
+use crate::host::values::option_types::{Handle, Optional, Plain};
 use crate::progress::Event;
 use crate::results::{self, Analysis};
 use crate::secret::ledger_name;
 
+option_set! {
+    /// The options of save_results.
+    pub(crate) struct SaveOptions {
+        /// what extract_layernorms returned
+        activations: Handle<ActivationsHandle>;
+        /// what detect_outliers returned
+        found: FoundOption;
+        /// what bootstrap_ci returned
+        intervals: Optional<IntervalsOption>;
+        /// notes of your own
+        settings: Plain = Value::Object(Default::default());
+    }
+}
+
+pub(crate) const SAVE_RESULTS: Declared<SaveOptions> = Declared::new(
+    "save_results",
+    &["save_results(name: string, options: map) -> string"],
+    "Writes results/<name>/ and gives its path. The folder is replaced as a whole: the earlier analysis is there until the new \
+     one is. An absolute path, or one that begins with ~/, is a place of its own, which `outlier run --allow-write DIR` must allow.",
+    r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));
+print(save_results("first", #{ activations: acts, found: acts.detect_outliers() }));"#,
+);
+
+pub(crate) const LOAD_RESULTS: Declared<NoOptions> = Declared::new(
+    "load_results",
+    &["load_results(path: string) -> results"],
+    "Reads a folder below results/ back. What it gives answers detect_outliers and bootstrap_ci without the model. Options \
+     that are left out are the defaults then, as on fresh activations; the criterion that was stored is \
+     `found.criterion`, and stored.detect_outliers(stored.found.criterion) applies it again. `outlier rethreshold` \
+     keeps it instead. Answers that the record does not give were changed in their file: that is told, and the \
+     record's own are given.",
+    r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));
+save_results("first", #{ activations: acts, found: acts.detect_outliers() });
+let stored = load_results("first");
+print(stored.detect_outliers(#{ magnitude_threshold: 3.0 }).num_features);"#,
+);
+
+pub(crate) const HAS_RESULTS: Declared<NoOptions> = Declared::new(
+    "has_results",
+    &["has_results(path: string) -> bool"],
+    "Whether a finished analysis of this name is stored.",
+    r#"if !has_results("not_made_yet") { print("not yet"); }"#,
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("save_results", move |name: &str, options: Map| thrown(save(&c, name, options)));
+    engine.register_fn(SAVE_RESULTS.name(), move |name: &str, options: Map| thrown(save(&c, name, options)));
     let c = context.clone();
-    engine.register_fn("load_results", move |path: &str| thrown(load(&c, path)));
+    engine.register_fn(LOAD_RESULTS.name(), move |path: &str| thrown(load(&c, path)));
     let c = context.clone();
-    engine.register_fn("has_results", move |path: &str| {
+    engine.register_fn(HAS_RESULTS.name(), move |path: &str| {
         thrown(below_results(&c, path)).map(|folder| results::exists(&folder))
     });
 }
 
 /// Writes `results/<name>/` and returns its path.
 fn save(context: &Context, name: &str, options: Map) -> Result<String> {
-    let o = Options::of("save_results", options)?;
-    let acts: Option<ActivationsHandle> = o.host("activations", "what extract_layernorms returned")?;
-    let acts = o.required("activations", acts)?;
-    let settings = match o.any("settings", as_json)? {
-        None => Default::default(),
-        Some(Value::Object(map)) => map,
-        Some(other) => {
-            return Err(Error::bad_argument(format!("save_results: `settings` is {other}, expected a map"))
-                .hint("settings are notes of your own: #{ note: \"first try\" }"));
-        }
+    let SaveOptions { activations: acts, found, intervals, settings } = SAVE_RESULTS.read(options)?;
+    let Value::Object(settings) = settings else {
+        return Err(Error::bad_argument(format!("save_results: `settings` is {settings}, expected a map"))
+            .hint("settings are notes of your own: #{ note: \"first try\" }"));
     };
-    let found = o.any("found", |found| findings::detection(found, "save_results: `found`"))?;
-    let found = o.required("found", found)?;
-    let intervals = o.any("intervals", |given| findings::intervals(given, "save_results: `intervals`"))?;
     let (root, name) = place(context, name)?;
     let analysis = Analysis {
         name: name.clone(),

@@ -12,6 +12,7 @@ use crate::host::language::json::{to_dynamic, to_json};
 use crate::host::language::problem::{ScriptResult, as_map, failure_text, throw, thrown, thrown_value};
 use crate::host::run::context::Context;
 use crate::host::run::stage::Stage;
+use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::options::number;
 use crate::suggest;
 use crate::words::counted;
@@ -20,29 +21,88 @@ const DEFAULT_TOLERANCE: f64 = 1e-6;
 /// The largest number of differences that are shown.
 const MOST_DIFFERENCES: usize = 10;
 
+pub(crate) const ASSERT: Declared<NoOptions> = Declared::new(
+    "assert",
+    &["assert(condition: bool) -> ()", "assert(condition: bool, message: string) -> ()"],
+    "Fails unless the condition holds.",
+    r#"assert(1 + 1 == 2, "arithmetic");"#,
+);
+
+pub(crate) const ASSERT_EQ: Declared<NoOptions> = Declared::new(
+    "assert_eq",
+    &["assert_eq(actual: any, expected: any) -> ()"],
+    "Fails unless both are equal, and shows where they differ.",
+    r#"assert_eq(#{ a: [1, 2] }, #{ a: [1, 2] });"#,
+);
+
+pub(crate) const ASSERT_CLOSE: Declared<NoOptions> = Declared::new(
+    "assert_close",
+    &[
+        "assert_close(actual: number, expected: number) -> ()",
+        "assert_close(actual: number, expected: number, tolerance: number) -> ()",
+    ],
+    "Fails unless the numbers differ by at most the tolerance, 1e-6 where none is given.",
+    r#"assert_close(0.1 + 0.2, 0.3);"#,
+);
+
+pub(crate) const ASSERT_THROWS: Declared<NoOptions> = Declared::new(
+    "assert_throws",
+    &["assert_throws(work: function) -> any", "assert_throws(kind: string, work: function) -> any"],
+    "Calls a function that must throw, an error of this kind where one is given; gives what was thrown.",
+    r#"let error = assert_throws("not_found", || load_model("nowhere"));
+print(error.hint);"#,
+);
+
+pub(crate) const FAKE_FAILURE: Declared<NoOptions> = Declared::new(
+    "fake_failure",
+    &["fake_failure(primitive: string, kind: string) -> ()"],
+    "In a test: the next call to this primitive throws an error of this kind.",
+    r#"fake_failure("provision_gpu", "no_capacity");
+assert_throws("no_capacity", || provision_gpu(#{ provider: "runpod" }));"#,
+);
+
+pub(crate) const FAKE_MACHINES: Declared<NoOptions> = Declared::new(
+    "fake_machines",
+    &["fake_machines() -> array"],
+    "In a test: all machines so far, each with provider, gpu, price, hours, cost, task and alive.",
+    r#"let gpu = provision_gpu(#{ provider: "runpod", gpu: "A100" });
+assert(fake_machines()[0].alive);
+gpu.terminate();
+assert(!fake_machines()[0].alive);"#,
+);
+
+pub(crate) const FAKE_CLOCK: Declared<NoOptions> = Declared::new(
+    "fake_clock",
+    &["fake_clock() -> float"],
+    "In a test: seconds that have passed. `sleep` lets time pass without waiting.",
+    r#"sleep(3600);
+assert_eq(fake_clock(), 3600.0);"#,
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
-    engine.register_fn("assert", |condition: bool| assert(condition, "the condition does not hold"));
-    engine.register_fn("assert", |condition: bool, message: &str| assert(condition, message));
-    engine.register_fn("assert_eq", |actual: Dynamic, expected: Dynamic| assert_eq(&actual, &expected));
-    engine.register_fn("assert_close", |actual: Dynamic, expected: Dynamic| {
+    engine.register_fn(ASSERT.name(), |condition: bool| assert(condition, "the condition does not hold"));
+    engine.register_fn(ASSERT.name(), |condition: bool, message: &str| assert(condition, message));
+    engine.register_fn(ASSERT_EQ.name(), |actual: Dynamic, expected: Dynamic| assert_eq(&actual, &expected));
+    engine.register_fn(ASSERT_CLOSE.name(), |actual: Dynamic, expected: Dynamic| {
         assert_close(&actual, &expected, &DEFAULT_TOLERANCE.into())
     });
-    engine.register_fn("assert_close", |actual: Dynamic, expected: Dynamic, tolerance: Dynamic| {
+    engine.register_fn(ASSERT_CLOSE.name(), |actual: Dynamic, expected: Dynamic, tolerance: Dynamic| {
         assert_close(&actual, &expected, &tolerance)
     });
-    engine.register_fn("assert_throws", |ctx: NativeCallContext, work: FnPtr| assert_throws(&ctx, None, &work));
-    engine.register_fn("assert_throws", |ctx: NativeCallContext, kind: &str, work: FnPtr| {
+    engine.register_fn(ASSERT_THROWS.name(), |ctx: NativeCallContext, work: FnPtr| assert_throws(&ctx, None, &work));
+    engine.register_fn(ASSERT_THROWS.name(), |ctx: NativeCallContext, kind: &str, work: FnPtr| {
         assert_throws(&ctx, Some(kind), &work)
     });
     let c = context.clone();
-    engine.register_fn("fake_failure", move |primitive: &str, kind: &str| thrown(fake_failure(&c, primitive, kind)));
+    engine
+        .register_fn(FAKE_FAILURE.name(), move |primitive: &str, kind: &str| thrown(fake_failure(&c, primitive, kind)));
     let c = context.clone();
-    engine.register_fn("fake_machines", move || {
+    engine.register_fn(FAKE_MACHINES.name(), move || {
         thrown(on_stage(&c, "fake_machines"))
             .map(|stage| -> rhai::Array { stage.machines().iter().map(|part| to_dynamic(&stage.json(part))).collect() })
     });
     let c = context.clone();
-    engine.register_fn("fake_clock", move || thrown(on_stage(&c, "fake_clock")).map(|stage| stage.clock()));
+    engine.register_fn(FAKE_CLOCK.name(), move || thrown(on_stage(&c, "fake_clock")).map(|stage| stage.clock()));
 }
 
 fn on_stage<'a>(context: &'a Context, primitive: &str) -> Result<&'a Stage> {

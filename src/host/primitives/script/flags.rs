@@ -12,6 +12,7 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Position};
 use crate::error::{Error, Result};
 use crate::host::language::problem::{ScriptResult, as_map, thrown};
 use crate::host::run::context::Context;
+use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::options::Options;
 use crate::suggest;
 use crate::terminal;
@@ -42,9 +43,21 @@ impl Flag {
     }
 }
 
+pub(crate) const ARGS: Declared<NoOptions> = Declared::new(
+    "args",
+    &["args(declared: map) -> map"],
+    "Declares the flags of the script and reads what the user gave. A default tells the type: false is a switch, a \
+     number or string takes one value, an array all that follow. Each flag is a default, or #{ default, help }.",
+    r#"let flags = args(#{
+    threshold: #{ default: 6.0, help: "|x| from which a value is a hit" },
+    quick: false,
+});
+print(if flags.quick { 0.0 } else { flags.threshold });"#,
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("args", move |declared: Map| -> ScriptResult<Map> {
+    engine.register_fn(ARGS.name(), move |declared: Map| -> ScriptResult<Map> {
         c.acts("args");
         let flags = thrown(declaration(declared))?;
         if c.flags.iter().any(|word| word == "--help" || word == "-h") {

@@ -12,19 +12,56 @@ use crate::host::language::deep;
 use crate::host::language::growth::Size;
 use crate::host::language::problem::{ScriptResult, as_map, failure_text, throw, thrown, thrown_value};
 use crate::host::run::context::Context;
-use crate::host::values::options::{self, Options};
+use crate::host::values::option_sets::{Declared, NoOptions, option_set};
+use crate::host::values::option_types::{Float, Optional, Whole};
+use crate::host::values::options;
 use crate::progress::{doze, interrupt_requested};
 
 /// The largest delay between the starts of two items of `parallel`.
 const MAX_STAGGER: Duration = Duration::from_secs(86_400);
 
+option_set! {
+    /// The options of parallel.
+    pub(crate) struct ParallelOptions {
+        /// items at the same time; 128 at most, those of a `parallel` inside another counted, of
+        /// which there may be 8
+        max: Optional<Whole> => "all";
+        /// seconds between the starts of the first items
+        stagger: Float = 0.0;
+    }
+}
+
+pub(crate) const IS_MAIN: Declared<NoOptions> = Declared::new(
+    "is_main",
+    &["is_main() -> bool"],
+    "Whether this script was started itself, not imported by another one.",
+    r#"if is_main() { print("started itself"); }"#,
+);
+
+pub(crate) const PARALLEL: Declared<ParallelOptions> = Declared::new(
+    "parallel",
+    &["parallel(items: array, options?: map, work: function) -> array"],
+    "Calls a function on every item, on threads. Gives, in order, #{ ok: true, value } or #{ ok: false, error } for each; \
+     one failure leaves the others running. Writes to captured variables stay inside.",
+    r#"let squares = parallel([3, 4], #{ max: 2 }, |x| x * x);
+print(squares.map(|outcome| outcome.value));"#,
+);
+
+pub(crate) const REPORT_FAILURE: Declared<NoOptions> = Declared::new(
+    "report_failure",
+    &["report_failure(what: string, error: any) -> ()"],
+    "Tells a failure at once and lets the run go on; it will end with exit code 3. Of a list of errors with one cause the \
+     first is told.",
+    r#"try { load_model("nowhere") } catch (error) { report_failure("nowhere", error); }"#,
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("parallel", move |ctx: NativeCallContext, items: Array, f: FnPtr| {
+    engine.register_fn(PARALLEL.name(), move |ctx: NativeCallContext, items: Array, f: FnPtr| {
         parallel(&ctx, &c, items, Map::new(), f)
     });
     let c = context.clone();
-    engine.register_fn("parallel", move |ctx: NativeCallContext, items: Array, options: Map, f: FnPtr| {
+    engine.register_fn(PARALLEL.name(), move |ctx: NativeCallContext, items: Array, options: Map, f: FnPtr| {
         parallel(&ctx, &c, items, options, f)
     });
     let c = context.clone();
@@ -32,11 +69,11 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn("sleep", move |seconds: FLOAT| sleep(&c, seconds));
     let c = context.clone();
-    engine.register_fn("is_main", move |ctx: NativeCallContext| {
+    engine.register_fn(IS_MAIN.name(), move |ctx: NativeCallContext| {
         ctx.call_source() == Some(c.script.display().to_string().as_str())
     });
     let c = context.clone();
-    engine.register_fn("report_failure", move |what: &str, error: Dynamic| {
+    engine.register_fn(REPORT_FAILURE.name(), move |what: &str, error: Dynamic| {
         c.mark_failed();
         // Of several errors with one cause the first is shown.
         let errors = error.read_lock::<Array>().map(|list| list.to_vec()).unwrap_or_else(|| vec![error.clone()]);
@@ -64,15 +101,19 @@ fn sleep(context: &Context, seconds: f64) -> ScriptResult<()> {
 /// in order, one map per item: `#{ ok: true, value }` or `#{ ok: false, error }`. A failure does
 /// not stop the others.
 fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: Map, f: FnPtr) -> ScriptResult<Array> {
-    let o = thrown(Options::of("parallel", options))?;
-    let max = thrown(o.whole("max"))?.unwrap_or(items.len()).max(1);
-    let stagger = thrown(o.float("stagger"))?.unwrap_or(0.0);
+    let ParallelOptions { max, stagger } = thrown(PARALLEL.read(options))?;
+    let max = max.unwrap_or(items.len()).max(1);
     thrown(options::seconds(
         "parallel: `stagger`",
         stagger,
         MAX_STAGGER,
         "seconds between the starts of the first items",
     ))?;
+    let outer = deep::nested();
+    if outer >= deep::MAX_NESTED {
+        let message = format!("parallel: {} calls of it are inside each other already", deep::MAX_NESTED);
+        return Err(throw(Error::bad_argument(message).hint("make one list of all items and call it once")));
+    }
     // Plans and tests are deterministic: one item after the other.
     let (max, stagger) = if context.stage.is_some() { (1, 0.0) } else { (max, stagger) };
     let next = AtomicUsize::new(0);
@@ -90,7 +131,7 @@ fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: M
             let Some(item) = items.get(i) else { return };
             let outcome = match interrupt_requested() {
                 true => failure(as_map(&Error::interrupted()).into()),
-                false => call(ctx, f, item.clone()).unwrap_or_else(|error| {
+                false => deep::inside(outer, || call(ctx, f, item.clone())).unwrap_or_else(|error| {
                     next.store(items.len(), Ordering::Relaxed);
                     let told = failure(thrown_value(&error));
                     *end.lock().expect("no panic under this lock") = Some(error);

@@ -13,19 +13,36 @@ use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::run::reads;
 use crate::host::run::thread_log;
+use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::outside;
 use crate::results::check_name;
 
 /// Number of bytes at the end of a log that contain its last line.
 const TAIL: u64 = 64 << 10;
 
+pub(crate) const WITH_LOG: Declared<NoOptions> = Declared::new(
+    "with_log",
+    &["with_log(name: string, work: function) -> any"],
+    "Calls a function and adds everything it reports to logs/<name>.log.",
+    r#"let answer = with_log("first", || { log("half way"); 42 });
+print(answer);"#,
+);
+
+pub(crate) const LAST_LOGGED: Declared<NoOptions> = Declared::new(
+    "last_logged",
+    &["last_logged(name: string) -> map"],
+    "The last line of a log: time, age in seconds and text; () where there is none.",
+    r#"with_log("first", || 42);
+print(last_logged("first").text);"#,
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("with_log", move |ctx: NativeCallContext, name: &str, work: FnPtr| {
+    engine.register_fn(WITH_LOG.name(), move |ctx: NativeCallContext, name: &str, work: FnPtr| {
         with_log(&ctx, &c, name, &work)
     });
     let c = context.clone();
-    engine.register_fn("last_logged", move |name: &str| thrown(last_logged(&c, name)));
+    engine.register_fn(LAST_LOGGED.name(), move |name: &str| thrown(last_logged(&c, name)));
 }
 
 fn path(context: &Context, name: &str) -> Result<PathBuf> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rhai::{Array, Dynamic, Engine, FLOAT, INT, Identifier, Map};
 
 use crate::error::Error;
-use crate::host::language::growth::{fits, too_large};
+use crate::host::language::bounds::too_large;
+use crate::host::language::growth::fits;
 use crate::host::language::json::to_dynamic;
 use crate::host::language::problem::{ScriptResult, throw};
 use crate::host::run::context::Context;
@@ -14,6 +15,7 @@ use crate::host::values::findings::{BootstrapHandle, DetectionHandle};
 use crate::host::values::grid::Grid;
 use crate::host::values::handles;
 use crate::host::values::layout::laid_out;
+use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::options::number;
 use crate::host::values::readable::Readable;
 use crate::terminal;
@@ -26,20 +28,92 @@ const MOST_ROWS: usize = 20;
 /// The largest number of cells in a shown table.
 const MAX_CELLS: usize = 1_000_000;
 
+pub(crate) const TABLE: Declared<NoOptions> = Declared::new(
+    "table",
+    &["table(rows: array) -> ()", "table(columns: array, rows: array) -> ()"],
+    "Prints rows, each a map, as a table; `columns` chooses and orders. Where the terminal is too narrow, heads are \
+     folded, then long texts are cut, then the last columns are left out and named: put first what matters most. \
+     A file or a pipe gets everything.",
+    r#"table(["threshold", "features"], [#{ threshold: 6.0, features: 3 }, #{ threshold: 7.0, features: 1 }]);"#,
+);
+
+pub(crate) const PRINT_WRAPPED: Declared<NoOptions> = Declared::new(
+    "print_wrapped",
+    &["print_wrapped(text: string) -> ()"],
+    "Prints a text whose lines are broken between words where the terminal ends; to a file or a pipe as it is.",
+    r#"print_wrapped("A sentence that may be longer than a line of the terminal is broken between its words.");"#,
+);
+
+pub(crate) const SHOW: Declared<NoOptions> = Declared::new(
+    "show",
+    &["show(value: any) -> ()"],
+    "Prints a value for people, as `outlier repl` does: rows and records as tables, everything else as `print`.",
+    r#"show(#{ features: 3, classification: "SYSTEMATIC" });"#,
+);
+
+pub(crate) const LOG: Declared<NoOptions> = Declared::new(
+    "log",
+    &["log(text: string) -> ()"],
+    "One line for the user that is not data: to stderr, and to the log of with_log.",
+    r#"log("half way");"#,
+);
+
+pub(crate) const FORMAT_BYTES: Declared<NoOptions> = Declared::new(
+    "format_bytes",
+    &["format_bytes(bytes: number) -> string"],
+    "Bytes with a unit: 1500000 is 1.50 MB.",
+    r#"print(format_bytes(1500000));"#,
+);
+
+pub(crate) const FORMAT_COUNT: Declared<NoOptions> = Declared::new(
+    "format_count",
+    &["format_count(count: int, one: string) -> string"],
+    "A number with what it counts, in the singular for one: 1 feature, 3 features.",
+    r#"print(format_count(1, "feature"));"#,
+);
+
+pub(crate) const FORMAT_NUMBER: Declared<NoOptions> = Declared::new(
+    "format_number",
+    &["format_number(value: number, digits?: int) -> string"],
+    "A number with so many decimals; at most four where none are given.",
+    r#"print(format_number(2.0 / 3.0, 2));"#,
+);
+
+pub(crate) const TO_JSON: Declared<NoOptions> = Declared::new(
+    "to_json",
+    &["to_json(value: any) -> string"],
+    "A record, map or array as JSON.",
+    r#"print(#{ features: [1, 2] }.to_json());"#,
+);
+
+pub(crate) const TO_STRING: Declared<NoOptions> = Declared::new(
+    "to_string",
+    &["to_string(value: any) -> string"],
+    "A value as text; handles show what they are.",
+    r#"print([1, 2].to_string());"#,
+);
+
+pub(crate) const TO_DEBUG: Declared<NoOptions> = Declared::new(
+    "to_debug",
+    &["to_debug(value: any) -> string"],
+    "A value as text for debugging; handles show all their fields.",
+    r#"print("a".to_debug());"#,
+);
+
 pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
-    engine.register_fn("table", move |rows: Array| table(&[], &rows, width(&c)).map(|text| c.prints(&text)));
+    engine.register_fn(TABLE.name(), move |rows: Array| table(&[], &rows, width(&c)).map(|text| c.prints(&text)));
     let c = context.clone();
-    engine.register_fn("table", move |columns: Array, rows: Array| {
+    engine.register_fn(TABLE.name(), move |columns: Array, rows: Array| {
         let columns: Vec<String> = columns.iter().map(Dynamic::to_string).collect();
         table(&columns, &rows, width(&c)).map(|text| c.prints(&text))
     });
     let c = context.clone();
-    engine.register_fn("show", move |value: Dynamic| c.prints(&shown(&value, width(&c))));
+    engine.register_fn(SHOW.name(), move |value: Dynamic| c.prints(&shown(&value, width(&c))));
     let c = context.clone();
-    engine.register_fn("print_wrapped", move |text: &str| c.prints(&in_lines(text, width(&c))));
+    engine.register_fn(PRINT_WRAPPED.name(), move |text: &str| c.prints(&in_lines(text, width(&c))));
     let c = context.clone();
-    engine.register_fn("log", move |text: &str| {
+    engine.register_fn(LOG.name(), move |text: &str| {
         c.acts("log");
         c.line(text)
     });
@@ -51,15 +125,15 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("print", move |found: DetectionHandle| found.shown(width(&c)));
     let c = context.clone();
     engine.register_fn("print", move |found: BootstrapHandle| found.shown(width(&c)));
-    engine.register_fn("format_bytes", |bytes: INT| format_bytes(bytes as f64));
-    engine.register_fn("format_bytes", |bytes: FLOAT| format_bytes(bytes));
-    engine.register_fn("format_count", |count: INT, one: &str| match usize::try_from(count) {
+    engine.register_fn(FORMAT_BYTES.name(), |bytes: INT| format_bytes(bytes as f64));
+    engine.register_fn(FORMAT_BYTES.name(), |bytes: FLOAT| format_bytes(bytes));
+    engine.register_fn(FORMAT_COUNT.name(), |count: INT, one: &str| match usize::try_from(count) {
         Ok(count) => counted(count, one),
         Err(_) => format!("{count} {one}"),
     });
-    engine.register_fn("format_number", |value: FLOAT| short(value));
-    engine.register_fn("format_number", |value: INT| value.to_string());
-    engine.register_fn("format_number", |value: Dynamic, digits: INT| match number(&value) {
+    engine.register_fn(FORMAT_NUMBER.name(), |value: FLOAT| short(value));
+    engine.register_fn(FORMAT_NUMBER.name(), |value: INT| value.to_string());
+    engine.register_fn(FORMAT_NUMBER.name(), |value: Dynamic, digits: INT| match number(&value) {
         Some(value) => rounded(value, digits.clamp(0, 17) as usize),
         None => value.to_string(),
     });

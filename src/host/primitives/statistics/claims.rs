@@ -1,40 +1,88 @@
 //! Primitives that test claims: paired_test, group_test, correlation_test, adjust_p_values.
 
-use rhai::{Array, Dynamic, Engine, Map};
+use rhai::{Array, Dynamic, Engine};
 
 use crate::error::{Error, Result};
-use crate::host::language::json::to_dynamic;
-use crate::host::language::problem::{ScriptResult, thrown};
-use crate::host::values::options::{Options, number};
-use crate::record::{Alternative, Correction, TestArgs, plain};
+use crate::host::language::json::record_to_dynamic;
+use crate::host::language::problem::thrown;
+use crate::host::values::option_sets::{Declared, Include, NoOptions, option_set, register_with_options};
+use crate::host::values::option_types::{Choice, Flag, SeedNumber, Whole, Word};
+use crate::host::values::options::number;
+use crate::record::{Alternative, Correction, TestArgs};
 use crate::stats;
 
-const TEST: [&str; 3] = ["n_resamples", "alternative", "seed"];
-const CORRELATION: [&str; 4] = ["n_resamples", "alternative", "seed", "ranks"];
-const ALTERNATIVES: &[(&str, Alternative)] =
-    &[("two-sided", Alternative::TwoSided), ("greater", Alternative::Greater), ("less", Alternative::Less)];
+impl Word for Alternative {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("two-sided", Self::TwoSided), ("greater", Self::Greater), ("less", Self::Less)];
+}
+
+option_set! {
+    /// The options of a permutation test.
+    pub(crate) TestOptions for TestArgs {
+        /// permutations drawn; where there are no more in all, each is taken once
+        n_resamples: Whole = TestArgs::default().n_resamples;
+        /// what is held against chance
+        alternative: Choice<Alternative> = TestArgs::default().alternative;
+        /// equal seeds give equal p-values
+        seed: SeedNumber = TestArgs::default().seed => "a fixed one";
+    }
+}
+
+option_set! {
+    /// The options of correlation_test.
+    pub(crate) struct CorrelationOptions {
+        test: Include<TestOptions>;
+        /// false takes the values as they are
+        ranks: Flag = true;
+    }
+}
+
 const CORRECTIONS: [(&str, Correction); 2] =
     [("holm", Correction::Holm), ("benjamini_hochberg", Correction::BenjaminiHochberg)];
 
+pub(crate) const PAIRED_TEST: Declared<TestOptions> = Declared::new(
+    "paired_test",
+    &["paired_test(a: array, b: array, options?: map) -> map"],
+    "Whether two lists with a value for each of the same sequences differ: permutation of signs, Cohen's d_z.",
+    "print(paired_test([3.0, 4.0, 6.0], [1.0, 2.5, 3.0]).p_value);",
+);
+
+pub(crate) const GROUP_TEST: Declared<TestOptions> = Declared::new(
+    "group_test",
+    &["group_test(groups: array, options?: map) -> map"],
+    "Whether groups of values differ in their mean: permutation of labels; Hedges' g for two groups, else eta squared.",
+    "print(group_test([[3.0, 4.0, 6.0], [1.0, 2.5, 3.0]]).effect_size);",
+);
+
+pub(crate) const CORRELATION_TEST: Declared<CorrelationOptions> = Declared::new(
+    "correlation_test",
+    &["correlation_test(x: array, y: array, options?: map) -> map"],
+    "Whether two lists go together: permutation of pairs; Spearman's rho, or Pearson's r.",
+    "print(correlation_test([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 9.0]).p_value);",
+);
+
+pub(crate) const ADJUST_P_VALUES: Declared<NoOptions> = Declared::new(
+    "adjust_p_values",
+    &["adjust_p_values(p_values: array, method: string) -> array"],
+    "p-values corrected for their number: \"holm\" or \"benjamini_hochberg\".",
+    "print(adjust_p_values([0.01, 0.04, 0.03], \"holm\"));",
+);
+
 pub(crate) fn register(engine: &mut Engine) {
-    // Tests whether two lists with a value for each of the same sequences differ: sign permutation,
-    // and Cohen's d_z.
-    // print(paired_test([3.0, 4.0, 6.0], [1.0, 2.5, 3.0]).p_value);
-    engine.register_fn("paired_test", |a: Array, b: Array| paired(&a, &b, Map::new()));
-    engine.register_fn("paired_test", |a: Array, b: Array, options: Map| paired(&a, &b, options));
-    // Tests whether groups of values differ in their mean: permutation of labels, and Hedges' g for
-    // two groups, otherwise eta squared.
-    // print(group_test([[3.0, 4.0, 6.0], [1.0, 2.5, 3.0]]).effect_size);
-    engine.register_fn("group_test", |groups: Array| group(&groups, Map::new()));
-    engine.register_fn("group_test", |groups: Array, options: Map| group(&groups, options));
-    // Tests whether x and y are correlated: permutation of pairs; Spearman's rho, or Pearson's r
-    // with `ranks: false`.
-    // print(correlation_test([1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 9.0]).p_value);
-    engine.register_fn("correlation_test", |x: Array, y: Array| correlation(&x, &y, Map::new()));
-    engine.register_fn("correlation_test", |x: Array, y: Array, options: Map| correlation(&x, &y, options));
-    // p-values corrected for their number: "holm" or "benjamini_hochberg".
-    // print(adjust_p_values([0.01, 0.04, 0.03], "holm"));
-    engine.register_fn("adjust_p_values", |p_values: Array, method: &str| thrown(adjust(&p_values, method)));
+    register_with_options!(engine, PAIRED_TEST, |a: Array, b: Array; args| {
+        let name = PAIRED_TEST.name();
+        stats::paired_test(&numbers(name, &a)?, &numbers(name, &b)?, &args).map(|test| record_to_dynamic(&test))
+    });
+    register_with_options!(engine, GROUP_TEST, |groups: Array; args| {
+        stats::group_test(&lists(&groups)?, &args).map(|test| record_to_dynamic(&test))
+    });
+    register_with_options!(engine, CORRELATION_TEST, |x: Array, y: Array; options| {
+        let CorrelationOptions { test, ranks } = options;
+        let name = CORRELATION_TEST.name();
+        stats::correlation_test(&numbers(name, &x)?, &numbers(name, &y)?, ranks, &test)
+            .map(|test| record_to_dynamic(&test))
+    });
+    engine.register_fn(ADJUST_P_VALUES.name(), |p_values: Array, method: &str| thrown(adjust(&p_values, method)));
 }
 
 fn numbers(function: &str, values: &Array) -> Result<Vec<f64>> {
@@ -44,47 +92,13 @@ fn numbers(function: &str, values: &Array) -> Result<Vec<f64>> {
     values.iter().map(|value| number(value).ok_or_else(|| bad(value))).collect()
 }
 
-fn args(o: &Options) -> Result<TestArgs> {
-    let default = TestArgs::default();
-    Ok(TestArgs {
-        n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
-        alternative: o.choice("alternative", ALTERNATIVES)?.unwrap_or(default.alternative),
-        seed: o.seed("seed")?.unwrap_or(default.seed),
-    })
-}
-
-fn shown<T: serde::Serialize>(result: Result<T>) -> ScriptResult<Dynamic> {
-    Ok(to_dynamic(&plain(&thrown(result)?)))
-}
-
-fn paired(a: &Array, b: &Array, options: Map) -> ScriptResult<Dynamic> {
-    let run = || {
-        let o = Options::new("paired_test", options, &TEST)?;
-        stats::paired_test(&numbers("paired_test", a)?, &numbers("paired_test", b)?, &args(&o)?)
+fn lists(groups: &Array) -> Result<Vec<Vec<f64>>> {
+    let list = |group: &Dynamic| match group.read_lock::<Array>() {
+        Some(values) => numbers(GROUP_TEST.name(), &values),
+        None => Err(Error::bad_argument(format!("group_test: {group} is not a list"))
+            .hint("give an array of arrays, one per group")),
     };
-    shown(run())
-}
-
-fn group(groups: &Array, options: Map) -> ScriptResult<Dynamic> {
-    let run = || {
-        let o = Options::new("group_test", options, &TEST)?;
-        let group = |group: &Dynamic| match group.read_lock::<Array>() {
-            Some(values) => numbers("group_test", &values),
-            None => Err(Error::bad_argument(format!("group_test: {group} is not a list"))
-                .hint("give an array of arrays, one per group")),
-        };
-        stats::group_test(&groups.iter().map(group).collect::<Result<Vec<_>>>()?, &args(&o)?)
-    };
-    shown(run())
-}
-
-fn correlation(x: &Array, y: &Array, options: Map) -> ScriptResult<Dynamic> {
-    let run = || {
-        let o = Options::new("correlation_test", options, &CORRELATION)?;
-        let (x, y) = (numbers("correlation_test", x)?, numbers("correlation_test", y)?);
-        stats::correlation_test(&x, &y, o.flag("ranks")?.unwrap_or(true), &args(&o)?)
-    };
-    shown(run())
+    groups.iter().map(list).collect()
 }
 
 fn adjust(p_values: &Array, method: &str) -> Result<Array> {

@@ -1,83 +1,130 @@
 //! Options of criteria and of resampling, which several primitives share.
 
 use crate::error::Result;
+use crate::host::values::option_sets::{Include, OptionSet, option_set, shared_option};
+use crate::host::values::option_types::{Choice, Choices, Float, Float32, Floats, SeedNumber, Whole, Wholes, Word};
 use crate::host::values::options::Options;
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope};
 
-/// Values of `layer_unit`.
-pub(crate) const UNITS: &[(&str, LayerUnit)] = &[("norm", LayerUnit::Norm), ("block", LayerUnit::Block)];
-/// Values of `scope`.
-pub(crate) const SCOPES: &[(&str, Scope)] = &[("pooled", Scope::Pooled), ("per_sequence", Scope::PerSequence)];
-const METHODS: &[(&str, Method)] = &[("percentile", Method::Percentile), ("bca", Method::Bca)];
+/// Enough resamples for a curve or for many criteria. The intervals of a result use ten times as
+/// many.
+const CURVE_RESAMPLES: usize = 1000;
 
-/// Options of a criterion.
-pub(crate) const CRITERION: [&str; 7] = [
-    "magnitude_threshold",
-    "min_layer_percentage",
-    "min_seq_percentage",
-    "layer_unit",
-    "scope",
-    "skip_positions",
-    "systematic_layers",
-];
-/// Options of a criterion and of resampling.
-pub(crate) const BOOTSTRAP: [&str; 11] = [
-    "magnitude_threshold",
-    "min_layer_percentage",
-    "min_seq_percentage",
-    "layer_unit",
-    "scope",
-    "skip_positions",
-    "systematic_layers",
-    "n_resamples",
-    "confidence_level",
-    "method",
-    "seed",
-];
-/// Options of sweep_criteria.
-pub(crate) const SWEEP: [&str; 10] = [
-    "magnitude_threshold",
-    "min_layer_percentage",
-    "min_seq_percentage",
-    "layer_unit",
-    "skip_positions",
-    "systematic_layers",
-    "n_resamples",
-    "confidence_level",
-    "method",
-    "seed",
-];
+impl Word for LayerUnit {
+    const WORDS: &'static [(&'static str, Self)] = &[("norm", Self::Norm), ("block", Self::Block)];
+}
 
-/// Reads a criterion.
-pub(crate) fn criterion(o: &Options) -> Result<Criterion> {
-    let of_lists = |key: &str, value: &str| match takes_lists_of(key) {
+impl Word for Scope {
+    const WORDS: &'static [(&'static str, Self)] = &[("pooled", Self::Pooled), ("per_sequence", Self::PerSequence)];
+}
+
+impl Word for Method {
+    const WORDS: &'static [(&'static str, Self)] = &[("percentile", Self::Percentile), ("bca", Self::Bca)];
+}
+
+shared_option! {
+    /// what a layer is: each norm, or each decoder layer
+    pub(crate) UnitOption: Choice<LayerUnit> = Criterion::default().layer_unit;
+}
+
+shared_option! {
+    /// "pooled" asks once, over all sequences together; "per_sequence" asks for every sequence by
+    /// itself and puts all answers into one list, so that a feature stands there once for each
+    /// sequence in which it passes
+    pub(crate) ScopeOption: Choice<Scope> = Criterion::default().scope;
+}
+
+shared_option! {
+    /// 1 leaves the first position of each sequence out
+    pub(crate) SkipPositions: Whole = Criterion::default().skip_positions;
+}
+
+option_set! {
+    /// The options of a criterion.
+    pub(crate) CriterionOptions for Criterion checked by (single_values) {
+        /// |x| from which a value is a hit; a rung of the ladder
+        magnitude_threshold: Float32 = Criterion::default().magnitude_threshold;
+        /// share of layers that a feature must reach, 0 to 1
+        min_layer_percentage: Float = Criterion::default().min_layer_percentage;
+        /// share of positions that a feature must reach, 0 to 1
+        min_seq_percentage: Float = Criterion::default().min_seq_percentage;
+        layer_unit: UnitOption;
+        scope: ScopeOption;
+        skip_positions: SkipPositions;
+        /// layer share from which a feature is SYSTEMATIC
+        systematic_layers: Float = Criterion::default().systematic_layers;
+    }
+}
+
+option_set! {
+    /// The positions that a figure of a record shows.
+    pub(crate) struct PositionOptions {
+        skip_positions: SkipPositions;
+    }
+}
+
+shared_option! {
+    /// between 0 and 1
+    pub(crate) ConfidenceLevel: Float = BootstrapArgs::default().confidence_level;
+}
+
+shared_option! {
+    /// percentile is used where BCa is undefined
+    pub(crate) IntervalMethod: Choice<Method> = BootstrapArgs::default().method;
+}
+
+shared_option! {
+    /// equal seeds give equal intervals
+    pub(crate) ResamplingSeed: SeedNumber = BootstrapArgs::default().seed => "a fixed one";
+}
+
+option_set! {
+    /// The options of resampling.
+    pub(crate) ResamplingOptions for BootstrapArgs {
+        /// number of resamples
+        n_resamples: Whole = BootstrapArgs::default().n_resamples;
+        confidence_level: ConfidenceLevel;
+        method: IntervalMethod;
+        seed: ResamplingSeed;
+    }
+}
+
+option_set! {
+    /// The options of resampling for a curve or for many criteria.
+    pub(crate) CurveOptions for BootstrapArgs {
+        /// number of resamples
+        n_resamples: Whole = CURVE_RESAMPLES;
+        confidence_level: ConfidenceLevel;
+        method: IntervalMethod;
+        seed: ResamplingSeed;
+    }
+}
+
+option_set! {
+    /// The options of sweep_criteria.
+    pub(crate) struct SweepOptions {
+        /// one value or several
+        magnitude_threshold: Floats = vec![Criterion::default().magnitude_threshold.into()];
+        /// one value or several
+        min_layer_percentage: Floats = vec![Criterion::default().min_layer_percentage];
+        /// one value or several
+        min_seq_percentage: Floats = vec![Criterion::default().min_seq_percentage];
+        /// "norm", "block" or both
+        layer_unit: Choices<LayerUnit> = vec![Criterion::default().layer_unit];
+        /// 0, 1 or both
+        skip_positions: Wholes = vec![Criterion::default().skip_positions];
+        /// one value or several
+        systematic_layers: Floats = vec![Criterion::default().systematic_layers];
+        resampling: Include<CurveOptions>;
+    }
+}
+
+/// Refuses lists of values, and says what answers them.
+fn single_values(o: &Options) -> Result<()> {
+    let swept = |key: &str| SweepOptions::OPTIONS.iter().any(|option| option.key == key);
+    let keys = CriterionOptions::OPTIONS.iter().map(|option| option.key);
+    o.single(keys, |key, value| match swept(key) {
         true => format!("acts.sweep_criteria(#{{ {key}: {value} }}) answers every combination of lists"),
         false => format!("call it once for each: for value in {value} {{ … }}"),
-    };
-    o.single(&CRITERION, of_lists)?;
-    let default = Criterion::default();
-    Ok(Criterion {
-        magnitude_threshold: o.float("magnitude_threshold")?.map_or(default.magnitude_threshold, |t| t as f32),
-        min_layer_percentage: o.float("min_layer_percentage")?.unwrap_or(default.min_layer_percentage),
-        min_seq_percentage: o.float("min_seq_percentage")?.unwrap_or(default.min_seq_percentage),
-        layer_unit: o.choice("layer_unit", UNITS)?.unwrap_or(default.layer_unit),
-        scope: o.choice("scope", SCOPES)?.unwrap_or(default.scope),
-        skip_positions: o.whole("skip_positions")?.unwrap_or(default.skip_positions),
-        systematic_layers: o.float("systematic_layers")?.unwrap_or(default.systematic_layers),
     })
-}
-
-/// Reads the options of resampling.
-pub(crate) fn resampling(o: &Options, default: BootstrapArgs) -> Result<BootstrapArgs> {
-    Ok(BootstrapArgs {
-        n_resamples: o.whole("n_resamples")?.unwrap_or(default.n_resamples),
-        confidence_level: o.float("confidence_level")?.unwrap_or(default.confidence_level),
-        method: o.choice("method", METHODS)?.unwrap_or(default.method),
-        seed: o.seed("seed")?.unwrap_or(default.seed),
-    })
-}
-
-/// True if sweep_criteria takes several values of this option.
-fn takes_lists_of(key: &str) -> bool {
-    CRITERION.contains(&key) && SWEEP.contains(&key)
 }

@@ -3,41 +3,55 @@
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, Map};
+use rhai::Engine;
 
-use super::criteria::{criterion, resampling};
-use crate::host::language::problem::{ScriptResult, thrown};
+use super::criteria::{CriterionOptions, ResamplingOptions};
 use crate::host::values::findings::{BootstrapHandle, DetectionHandle};
-use crate::host::values::handles::{ActivationsHandle, StoredHandle, activations};
-use crate::host::values::options::Options;
-use crate::record::BootstrapArgs;
+use crate::host::values::option_sets::{Declared, Include, option_set};
 use crate::stats;
 
+option_set! {
+    /// The options of bootstrap_ci.
+    pub(crate) struct BootstrapOptions {
+        criterion: Include<CriterionOptions>;
+        resampling: Include<ResamplingOptions>;
+    }
+}
+
+pub(crate) const DETECT_OUTLIERS: Declared<CriterionOptions> = Declared::new(
+    "detect_outliers",
+    &[
+        "detect_outliers(acts: activations, options?: map) -> detection",
+        "detect_outliers(stored: results, options?: map) -> detection",
+    ],
+    "The features that pass the criterion of Dettmers et al. 2022, with their shares of layers and positions, extremes, \
+     and classes.",
+    r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8]] }));
+for threshold in [3.0, 4.0, 6.0] {
+    let found = acts.detect_outliers(#{ magnitude_threshold: threshold });
+    print(`${threshold}: ${format_count(found.num_features, "feature")}, ${found.classification}`);
+}"#,
+);
+
+pub(crate) const BOOTSTRAP_CI: Declared<BootstrapOptions> = Declared::new(
+    "bootstrap_ci",
+    &[
+        "bootstrap_ci(acts: activations, options?: map) -> intervals",
+        "bootstrap_ci(stored: results, options?: map) -> intervals",
+    ],
+    "Intervals of what detect_outliers finds, by resampling whole sequences, and how often the class held.",
+    r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] }));
+let ci = acts.bootstrap_ci(#{ magnitude_threshold: 3.0, n_resamples: 200 });
+print(`features: ${ci.num_features.low} to ${ci.num_features.high}`);"#,
+);
+
 pub(crate) fn register(engine: &mut Engine) {
-    register_for::<ActivationsHandle>(engine);
-    register_for::<StoredHandle>(engine);
-}
-
-fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    engine.register_fn("detect_outliers", |acts: T, options: Map| detect(Dynamic::from(acts), options));
-    engine.register_fn("detect_outliers", |acts: T| detect(Dynamic::from(acts), Map::new()));
-    engine.register_fn("bootstrap_ci", |acts: T, options: Map| bootstrap(Dynamic::from(acts), options));
-    engine.register_fn("bootstrap_ci", |acts: T| bootstrap(Dynamic::from(acts), Map::new()));
-}
-
-fn detect(acts: Dynamic, options: Map) -> ScriptResult<DetectionHandle> {
-    let acts = activations(&acts)?;
-    let found = Options::of("detect_outliers", options)
-        .and_then(|o| criterion(&o))
-        .and_then(|criterion| stats::detect(&acts, &criterion));
-    Ok(DetectionHandle(Arc::new(thrown(found)?)))
-}
-
-fn bootstrap(acts: Dynamic, options: Map) -> ScriptResult<BootstrapHandle> {
-    let acts = activations(&acts)?;
-    let run = || {
-        let o = Options::of("bootstrap_ci", options)?;
-        stats::bootstrap(&acts, &criterion(&o)?, &resampling(&o, BootstrapArgs::default())?)
-    };
-    Ok(BootstrapHandle(Arc::new(thrown(run())?)))
+    DETECT_OUTLIERS.register_on_records(engine, |acts, criterion| {
+        stats::detect(acts, &criterion).map(|found| DetectionHandle(Arc::new(found)))
+    });
+    BOOTSTRAP_CI.register_on_records(engine, |acts, o| {
+        stats::bootstrap(acts, &o.criterion, &o.resampling).map(|intervals| BootstrapHandle(Arc::new(intervals)))
+    });
 }

@@ -2,48 +2,81 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, Map};
+use rhai::{Array, Dynamic, Engine, EvalAltResult};
 
-use super::criteria::{SCOPES, UNITS};
-use crate::host::language::problem::{ScriptResult, thrown};
-use crate::host::values::handles::{ActivationsHandle, StoredHandle, activations};
-use crate::host::values::options::Options;
+use super::criteria::{ScopeOption, SkipPositions, UnitOption};
+use crate::host::language::problem::thrown;
+use crate::host::language::weight;
+use crate::host::values::option_sets::{Declared, NoOptions, option_set};
 use crate::record::Criterion;
 use crate::stats::ThresholdIndex;
+
+option_set! {
+    /// The options of threshold_index: what its loops do not change.
+    pub(crate) struct IndexOptions {
+        layer_unit: UnitOption;
+        scope: ScopeOption;
+        skip_positions: SkipPositions;
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct IndexHandle(Arc<ThresholdIndex>);
 
+pub(crate) const THRESHOLD_INDEX: Declared<IndexOptions> = Declared::new(
+    "threshold_index",
+    &[
+        "threshold_index(acts: activations, options?: map) -> index",
+        "threshold_index(stored: results, options?: map) -> index",
+    ],
+    "The record arranged for loops over criteria: count_features and feature_dims then take microseconds. Options fix what \
+     the loop does not change. Thresholds are rungs of the ladder, which `acts.ladder` lists; between two of them there is an \
+     answer only where both bounds agree (`thresholds` of extract_layernorms adds rungs).",
+    acts!(
+        r#"let index = acts.threshold_index();
+for threshold in acts.ladder {
+    if index.count_features(threshold, 0.25, 0.06) == 0 { print(`nothing passes at ${threshold}`); break; }
+}"#
+    ),
+);
+
+pub(crate) const COUNT_FEATURES: Declared<NoOptions> = Declared::new(
+    "count_features",
+    &["count_features(index: index, magnitude_threshold: float, min_layer_percentage: float, \
+     min_seq_percentage: float) -> int"],
+    "How many features pass at this criterion: `num_features` of detect_outliers. An error where a threshold between two rungs \
+     leaves that open.",
+    acts!("print(acts.threshold_index().count_features(3.0, 0.25, 0.06));"),
+);
+
+pub(crate) const FEATURE_DIMS: Declared<NoOptions> = Declared::new(
+    "feature_dims",
+    &["feature_dims(index: index, magnitude_threshold: float, min_layer_percentage: float, \
+     min_seq_percentage: float) -> array"],
+    "The dimensions that pass at this criterion, largest magnitude first. An error as of count_features.",
+    acts!("print(acts.threshold_index(#{ layer_unit: \"block\" }).feature_dims(3.0, 0.25, 0.06));"),
+);
+
 pub(crate) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<IndexHandle>("index");
-    register_for::<ActivationsHandle>(engine);
-    register_for::<StoredHandle>(engine);
-    engine.register_fn("count_features", |index: &mut IndexHandle, magnitude: f64, layers: f64, positions: f64| {
-        let passing = thrown(index.0.passing(magnitude as f32, layers, positions))?;
-        Ok::<_, Box<rhai::EvalAltResult>>(passing.count() as i64)
-    });
-    engine.register_fn("feature_dims", |index: &mut IndexHandle, magnitude: f64, layers: f64, positions: f64| {
-        let passing = thrown(index.0.passing(magnitude as f32, layers, positions))?;
-        Ok::<_, Box<rhai::EvalAltResult>>(passing.map(|dim| Dynamic::from(dim as i64)).collect::<Array>())
-    });
-}
-
-fn register_for<T: Clone + Send + Sync + 'static>(engine: &mut Engine) {
-    engine.register_fn("threshold_index", |acts: T, options: Map| index(Dynamic::from(acts), options));
-    engine.register_fn("threshold_index", |acts: T| index(Dynamic::from(acts), Map::new()));
-}
-
-fn index(acts: Dynamic, options: Map) -> ScriptResult<IndexHandle> {
-    let acts = activations(&acts)?;
-    let made = Options::of("threshold_index", options).and_then(|o| {
-        let default = Criterion::default();
+    THRESHOLD_INDEX.register_on_records(engine, |acts, o| {
         let base = Criterion {
-            layer_unit: o.choice("layer_unit", UNITS)?.unwrap_or(default.layer_unit),
-            scope: o.choice("scope", SCOPES)?.unwrap_or(default.scope),
-            skip_positions: o.whole("skip_positions")?.unwrap_or(default.skip_positions),
-            ..default
+            layer_unit: o.layer_unit,
+            scope: o.scope,
+            skip_positions: o.skip_positions,
+            ..Criterion::default()
         };
-        crate::host::language::weight::beside(|| ThresholdIndex::new(&acts, &base))
+        weight::beside(|| ThresholdIndex::new(acts, &base)).map(|index| IndexHandle(Arc::new(index)))
     });
-    Ok(IndexHandle(Arc::new(thrown(made)?)))
+    engine.register_fn(
+        COUNT_FEATURES.name(),
+        |index: &mut IndexHandle, magnitude: f64, layers: f64, positions: f64| {
+            let passing = thrown(index.0.passing(magnitude as f32, layers, positions))?;
+            Ok::<_, Box<EvalAltResult>>(passing.count() as i64)
+        },
+    );
+    engine.register_fn(FEATURE_DIMS.name(), |index: &mut IndexHandle, magnitude: f64, layers: f64, positions: f64| {
+        let passing = thrown(index.0.passing(magnitude as f32, layers, positions))?;
+        Ok::<_, Box<EvalAltResult>>(passing.map(|dim| Dynamic::from(dim as i64)).collect::<Array>())
+    });
 }
