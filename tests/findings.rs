@@ -80,8 +80,16 @@ fn printing_one_says_what_was_found() {
 
 #[test]
 fn a_field_cannot_be_written_and_a_wrong_name_has_a_hint() {
-    let ended = Project::new().script(&script("found.num_features = 3;")).ends(1);
-    assert!(ended.stderr.contains("are read, not written"), "{}", ended.stderr);
+    for change in [
+        "found.num_features = 3;",
+        "found.features.sort(|a, b| b.feature_dim - a.feature_dim); found.features.pop();",
+        "found.features[0].feature_dim = 1000;",
+        "ci.num_features.low = 7.0;",
+    ] {
+        let ended = Project::new().script(&script(change)).ends(1);
+        assert!(ended.stderr.contains("is read, not written"), "{change}: {}", ended.stderr);
+    }
+    printed("found.features.len(); found.features.filter(|f| true).pop(); let own = found.features; own.pop();");
     let ended = Project::new().script(&script("print(found.num_feature);")).ends(1);
     assert!(ended.stderr.contains("detection has no field `num_feature`"), "{}", ended.stderr);
     assert!(ended.stderr.contains("num_features"), "{}", ended.stderr);

@@ -19,10 +19,10 @@ use crate::words::{counted, in_lines, rounded};
 /// The largest number of features in a printed table.
 const MOST_FEATURES: usize = 20;
 
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub(crate) struct DetectionHandle(pub Arc<Detection>);
 
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub(crate) struct BootstrapHandle(pub Arc<Bootstrap>);
 
 pub(crate) fn register(engine: &mut Engine) {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::host::language::bounds::too_large;
-use crate::host::language::json::to_dynamic;
+use crate::host::language::json::{to_dynamic, to_json};
 use crate::host::language::problem::{ScriptResult, throw};
 use crate::suggest;
 
@@ -50,8 +50,13 @@ pub(crate) fn register_handle<T: Readable + Clone + Send + Sync + 'static>(engin
     engine.register_fn("to_debug", |handle: &mut T| handle.json().to_string());
 }
 
-/// Functions of maps, for a handle that reads like one in every way.
-pub(super) fn register_as_map<T: Readable + Clone + Send + Sync + PartialEq + 'static>(engine: &mut Engine) {
+/// Functions of maps that some handles have too.
+pub(crate) const OF_MAPS: [&str; 8] = ["!=", "+", "==", "contains", "get", "keys", "len", "values"];
+
+/// Functions of maps, for a handle that reads like one in every way. What a script changes in a
+/// field would be lost, so that is an error.
+pub(super) fn register_as_map<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
+    engine.register_indexer_set(|handle: &mut T, name: &str, value: Dynamic| unchanged(handle, name, &value));
     engine.register_fn("keys", |handle: &mut T| map(handle).into_keys().map(Dynamic::from).collect::<Array>());
     engine.register_fn("values", |handle: &mut T| map(handle).into_values().collect::<Array>());
     engine.register_fn("len", |handle: &mut T| map(handle).len() as i64);
@@ -65,8 +70,20 @@ pub(super) fn register_as_map<T: Readable + Clone + Send + Sync + PartialEq + 's
         all.extend(more);
         all
     });
-    engine.register_fn("==", |a: T, b: T| a == b);
-    engine.register_fn("!=", |a: T, b: T| a != b);
+    engine.register_fn("==", |a: T, b: T| a.json() == b.json());
+    engine.register_fn("!=", |a: T, b: T| a.json() != b.json());
+}
+
+/// Checks what the language writes back after a call on a field: the field as it was.
+fn unchanged<T: Readable>(handle: &T, name: &str, value: &Dynamic) -> ScriptResult<()> {
+    if to_json(value).ok() == handle.field(name) {
+        return Ok(());
+    }
+    let kind = T::NAME;
+    let error = Error::bad_argument(format!("`{name}` of {kind} is read, not written"));
+    Err(throw(error.hint(format!(
+        "take a copy of the field and change that, let {name} = x.{name}; or make a map of all: x + #{{ {name}: … }}"
+    ))))
 }
 
 /// All fields as a map of the script.
