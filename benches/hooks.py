@@ -32,12 +32,22 @@ torch.set_num_threads(args.threads)
 imported = time.perf_counter()
 dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[args.dtype]
 with open(os.path.join(args.model, "config.json")) as file:
-    # The sinks of gpt-oss are not in sdpa.
-    attention = "eager" if json.load(file)["model_type"] == "gpt_oss" else "sdpa"
+    config = json.load(file)
+# The sinks of gpt-oss are not in sdpa.
+attention = "eager" if config["model_type"] == "gpt_oss" else "sdpa"
 # With accelerate the weights go there directly.
 direct = args.device != "cpu" and importlib.util.find_spec("accelerate")
 on_gpu = {"device_map": args.device} if direct else {}
-model = transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, attn_implementation=attention, **on_gpu).to(args.device).eval()
+# A CPU multiplies no codes: transformers widens quantised weights when it loads them.
+quantised = (config.get("quantization_config") or {}).get("quant_method")
+if quantised == "fp8":
+    widened = {"quantization_config": transformers.FineGrainedFP8Config(dequantize=True)}
+elif quantised == "compressed-tensors":
+    widened = {"quantization_config": transformers.CompressedTensorsConfig(run_compressed=False)}
+else:
+    widened = {}
+loading = {"dtype": dtype, "attn_implementation": attention, **widened, **on_gpu}
+model = transformers.AutoModelForCausalLM.from_pretrained(args.model, **loading).to(args.device).eval()
 ids = load_file(args.ids)["input_ids"]
 loaded = time.perf_counter()
 

@@ -41,6 +41,19 @@ pub fn rounded(value: f64, digits: usize) -> String {
     }
 }
 
+/// Formats bytes in decimal units, as for disks and networks.
+pub fn format_bytes(bytes: f64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = bytes;
+    let mut unit = 0;
+    // A value that rounds to 1000 of a unit is shown as 1 of the next.
+    while (100.0 * value).round() >= 100_000.0 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{} {}", rounded(value, if unit == 0 { 0 } else { 2 }), units[unit])
+}
+
 /// Breaks lines between words to at most `width` characters. Lines of a table are not changed. The
 /// continuation of an indented line is indented by two more characters.
 pub fn in_lines(text: &str, width: Option<usize>) -> String {

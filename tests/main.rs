@@ -69,6 +69,7 @@ mod defaults;
 mod diagnostics;
 mod doctor;
 mod exit_codes;
+mod findings;
 mod first_steps;
 mod imports;
 mod limits;

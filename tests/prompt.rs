@@ -71,7 +71,7 @@ fn commands_and_questions() {
         "twice            function     (x)",
         "this machine only",
         ":detach",
-        "detect_outliers(acts: activations, options?: map) -> map",
+        "detect_outliers(acts: activations, options?: map) -> detection",
         "Models, tokens, activations",
         "│ 1 ┆ [1, 2] │",
         "│ x     ┆ 1.5   │",

@@ -14,7 +14,7 @@ use super::primitives::statistics::{claims, detection, index, sweeps};
 use super::run::context::{Context, Watch};
 use super::run::modules;
 use super::scripts;
-use super::values::handles;
+use super::values::{findings, handles, readable};
 use crate::progress::{Progress, Silent, interrupt_requested};
 use crate::terminal;
 
@@ -31,6 +31,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     });
     engine.set_module_resolver(modules::Modules::new(context.library.clone()));
     handles::register(&mut engine);
+    findings::register(&mut engine);
     extract::register(&mut engine, context);
     tokens::register(&mut engine, context);
     machines::register(&mut engine, context);
@@ -65,7 +66,8 @@ pub fn registered() -> Vec<(String, usize)> {
     let mut names = names::registered(&engine(&Arc::new(context)));
     // Those are functions of the language that are replaced here.
     let of_the_language = |name: &str| {
-        growth::NAMES.contains(&name) || closures::NAMES.contains(&name) || name == "print" || name == ending::NAME
+        let replaced = [&growth::NAMES[..], &closures::NAMES, &readable::OF_MAPS, &["print", ending::NAME]];
+        replaced.iter().any(|names| names.contains(&name))
     };
     names.retain(|(name, _)| !of_the_language(name));
     names

@@ -101,6 +101,18 @@ impl Activations {
         }
     }
 
+    /// Bytes of the statistics in memory, which are nearly all of its size.
+    pub fn bytes(&self) -> usize {
+        let of_norm = |norm: &NormFold| {
+            size_of_val(&*norm.max) + size_of_val(&*norm.min) + norm.positive.bytes() + norm.negative.bytes()
+        };
+        let of_fold = |fold: &Fold| {
+            let norms: usize = fold.norms.iter().flatten().map(of_norm).sum();
+            norms + fold.any_norm.iter().map(Ladders::bytes).sum::<usize>()
+        };
+        of_fold(&self.all) + of_fold(&self.without_first)
+    }
+
     /// The statistics over all positions (`skip_positions` 0) or without position 0 (1).
     pub fn fold(&self, skip_positions: usize) -> Option<&Fold> {
         match skip_positions {

@@ -40,6 +40,11 @@ impl Ladders {
         self.features.is_empty()
     }
 
+    /// Bytes of the row's arrays.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.features) + size_of_val(&*self.ends) + size_of_val(&*self.counts)
+    }
+
     /// Appends a ladder.
     pub fn push(&mut self, feature: u32, counts: &[u32]) {
         self.features.push(feature);

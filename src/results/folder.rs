@@ -38,8 +38,8 @@ const MAX_FINAL: u64 = 1 << 30;
 pub struct Stored {
     pub folder: PathBuf,
     pub activations: Arc<Activations>,
-    pub found: Detection,
-    pub intervals: Option<Bootstrap>,
+    pub found: Arc<Detection>,
+    pub intervals: Option<Arc<Bootstrap>>,
     pub settings: Map<String, Value>,
     /// What is to be told of the file: how answers in it differ from those that the record gives,
     /// which are the ones here; and that it does not say which record it was made from.
@@ -308,8 +308,8 @@ fn stored(folder: &Path, text: &[u8]) -> Result<Stored> {
     };
     Ok(Stored {
         folder: folder.to_path_buf(),
-        found,
-        intervals,
+        found: Arc::new(found),
+        intervals: intervals.map(Arc::new),
         settings: parts.settings,
         activations: Arc::new(activations),
         changed,

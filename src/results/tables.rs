@@ -67,7 +67,7 @@ fn with_intervals(stored: &Stored, feature: &Feature) -> Row {
     let of_feature = |all: &crate::record::Bootstrap| {
         all.features.iter().find(|i| i.feature_dim == feature.feature_dim && feature.sequence.is_none()).cloned()
     };
-    if let Some(intervals) = stored.intervals.as_ref().and_then(of_feature) {
+    if let Some(intervals) = stored.intervals.as_deref().and_then(of_feature) {
         for (name, interval) in [
             ("layer_percentage", &intervals.layer_percentage),
             ("seq_percentage", &intervals.seq_percentage),

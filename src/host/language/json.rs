@@ -40,8 +40,14 @@ fn of_json(json: &Value, of_text: &dyn Fn(&str) -> Dynamic) -> Dynamic {
     }
 }
 
-/// A value of scripts as JSON. Handles become their readable fields.
+/// A plain value of scripts as JSON. A handle is an error.
 pub(crate) fn to_json(value: &Dynamic) -> Result<Value> {
+    to_json_with(value, &|_| None)
+}
+
+/// A value of scripts as JSON, with the JSON of handles from `of_handle`.
+pub(crate) fn to_json_with(value: &Dynamic, of_handle: &dyn Fn(&Dynamic) -> Option<Value>) -> Result<Value> {
+    let to_json = |value: &Dynamic| to_json_with(value, of_handle);
     let bad = |what: String| Error::bad_argument(format!("{what} cannot be written as JSON"));
     if let Some(map) = value.read_lock::<rhai::Map>() {
         return map.iter().map(|(key, value)| Ok((key.to_string(), to_json(value)?))).collect();
@@ -64,5 +70,5 @@ pub(crate) fn to_json(value: &Dynamic) -> Result<Value> {
     if let Ok(text) = value.clone().into_string() {
         return Ok(text.into());
     }
-    Err(bad(format!("a value of type {}", value.type_name())))
+    of_handle(value).ok_or_else(|| bad(format!("a value of type {}", value.type_name())))
 }

@@ -15,7 +15,6 @@ use crate::gpu::ProviderKind;
 use crate::host::language::parsing;
 use crate::host::language::script_text::text_of;
 use crate::host::language::syntax;
-use crate::host::primitives::script::show::format_bytes;
 use crate::host::run::context::Context;
 use crate::host::run::modules::Modules;
 use crate::host::run::places;
@@ -24,7 +23,7 @@ use crate::host::values::grid::Grid;
 use crate::outside;
 use crate::record::Activations;
 use crate::terminal;
-use crate::words::{counted, in_lines, rounded};
+use crate::words::{counted, format_bytes, in_lines, rounded};
 
 /// The largest stored plan in bytes.
 const MAX_PLAN: u64 = 16 << 20;

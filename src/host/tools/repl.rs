@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::home;
 use crate::host::diagnostics::diagnostic::Diagnostic;
 use crate::host::interpreter;
-use crate::host::language::json::to_json;
 use crate::host::language::parsing;
 use crate::host::language::stdlib;
 use crate::host::primitives::machines;
@@ -252,12 +251,21 @@ impl Repl {
         }
     }
 
+    /// The name of a value's type, as scripts know it.
+    fn type_name(&self, value: &Dynamic) -> &str {
+        match value.type_name() {
+            "i64" => "int",
+            "f64" => "float",
+            name => self.engine.map_type_name(name),
+        }
+    }
+
     fn variables(&self) -> String {
         let mut rows: Vec<String> = Vec::new();
         for (name, _, value) in self.scope.iter() {
             rows.retain(|row| !row.starts_with(&format!("  {name:<16} ")));
             let text = handles::handle_json(&value).map_or_else(|| value.to_string(), |json| short(&json));
-            rows.push(format!("  {name:<16} {:<12} {}", type_name(&value), cut(&text, MOST_SHOWN - 32)));
+            rows.push(format!("  {name:<16} {:<12} {}", self.type_name(&value), cut(&text, MOST_SHOWN - 32)));
         }
         let functions = self.functions.iter_functions().filter(|function| !function.name.contains('$'));
         rows.extend(functions.map(|f| format!("  {:<16} function     ({})", f.name, f.params.join(", "))));
@@ -328,7 +336,7 @@ impl Repl {
     fn fields(&self, text: &str) -> Vec<String> {
         let start = text.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |at| at + 1);
         let Some(value) = text.get(start..).and_then(|name| self.scope.get(name)) else { return Vec::new() };
-        match to_json(value).ok().or_else(|| handles::handle_json(value)) {
+        match handles::as_json(value).ok() {
             Some(serde_json::Value::Object(map)) => map.keys().cloned().collect(),
             _ => Vec::new(),
         }
@@ -376,18 +384,4 @@ fn open_options(text: &str) -> Option<&'static reference::Primitive> {
     let call = text[..open].rfind('(')?;
     let name = text[..call].rsplit(|c: char| !c.is_alphanumeric() && c != '_').next()?;
     reference::find(name)
-}
-
-fn type_name(value: &Dynamic) -> &'static str {
-    match value.type_name() {
-        "i64" => "int",
-        "f64" => "float",
-        "string" => "string",
-        name if name.ends_with("Gpu") => "gpu",
-        name if name.ends_with("Model") => "model",
-        name if name.ends_with("TokensHandle") => "tokens",
-        name if name.ends_with("ActivationsHandle") => "activations",
-        name if name.ends_with("StoredHandle") => "results",
-        name => name,
-    }
 }

@@ -10,15 +10,18 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine};
 use serde_json::Value;
 
+use super::findings::{BootstrapHandle, DetectionHandle};
 use super::gpu::Gpu;
 use super::option_types::HandleOption;
 use super::readable::{Readable, register_handle};
+use crate::error::Result;
 use crate::host::language::bounds::MAX_ARRAY;
-use crate::host::language::json::{numbers_to_dynamic, to_json};
+use crate::host::language::json::{numbers_to_dynamic, to_json_with};
 use crate::host::language::problem::{ScriptResult, throw};
 use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, field, number, plain};
 use crate::results::Stored;
 use crate::session::Session;
+use crate::words::{counted, format_bytes};
 
 /// A loaded model: its name, its location, and its options.
 #[derive(Clone)]
@@ -115,6 +118,19 @@ impl Readable for ActivationsHandle {
             _ => field(&*self.0, name),
         }
     }
+    fn line(&self) -> String {
+        let acts = &*self.0;
+        format!(
+            "activations of {}: {} × {} tokens of {}, {} × {} dimensions, {} in memory",
+            acts.model.id,
+            acts.num_sequences,
+            acts.sequence_length,
+            acts.tokens.source,
+            counted(acts.norms.len(), "norm"),
+            acts.hidden_size,
+            format_bytes(acts.bytes() as f64)
+        )
+    }
 }
 
 impl Readable for StoredHandle {
@@ -127,8 +143,8 @@ impl Readable for StoredHandle {
         let stored = &self.0;
         match name {
             "path" => Some(stored.folder.display().to_string().into()),
-            "found" => Some(plain(&stored.found)),
-            "intervals" => Some(plain(&stored.intervals)),
+            "found" => Some(plain(&*stored.found)),
+            "intervals" => Some(plain(&stored.intervals.as_deref())),
             "settings" => Some(stored.settings.clone().into()),
             "activations" => Some(summary(&stored.activations)),
             _ => None,
@@ -153,6 +169,16 @@ fn summary(acts: &Activations) -> Value {
     json
 }
 
+/// The text of a handle that says more than its fields, on a terminal of `width` columns or without
+/// one.
+pub(crate) fn shown(value: &Dynamic, width: Option<usize>) -> Option<String> {
+    fn of<T: Readable + Clone + Send + Sync + 'static>(value: &Dynamic, width: Option<usize>) -> Option<String> {
+        value.read_lock::<T>().map(|handle| handle.shown(width))
+    }
+    let found = of::<DetectionHandle>(value, width).or_else(|| of::<BootstrapHandle>(value, width));
+    found.or_else(|| of::<ActivationsHandle>(value, width))
+}
+
 /// The readable part of any handle.
 pub(crate) fn handle_json(value: &Dynamic) -> Option<Value> {
     fn of<T: Readable + Clone + Send + Sync + 'static>(value: &Dynamic) -> Option<Value> {
@@ -160,6 +186,7 @@ pub(crate) fn handle_json(value: &Dynamic) -> Option<Value> {
     }
     let stored = of::<Model>(value).or_else(|| of::<TokensHandle>(value));
     let stored = stored.or_else(|| of::<ActivationsHandle>(value)).or_else(|| of::<StoredHandle>(value));
+    let stored = stored.or_else(|| of::<DetectionHandle>(value)).or_else(|| of::<BootstrapHandle>(value));
     stored.or_else(|| of::<Gpu>(value))
 }
 
@@ -171,14 +198,24 @@ pub(crate) fn register(engine: &mut Engine) {
     engine
         .register_get("mean_nll", |acts: &mut ActivationsHandle| numbers_to_dynamic(&number::plain(&acts.0.mean_nll)));
     engine.register_get("activations", |stored: &mut StoredHandle| ActivationsHandle(stored.0.activations.clone()));
+    engine.register_get("found", |stored: &mut StoredHandle| DetectionHandle(stored.0.found.clone()));
+    engine.register_get("intervals", |stored: &mut StoredHandle| match &stored.0.intervals {
+        Some(intervals) => Dynamic::from(BootstrapHandle(intervals.clone())),
+        None => Dynamic::UNIT,
+    });
     // Maps and arrays, for found.to_json(), because Rhai's own formats floats and strings
     // differently.
     engine.register_fn("to_json", |map: &mut rhai::Map| json_text(&map.clone().into()));
     engine.register_fn("to_json", |array: &mut rhai::Array| json_text(&array.clone().into()));
 }
 
+/// A value of scripts as JSON. Handles become their readable fields, wherever they are in it.
+pub(crate) fn as_json(value: &Dynamic) -> Result<Value> {
+    to_json_with(value, &handle_json)
+}
+
 fn json_text(value: &Dynamic) -> ScriptResult<String> {
-    to_json(value).map(|json| json.to_string()).map_err(throw)
+    as_json(value).map(|json| json.to_string()).map_err(throw)
 }
 
 /// A handle of a record, new or stored.

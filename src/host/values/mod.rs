@@ -2,6 +2,7 @@
 //! records and machines, and values laid out as text.
 
 pub(crate) mod declaration;
+pub(crate) mod findings;
 pub(crate) mod gpu;
 pub mod grid;
 pub(crate) mod handles;

@@ -215,6 +215,12 @@ impl Options {
         self.typed(key, expected, |value| value.clone().try_cast::<T>())
     }
 
+    /// The value of `key` by a reader of its own, which is told what it reads, for its errors.
+    pub(crate) fn any<T>(&self, key: &str, read: impl FnOnce(&Dynamic, &str) -> Result<T>) -> Result<Option<T>> {
+        let what = format!("{}: `{key}`", self.function);
+        self.get(key).map(|value| read(value, &what)).transpose()
+    }
+
     /// The map of `key`. A string is short for a map with only the key `short`.
     pub(crate) fn map_of(&self, key: &str, short: &str) -> Result<Option<Map>> {
         self.typed(key, "a string or a map", |value| match value.read_lock::<Map>() {

@@ -11,14 +11,14 @@ use serde_json::Value;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::host::language::growth;
-use crate::host::language::json::{to_dynamic, to_json};
+use crate::host::language::json::to_dynamic;
 use crate::host::language::problem::{ScriptResult, thrown};
 use crate::host::language::stdlib;
 use crate::host::primitives::script::show::{cell, few};
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::run::reads;
-use crate::host::values::handles::StoredHandle;
+use crate::host::values::handles::{StoredHandle, as_json};
 use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::options::number;
 use crate::outside;
@@ -156,13 +156,13 @@ pub(crate) fn write(context: &Context, function: &str, path: &str, bytes: &[u8])
 }
 
 fn write_json(context: &Context, path: &str, value: &Dynamic) -> Result<String> {
-    let mut text = serde_json::to_string_pretty(&to_json(value)?).expect("JSON is text");
+    let mut text = serde_json::to_string_pretty(&as_json(value)?).expect("JSON is text");
     text.push('\n');
     write(context, "write_json", path, text.as_bytes())
 }
 
 fn write_table(context: &Context, path: &str, columns: &[String], rows: &Array) -> Result<String> {
-    let row = |row: &Dynamic| match to_json(row)? {
+    let row = |row: &Dynamic| match as_json(row)? {
         Value::Object(map) => Ok(map),
         other => Err(Error::bad_argument(format!("write_table: {other} is not a row")).hint("every row is a map")),
     };

@@ -4,7 +4,6 @@ use std::path::{Component, PathBuf};
 use std::sync::Arc;
 
 use rhai::{Engine, Map};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
@@ -13,6 +12,7 @@ use crate::host::language::problem::thrown;
 use crate::host::language::weight;
 use crate::host::run::context::Context;
 use crate::host::run::places;
+use crate::host::values::findings::{FoundOption, IntervalsOption};
 use crate::host::values::handles::{ActivationsHandle, StoredHandle};
 use crate::host::values::option_sets::{Declared, NoOptions, option_set};
 use crate::host::values::option_types::{Handle, Optional, Plain};
@@ -26,9 +26,9 @@ option_set! {
         /// what extract_layernorms returned
         activations: Handle<ActivationsHandle>;
         /// what detect_outliers returned
-        found: Plain;
+        found: FoundOption;
         /// what bootstrap_ci returned
-        intervals: Optional<Plain>;
+        intervals: Optional<IntervalsOption>;
         /// notes of your own
         settings: Plain = Value::Object(Default::default());
     }
@@ -87,8 +87,8 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
     let (root, name) = place(context, name)?;
     let analysis = Analysis {
         name: name.clone(),
-        found: record(found, "found", "what detect_outliers returned")?,
-        intervals: intervals.map(|v| record(v, "intervals", "what bootstrap_ci returned")).transpose()?,
+        found: Arc::unwrap_or_clone(found),
+        intervals: intervals.map(Arc::unwrap_or_clone),
         settings,
     };
     let named = |error: Error| error.context("save_results");
@@ -147,12 +147,6 @@ fn place(context: &Context, name: &str) -> Result<(PathBuf, String)> {
         false => error,
     })?;
     Ok((context.results(), below))
-}
-
-fn record<T: DeserializeOwned>(json: Value, key: &str, expected: &str) -> Result<T> {
-    serde_json::from_value(json).map_err(|e| {
-        Error::bad_argument(format!("save_results: `{key}` is not {expected}: {e}")).hint("pass it unchanged")
-    })
 }
 
 fn load(context: &Context, path: &str) -> Result<StoredHandle> {

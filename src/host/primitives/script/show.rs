@@ -11,13 +11,15 @@ use crate::host::language::growth::fits;
 use crate::host::language::json::to_dynamic;
 use crate::host::language::problem::{ScriptResult, throw};
 use crate::host::run::context::Context;
+use crate::host::values::findings::{BootstrapHandle, DetectionHandle};
 use crate::host::values::grid::Grid;
 use crate::host::values::handles;
 use crate::host::values::layout::laid_out;
 use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::options::number;
+use crate::host::values::readable::Readable;
 use crate::terminal;
-use crate::words::{counted, in_lines, rounded};
+use crate::words::{counted, format_bytes, in_lines, rounded};
 
 /// Longer values are shortened.
 pub(crate) const MOST_SHOWN: usize = 100;
@@ -119,6 +121,10 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn("print", move |map: Map| laid_out(&map.into(), width(&c)));
     let c = context.clone();
     engine.register_fn("print", move |items: Array| laid_out(&items.into(), width(&c)));
+    let c = context.clone();
+    engine.register_fn("print", move |found: DetectionHandle| found.shown(width(&c)));
+    let c = context.clone();
+    engine.register_fn("print", move |found: BootstrapHandle| found.shown(width(&c)));
     engine.register_fn(FORMAT_BYTES.name(), |bytes: INT| format_bytes(bytes as f64));
     engine.register_fn(FORMAT_BYTES.name(), |bytes: FLOAT| format_bytes(bytes));
     engine.register_fn(FORMAT_COUNT.name(), |count: INT, one: &str| match usize::try_from(count) {
@@ -131,19 +137,6 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
         Some(value) => rounded(value, digits.clamp(0, 17) as usize),
         None => value.to_string(),
     });
-}
-
-/// Decimal units, as for disks and networks.
-pub(crate) fn format_bytes(bytes: f64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = bytes;
-    let mut unit = 0;
-    // A value that rounds to 1000 of a unit is shown as 1 of the next.
-    while (100.0 * value).round() >= 100_000.0 && unit + 1 < units.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    format!("{} {}", rounded(value, if unit == 0 { 0 } else { 2 }), units[unit])
 }
 
 /// The width of a script's output. Plans and tests are the same everywhere.
@@ -169,7 +162,7 @@ const FIRST: [&str; 11] = [
 /// Rows (maps) as a table of at most `width` characters. `columns` selects and orders; by default
 /// all keys of the first row.
 fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult<String> {
-    let maps: Option<Vec<Map>> = rows.iter().map(|row| row.clone().try_cast::<Map>()).collect();
+    let maps: Option<Vec<Map>> = rows.iter().map(as_map).collect();
     let maps = maps.ok_or_else(|| {
         throw(Error::bad_argument("table: every row must be a map").hint("table([#{ name: \"a\", count: 1 }])"))
     })?;
@@ -196,6 +189,11 @@ fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult
     };
     let right: Vec<usize> = (0..columns.len()).filter(|i| numeric(&columns[*i])).collect();
     Ok(Grid::new(columns.clone(), cells.collect()).right(right).drawn(width))
+}
+
+/// A map, or the fields of a handle.
+fn as_map(value: &Dynamic) -> Option<Map> {
+    value.clone().try_cast::<Map>().or_else(|| to_dynamic(&handles::handle_json(value)?).try_cast())
 }
 
 /// Checks the number of cells of a table.
@@ -232,6 +230,9 @@ pub(crate) fn pretty(value: &Dynamic) -> String {
 }
 
 fn shown(value: &Dynamic, width: Option<usize>) -> String {
+    if let Some(text) = handles::shown(value, width) {
+        return text;
+    }
     if let Some(items) = value.read_lock::<Array>()
         && !items.is_empty()
         && items.iter().all(|item| item.is_map())
@@ -243,7 +244,7 @@ fn shown(value: &Dynamic, width: Option<usize>) -> String {
     }
     let map = match value.read_lock::<Map>() {
         Some(map) => Some(map.clone()),
-        None => handles::handle_json(value).and_then(|json| to_dynamic(&json).try_cast::<Map>()),
+        None => as_map(value),
     };
     let Some(map) = map else {
         return laid_out(value, width);
@@ -270,6 +271,9 @@ pub(crate) fn shortened(value: &Dynamic) -> bool {
         return rows
             && (items.len() > MOST_ROWS
                 || items.iter().any(|row| row.read_lock::<Map>().is_some_and(|row| any(&row))));
+    }
+    if handles::shown(value, None).is_some() {
+        return true;
     }
     match value.read_lock::<Map>() {
         Some(map) => any(&map),

@@ -1,10 +1,12 @@
 //! Primitives of statistics: detect_outliers, bootstrap_ci. Both work on new and on stored
 //! activations.
 
+use std::sync::Arc;
+
 use rhai::Engine;
 
 use super::criteria::{CriterionOptions, ResamplingOptions};
-use crate::host::language::json::record_to_dynamic;
+use crate::host::values::findings::{BootstrapHandle, DetectionHandle};
 use crate::host::values::option_sets::{Declared, Include, option_set};
 use crate::stats;
 
@@ -19,8 +21,8 @@ option_set! {
 pub(crate) const DETECT_OUTLIERS: Declared<CriterionOptions> = Declared::new(
     "detect_outliers",
     &[
-        "detect_outliers(acts: activations, options?: map) -> map",
-        "detect_outliers(stored: results, options?: map) -> map",
+        "detect_outliers(acts: activations, options?: map) -> detection",
+        "detect_outliers(stored: results, options?: map) -> detection",
     ],
     "The features that pass the criterion of Dettmers et al. 2022, with their shares of layers and positions, extremes, \
      and classes.",
@@ -34,7 +36,10 @@ for threshold in [3.0, 4.0, 6.0] {
 
 pub(crate) const BOOTSTRAP_CI: Declared<BootstrapOptions> = Declared::new(
     "bootstrap_ci",
-    &["bootstrap_ci(acts: activations, options?: map) -> map", "bootstrap_ci(stored: results, options?: map) -> map"],
+    &[
+        "bootstrap_ci(acts: activations, options?: map) -> intervals",
+        "bootstrap_ci(stored: results, options?: map) -> intervals",
+    ],
     "Intervals of what detect_outliers finds, by resampling whole sequences, and how often the class held.",
     r#"let model = load_model("examples/shakespeare-olmoe");
 let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] }));
@@ -44,9 +49,9 @@ print(`features: ${ci.num_features.low} to ${ci.num_features.high}`);"#,
 
 pub(crate) fn register(engine: &mut Engine) {
     DETECT_OUTLIERS.register_on_records(engine, |acts, criterion| {
-        stats::detect(acts, &criterion).map(|found| record_to_dynamic(&found))
+        stats::detect(acts, &criterion).map(|found| DetectionHandle(Arc::new(found)))
     });
     BOOTSTRAP_CI.register_on_records(engine, |acts, o| {
-        stats::bootstrap(acts, &o.criterion, &o.resampling).map(|intervals| record_to_dynamic(&intervals))
+        stats::bootstrap(acts, &o.criterion, &o.resampling).map(|intervals| BootstrapHandle(Arc::new(intervals)))
     });
 }

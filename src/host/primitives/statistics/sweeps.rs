@@ -2,14 +2,14 @@
 //! layer_agreement.
 
 use rhai::{Dynamic, Engine, Map};
-use serde::de::DeserializeOwned;
 
 use super::criteria::{CriterionOptions, CurveOptions, SweepOptions};
 use crate::error::{Error, Result};
-use crate::host::language::json::{record_to_dynamic, to_json};
+use crate::host::language::json::record_to_dynamic;
 use crate::host::language::problem::thrown;
+use crate::host::values::findings::{self, DetectionHandle};
 use crate::host::values::option_sets::{Declared, Include, NoOptions, option_set};
-use crate::record::{Criterion, Detection};
+use crate::record::Criterion;
 use crate::stats;
 
 option_set! {
@@ -52,7 +52,7 @@ pub(crate) const PER_SEQUENCE: Declared<CriterionOptions> = Declared::new(
 
 pub(crate) const LAYER_AGREEMENT: Declared<NoOptions> = Declared::new(
     "layer_agreement",
-    &["layer_agreement(found: map) -> float"],
+    &["layer_agreement(found: detection) -> float"],
     "Mean share of norms that pairs of passing features have in common, 0 to 1; () for fewer than two.",
     acts!("print(layer_agreement(acts.detect_outliers(#{ magnitude_threshold: 3.0 })));"),
 );
@@ -68,6 +68,7 @@ pub(crate) fn register(engine: &mut Engine) {
         stats::per_sequence(acts, &criterion).map(|rows| record_to_dynamic(&rows))
     });
     engine.register_fn(LAYER_AGREEMENT.name(), |found: Map| thrown(layer_agreement(&found.into())));
+    engine.register_fn(LAYER_AGREEMENT.name(), |found: DetectionHandle| thrown(layer_agreement(&Dynamic::from(found))));
 }
 
 /// Every combination of the given values.
@@ -111,12 +112,6 @@ fn criteria(o: &SweepOptions) -> Result<Vec<Criterion>> {
 }
 
 fn layer_agreement(found: &Dynamic) -> Result<Dynamic> {
-    let found: Detection = record(found, "layer_agreement", "what detect_outliers returned")?;
+    let found = findings::detection(found, "layer_agreement: this")?;
     Ok(stats::layer_agreement(&found).map_or(Dynamic::UNIT, Dynamic::from))
-}
-
-/// The record behind a value of scripts.
-pub(crate) fn record<T: DeserializeOwned>(value: &Dynamic, function: &str, expected: &str) -> Result<T> {
-    serde_json::from_value(to_json(value)?)
-        .map_err(|e| Error::bad_argument(format!("{function}: this is not {expected}: {e}")).hint("pass it unchanged"))
 }
