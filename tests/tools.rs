@@ -80,9 +80,12 @@ fn the_terminal_tells_what_there_is() {
     }
     assert!(all.contains("  dettmers ") && all.lines().all(|line| line.chars().count() <= 125), "{all}");
     let one = project.run(&["doc", "detect_outliers"]).ok();
-    for part in
-        ["detect_outliers(acts: activations, options?: map) -> detection", "magnitude_threshold", "default 6.0", "Example:"]
-    {
+    for part in [
+        "detect_outliers(acts: activations, options?: map) -> detection",
+        "magnitude_threshold",
+        "default 6.0",
+        "Example:",
+    ] {
         assert!(one.contains(part), "{part} in {one}");
     }
     let module = project.run(&["doc", "dettmers"]).ok();

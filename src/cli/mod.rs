@@ -12,6 +12,7 @@ mod gpus_shell;
 mod interrupt;
 mod models;
 mod new;
+mod offers;
 mod repl;
 mod rethreshold;
 mod run;
@@ -67,7 +68,7 @@ enum Command {
     /// Lists rented machines: outlier gpus [--all], outlier gpus terminate ID…, reap, ssh ID, logs ID
     Gpus(gpus::Gpus),
     /// Lists GPUs that could be rented now, with prices.
-    Offers(gpus::Offers),
+    Offers(offers::Offers),
     /// Asks another criterion of a stored record: outlier rethreshold results/NAME --magnitude 7
     Rethreshold(rethreshold::Rethreshold),
     /// Prints completions for a shell: outlier completions bash
@@ -150,7 +151,7 @@ fn carried_out(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Worker { worker } => done(worker::run(&worker).map(|()| Exit::Done)),
         Command::Gpus(asked) => done(gpus::gpus(&asked)),
-        Command::Offers(asked) => done(gpus::offers(&asked)),
+        Command::Offers(asked) => done(offers::offers(&asked)),
         Command::Run(asked) => run::run(asked, cli.quiet),
         Command::Plan(asked) => run::plan(asked, cli.quiet),
         Command::Check(asked) => check::check(&asked).into(),

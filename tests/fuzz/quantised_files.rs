@@ -186,7 +186,7 @@ fn reshaped(map: &mut Map<String, Value>, name: &str, chance: &mut Chance) {
         2 => shape = vec![1, count, 1],
         _ => {
             let step = *chance.pick(&[2, 3, 4, 8, 16]);
-            if count % step == 0 {
+            if count.is_multiple_of(step) {
                 shape = vec![count / step, step];
             }
         }

@@ -44,7 +44,7 @@ impl OptionType for FoundOption {
     }
 
     fn read(o: &Options, key: &str) -> Result<Option<Arc<Detection>>> {
-        o.any(key, |given, what| detection(given, what))
+        o.any(key, detection)
     }
 
     fn literal(_: &Arc<Detection>) -> String {

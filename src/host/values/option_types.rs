@@ -192,7 +192,7 @@ fn one_or_several<T>(values: &[T], literal: fn(&T) -> String) -> String {
 /// Bytes in the largest unit that leaves a whole number.
 fn in_units(bytes: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let whole = units.iter().find(|(_, unit)| bytes > 0 && bytes % unit == 0);
+    let whole = units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
     whole.map_or_else(|| bytes.to_string(), |(name, unit)| format!("\"{}{name}\"", bytes / unit))
 }
 
