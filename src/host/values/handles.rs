@@ -1,5 +1,5 @@
-//! Values of scripts: models, tokens and activations are cheap handles, all other records are plain
-//! maps.
+//! Values of scripts: models, tokens, activations and stored results are cheap handles, and so is
+//! what the statistics found (`findings.rs`). All other records are plain maps.
 //!
 //! A handle reads like a map (`model.num_layers`). Data that is too large for a script is not
 //! readable.
