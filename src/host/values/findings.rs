@@ -32,8 +32,8 @@ pub(crate) fn register(engine: &mut Engine) {
     register_as_map::<BootstrapHandle>(engine);
 }
 
-/// An option that is a detection: its handle, or a map with its fields, as a script may have read it
-/// from a file.
+/// An option that is a detection: its handle, or a map with its fields, as a script may have read
+/// it from a file.
 pub(crate) struct FoundOption;
 
 impl OptionType for FoundOption {
