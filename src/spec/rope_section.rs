@@ -60,7 +60,7 @@ pub struct RopeDefaults {
     pub pairs: Pairs,
     /// Types of layers for each of which `rope_parameters` may hold an object.
     pub layer_types: &'static [&'static str],
-    /// True if the kind "dynamic" means a base that `alpha` stretches for all lengths (Hunyuan).
+    /// True if an `alpha` of the kind "dynamic" stretches the base for all lengths (Hunyuan).
     pub alpha: bool,
     /// Keys of `rope_parameters` that do not affect angles. The architecture reads them itself.
     pub read_elsewhere: &'static [&'static str],
@@ -186,8 +186,11 @@ impl Section<'_> {
         if dim == 0 || !dim.is_multiple_of(2) || dim > head_dim || odd && self.kind()? == "yarn" {
             return Err(self.c.wrong(defaults.share_key, &format!("gives {divisor} rotary dimensions of {head_dim}")));
         }
-        if defaults.alpha && self.kind()? == "dynamic" {
-            let stretch = self.required("alpha")?.powf(head_dim as f64 / (head_dim as f64 - 2.0));
+        let alpha = if defaults.alpha { self.number("alpha")?.filter(|alpha| *alpha != 0.0) } else { None };
+        if let Some(alpha) = alpha
+            && self.kind()? == "dynamic"
+        {
+            let stretch = alpha.powf(head_dim as f64 / (head_dim as f64 - 2.0));
             // Every release has the other keys beside `alpha`.
             self.unread("dynamic", &["alpha", "factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"])?;
             return Ok(Rope { theta: theta * stretch, dim, divisor, pairs: defaults.pairs, scaling: Scaling::None });

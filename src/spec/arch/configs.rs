@@ -274,6 +274,30 @@ fn gemma_2_reads_its_window_under_one_name() {
     assert_eq!(spec(&config), plain);
 }
 
+/// As in modeling_gemma3: attention is given no cap, and Gemma3ForConditionalGeneration has none.
+#[test]
+fn gemma_3_capped_scores_and_the_logits_of_a_model_that_sees() {
+    let mut alone = fixture("gemma3_text");
+    let plain = spec(&alone);
+    alone.insert("attn_logit_softcapping".to_string(), json!(50.0));
+    assert_eq!(spec(&alone), plain);
+    alone.insert("final_logit_softcapping".to_string(), json!(30.0));
+    assert_eq!(read(&alone).unwrap().logit_softcap, Some(30.0));
+    let around = json!({"model_type": "gemma3", "text_config": alone});
+    let (inside, nested) = language_model(Config::parse(&around.to_string(), "config.json").unwrap()).unwrap();
+    assert!(nested && model(&inside, &Released).unwrap().logit_softcap.is_none());
+}
+
+/// As in HunYuanMoEV1Moe, whose shared expert is an ordinary network.
+#[test]
+fn hunyuan_counted_shared_experts_that_are_one() {
+    let mut config = fixture("hunyuan_v1_moe");
+    config.insert("num_shared_expert".to_string(), json!(1));
+    let plain = spec(&config);
+    config.insert("num_shared_expert".to_string(), json!(2));
+    assert_eq!(spec(&config), plain);
+}
+
 #[test]
 fn phi_3_5_moe_turns_by_the_usual_magnitude_where_none_is_given() {
     let mut config = fixture("phimoe");

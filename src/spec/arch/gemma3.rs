@@ -29,6 +29,7 @@ const DEFAULTS: Defaults = Defaults {
     ..LLAMA
 };
 const SLIDING_WINDOW: usize = 4096;
+const SOFTCAP: &str = "attn_logit_softcapping";
 
 pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let decoder = Decoder::from_config(c, names, NormKind::RmsZeroCentred, &DEFAULTS)?;
@@ -39,10 +40,9 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let act = activation(c, "hidden_activation", "gelu_pytorch_tanh")?;
     let bias = c.bool_or("attention_bias", false)?;
     let scale = c.opt_f64("query_pre_attn_scalar")?.unwrap_or(256.0).powf(-0.5);
-    let softcap = c.opt_f64("attn_logit_softcapping")?;
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
-        (attention.span, attention.scale, attention.softcap) = (spans[i], scale, softcap);
+        (attention.span, attention.scale) = (spans[i], scale);
         attention.qk_norm = Some(decoder.qk_norm(i, true));
         if spans[i] != Span::All {
             attention.rope = Some(local.clone());
@@ -53,5 +53,9 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let mut model = decoder.model("gemma3_text", layers.collect());
     model.embedding_factor = (decoder.hidden as f64).sqrt();
     model.logit_softcap = c.opt_f64("final_logit_softcapping")?;
+    // Gemma 2 reads it. Here it is kept, and attention gets no cap.
+    if c.opt_f64(SOFTCAP)?.is_some() {
+        c.tell(SOFTCAP, "changes nothing: attention of this model has no cap");
+    }
     Ok(model)
 }

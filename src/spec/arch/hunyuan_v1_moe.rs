@@ -49,7 +49,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let intermediate = c.size("intermediate_size")?;
     let counts = per_layer(c, "num_experts", 1, decoder.layers)?;
     let top_ks = per_layer(c, "moe_topk", 1, decoder.layers)?;
-    let shared = per_layer(c, "num_shared_expert", 1, decoder.layers)?;
+    // The modeling file makes one shared expert of the ordinary width, whatever the config counts.
+    c.without_effect(&["num_shared_expert"]);
     let mut layers = Vec::with_capacity(decoder.layers);
     for i in 0..decoder.layers {
         let sizes = Sizes { num_experts: counts[i], top_k: top_ks[i], intermediate, activation: act };
@@ -66,7 +67,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
         let prefix = format!("{}mlp.", decoder.layer(i));
         let mut moe = experts::separate(&prefix, hidden, sizes, Scoring::softmax(true));
         moe.router.linear = Linear::new(&format!("{prefix}gate.wg"), sizes.num_experts, hidden, false);
-        moe.shared = experts::shared(&format!("{prefix}shared_mlp."), hidden, shared[i] * intermediate, act);
+        moe.shared = experts::shared(&format!("{prefix}shared_mlp."), hidden, intermediate, act);
         layers.push(decoder.block(i, Mixer::Attention(Box::new(attention)), Ffn::Moe(Box::new(moe))));
     }
     Ok(decoder.model("hunyuan_v1_moe", layers))

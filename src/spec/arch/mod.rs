@@ -198,6 +198,9 @@ const AROUND: &[Around] = &[
     Around("qwen3_5_moe", "qwen3_5_moe_text", None),
 ];
 
+/// Keys of language models that the class of a larger model around them does not read.
+const UNREAD_INSIDE: &[(&str, &str)] = &[("gemma3_text", "final_logit_softcapping")];
+
 /// Keys of the whole model that apply to the language model if its own config does not have them.
 const SHARED: &[&str] = &[TIED, "quantization_config", "compression_config", DTYPES[0], DTYPES[1]];
 /// What a config calls the format that plain weights are stored in.
@@ -213,7 +216,13 @@ pub fn language_model(config: Config) -> Result<(Config, bool)> {
     let Some(Around(_, inside, tied)) = AROUND.iter().find(|Around(around, ..)| Some(*around) == model_type) else {
         return Ok((config, false));
     };
-    let Some(text) = config.inside("text_config", inside, SHARED)? else { return Ok((config, false)) };
+    let Some(mut text) = config.inside("text_config", inside, SHARED)? else { return Ok((config, false)) };
+    for (_, key) in UNREAD_INSIDE.iter().filter(|(of, _)| of == inside) {
+        if text.peek(key).is_some() {
+            text.tell(key, "changes nothing: only the model of texts alone reads it");
+            text = text.saying(key, serde_json::Value::Null);
+        }
+    }
     let sizes = text.peek("model_type").and_then(|name| name.as_str()).map_or(&[][..], nested::sizes);
     let text = text.with_missing(sizes);
     let Some(usual) = tied else {
