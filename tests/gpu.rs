@@ -52,6 +52,21 @@ fn quantised_models_agree_with_transformers_on_one_gpu_and_on_several() {
 }
 
 #[test]
+fn measurements_agree_with_transformers_on_one_gpu_and_on_several() {
+    let measurements = [
+        "measures::moments_of_every_site_agree_with_transformers",
+        "measures::hits_at_every_site_agree_with_transformers",
+        "measures::massive_activations_and_residual_sinks_are_those_of_the_papers",
+        "measures::attention_sinks_are_those_of_gu_et_al",
+        "measures::experts_are_measured_as_their_papers_say",
+        "measures::super_weights_are_where_the_largest_values_meet",
+    ];
+    for device in ["cuda:0", "cuda:2,0"] {
+        pass(device, &measurements);
+    }
+}
+
+#[test]
 fn codes_that_stand_for_nothing_are_refused_in_the_same_words() {
     let refused = [
         "quantised::codes_and_scales_that_are_no_numbers_are_refused_by_name",

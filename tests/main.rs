@@ -36,6 +36,7 @@ mod kernels;
 mod launches;
 /// Numbers against Hugging Face transformers, on small fixtures of every architecture and a trained
 /// model, and against candle-transformers.
+mod measures;
 mod observers;
 mod oracle;
 mod precision;

@@ -15,7 +15,8 @@ use outlier::error::{Error, Kind};
 use outlier::hub::{self, Access};
 use outlier::progress::{Event, Progress, Silent};
 use outlier::record::{
-    Activations, CheckpointArgs, ComputeDtype, ExtractArgs, Keep, LoadArgs, Measurements, TokenSource, Tokens,
+    Activations, CheckpointArgs, ComputeDtype, ExtractArgs, Keep, LoadArgs, MeasureArgs, Measurements, TokenSource,
+    Tokens,
 };
 use outlier::spec::inventory;
 use outlier::text::load_tokens;
@@ -285,6 +286,13 @@ impl Work {
 
     fn fixture(name: &str) -> Self {
         Self::on(&fixtures().join(name))
+    }
+
+    /// Measures everything that the model has.
+    fn measuring_all(mut self) -> Self {
+        let measure = MeasureArgs { sites: vec![], observe: vec![], ..MeasureArgs::default() };
+        self.args = ExtractArgs { measure, logits: true, ..self.args };
+        self
     }
 
     fn keeping_all(mut self) -> Self {
@@ -562,4 +570,19 @@ fn files_of_other_kinds_are_not_touched() {
         "`checkpoint_layers` is 0",
         "1 is after every layer",
     );
+}
+
+#[test]
+fn measurements_that_are_cut_off_after_any_layer_end_with_the_same_numbers() {
+    for (name, layers) in [("llama", 4), ("olmoe", 3), ("qwen3_next", 4)] {
+        let whole = Work::fixture(name).measuring_all().run().acts;
+        assert!(!whole.measures.is_empty() && !whole.sites.is_empty(), "{name}");
+        for layer in 1..=layers {
+            let work = Work::fixture(name).measuring_all();
+            work.begin(layer);
+            let resumed = work.run();
+            assert_eq!(resumed.measured.resumed_at_layer, Some(layer as usize), "{name}");
+            assert!(resumed.acts == whole, "{name}, cut off after layer {layer}");
+        }
+    }
 }

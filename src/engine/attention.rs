@@ -3,15 +3,17 @@
 
 use super::latent;
 use super::linear::{linear, linears, norm};
+use super::observe::Onlookers;
 use super::rotary::Rotary;
 use crate::error::{Result, fault};
 use crate::ops::{self, Attend};
+use crate::record::{SINK_POSITIONS, Site};
 use crate::spec::{Attention, Gate, HeadNorm, Norm, Qkv, QueryGrowth};
 use crate::tensor::Tensor;
 use crate::vocabulary::NormKind;
 
 /// The batch, as token mixers need it.
-pub(super) struct Batch<'a> {
+pub(super) struct Batch<'a, 'o> {
     pub sequences: usize,
     pub positions: usize,
     /// True if large projections may round their inputs to bf16 where that is faster, because the
@@ -23,6 +25,8 @@ pub(super) struct Batch<'a> {
     pub borrowed: Option<[Tensor; 2]>,
     /// Where it leaves its own, of the same shapes, for later layers.
     pub lends: Option<[Tensor; 2]>,
+    /// The observers of the sites in a mixer.
+    pub onlookers: &'a Onlookers<'a, 'o>,
 }
 
 /// Queries, keys and values, if they are its own, [rows, heads * size] each, and the output gate,
@@ -36,13 +40,16 @@ pub(super) fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> 
     let (q, own, gate) = projections(spec, x, batch.rounded)?;
     let norms = spec.qk_norm.as_ref();
     let q = placed(spec, q, norms.map(|norms| &norms.q), batch)?;
+    batch.onlookers.show_made(Site::Q, || in_order(spec, &q))?;
     let [k, v] = match (own, &batch.borrowed) {
         (Some((k, v)), _) => {
             let v = match spec.value_norm {
                 Some(eps) => rms_normalise(&v, value_dim, eps)?,
                 None => v,
             };
-            [placed(spec, k, norms.and_then(|norms| norms.k.as_ref()), batch)?, clipped(spec, v)?]
+            let k = placed(spec, k, norms.and_then(|norms| norms.k.as_ref()), batch)?;
+            batch.onlookers.show_made(Site::K, || in_order(spec, &k))?;
+            [k, clipped(spec, v)?]
         }
         (None, Some(of_another)) => of_another.clone(),
         (None, None) => fault!("keys and values of an earlier layer were not kept"),
@@ -67,12 +74,29 @@ pub(super) fn attention(spec: &Attention<Tensor>, x: &Tensor, batch: &Batch) -> 
         alibi,
         rounded: batch.rounded,
     };
-    let out = ops::attend(&q, &k, &v, spec.sinks.as_ref(), op)?;
+    let sinks = spec.sinks.as_ref();
+    let out = if batch.onlookers.want_attention() {
+        let (out, received) = ops::attend_and_count(&q, &k, &v, sinks, op, SINK_POSITIONS)?;
+        batch.onlookers.show_attention(&received)?;
+        out
+    } else {
+        ops::attend(&q, &k, &v, sinks, op)?
+    };
     drop((q, k, v));
     if let Some(gate) = gate {
         ops::sigmoid_gate(&out, &gate)?;
     }
+    batch.onlookers.show(Site::AttnOut, &out)?;
     linear(&spec.out, &out, batch.rounded)
+}
+
+/// Queries or keys as observers see them: in the order of the model's own implementation, which
+/// `latent` changes.
+fn in_order(spec: &Attention<Tensor>, x: &Tensor) -> Result<Tensor> {
+    match &spec.qkv {
+        Qkv::Latent(latent) => latent::in_order(spec, latent, x),
+        _ => Ok(x.clone()),
+    }
 }
 
 /// Queries or keys [rows, heads * head_dim] as scores are made of them: normed, clamped and turned.

@@ -9,6 +9,7 @@ use super::attention::Batch;
 use super::linear::{exact_linear, linear, linears, norm};
 use crate::error::Result;
 use crate::ops::{self, ShortConv, Source};
+use crate::record::Site;
 use crate::spec::{DeltaInputs, DeltaNet};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
@@ -23,6 +24,9 @@ pub(super) fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> R
         ops::short_conv(&projected, &spec.conv, &op)?.reshape((s * heads, t, op.width))
     };
     let (q, k, v) = (projection(Projected::Query)?, projection(Projected::Key)?, projection(Projected::Value)?);
+    for (site, part) in [(Site::QDelta, Projected::Query), (Site::KDelta, Projected::Key)] {
+        batch.onlookers.show_made(site, || per_key_head(spec, &projected, part, grouped, (s, t)))?;
+    }
     drop(projected);
     let beta_and_decay = &beta_and_decay;
     let net = ops::DeltaNet { positions: t, heads, group: spec.group(), beta_and_decay, a_log, dt_bias };
@@ -31,7 +35,32 @@ pub(super) fn delta_net(spec: &DeltaNet<Tensor>, x: &Tensor, batch: &Batch) -> R
     drop((q, k, v));
     let y = norm(&spec.norm, &y)?.reshape((s * t, heads * spec.value_dim))?;
     ops::gate(Activation::Silu, &z, &y)?;
+    batch.onlookers.show(Site::AttnOut, &y)?;
     linear(&spec.out, &y, batch.rounded)
+}
+
+/// Queries or keys as observers see them, [sequences * positions, key_heads * key_dim]: each head
+/// once, and not brought to a length.
+fn per_key_head(
+    spec: &DeltaNet<Tensor>,
+    projected: &Tensor,
+    part: Projected,
+    grouped: bool,
+    (sequences, positions): (usize, usize),
+) -> Result<Tensor> {
+    let mut op = short_conv(spec, part, grouped, positions);
+    op.heads = op.heads.into_iter().step_by(spec.group()).collect();
+    op.length = None;
+    let (heads, width) = (spec.key_heads, spec.key_dim);
+    // [sequences, heads, positions, width]
+    let values = ops::short_conv(projected, &spec.conv, &op)?.values()?;
+    let row = |s: usize, t: usize| {
+        let values = &values;
+        (0..heads).flat_map(move |head| &values[((s * heads + head) * positions + t) * width..][..width])
+    };
+    let rows = (0..sequences).flat_map(|s| (0..positions).map(move |t| (s, t)));
+    let ordered: Vec<f32> = rows.flat_map(|(s, t)| row(s, t)).copied().collect();
+    Tensor::from_vec(ordered, (sequences * positions, heads * width), &projected.device())
 }
 
 /// The projections of a DeltaNet.

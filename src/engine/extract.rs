@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::embed;
+use super::measuring::Measuring;
 use super::observe::{FullWriter, LadderFold, Observer, Observers, State};
 use super::pass::{Between, Outcome, Pass, ReadAhead, Start, WeightStream, Work};
 use super::resume::{self, Restored, Resume};
@@ -110,18 +111,15 @@ impl Extraction<'_> {
         let plan = BatchPlan::new(&model.spec, sequences, positions, args.memory_budget)?;
         let norms = model.spec.norm_sites();
         let mut fold = LadderFold::new(&self.ladder, &norms, sequences, positions, model.spec.hidden_size);
+        let mut measuring = Measuring::new(&model.spec, tokens, &args.measure, &self.ladder)?;
         let shard_plans = model.shard_plans(sequences);
-        let (restored, mut full) = resume::restore_or_create(
-            &mut self.resume,
-            (model, &shard_plans),
-            tokens,
-            &mut [&mut fold],
-            args,
-            self.progress,
-        )?;
+        let mut kept = vec![&mut fold as &mut dyn Observer];
+        kept.extend(measuring.observers());
+        let (restored, mut full) =
+            resume::restore_or_create(&mut self.resume, (model, &shard_plans), tokens, &mut kept, args, self.progress)?;
         let (start, read_before) = start_of(restored);
         let first = start.layer;
-        let observers = observers(mode.fold.then_some(&mut fold), full.as_mut());
+        let observers = observers(mode.fold.then_some(&mut fold), full.as_mut(), measuring.observers());
         let work = Work { model, plan, logits: args.logits, observers };
         let stream = WeightStream::start(model, &shard_plans, tokens, (args.logits, first), mode.ahead)?;
         let mut pass = Pass::new(work, shard_plans, tokens, start, stream, (already_read, self.progress))?;
@@ -135,7 +133,7 @@ impl Extraction<'_> {
         let mut checkpoints = Checkpoints { resume, layers, logits: args.logits, read_before, progress };
         let outcome = pass.run(&mut checkpoints).map_err(|error| self.with_resume_hint(error))?;
         write_timeline(&model.devices)?;
-        self.record((fold, full), outcome, first, (already_read, read_before))
+        self.record((fold, full, measuring), outcome, first, (already_read, read_before))
     }
 
     fn announce(&self, first: usize) {
@@ -163,7 +161,7 @@ impl Extraction<'_> {
     /// Makes the record from the statistics and measurements.
     fn record(
         mut self,
-        (fold, full): (LadderFold, Option<FullWriter>),
+        (fold, full, measuring): (LadderFold, Option<FullWriter>, Measuring),
         outcome: Outcome,
         first: usize,
         (already_read, read_before): (u64, u64),
@@ -171,6 +169,7 @@ impl Extraction<'_> {
         let (model, tokens, args) = (self.model, self.tokens, self.args);
         let Outcome { coverage, needed, times, peak_vram, head } = outcome;
         let (all, without_first, non_finite) = fold.finish();
+        let (sites, measures) = measuring.finish(model)?;
         self.warn_of(&non_finite);
         if let Some(FullWriter { file: mut full, .. }) = full {
             if let Some(head) = &head {
@@ -216,6 +215,8 @@ impl Extraction<'_> {
                 bytes_read_before: read_before,
                 ..Measurements::default()
             },
+            sites,
+            measures,
         };
         if let Some(resume) = &mut self.resume {
             resume.finish(&acts, self.progress);
@@ -244,10 +245,14 @@ fn start_of(restored: Option<Restored>) -> (Start, u64) {
     }
 }
 
-fn observers<'a>(fold: Option<&'a mut LadderFold>, full: Option<&'a mut FullWriter>) -> Observers<'a> {
+fn observers<'a>(
+    fold: Option<&'a mut LadderFold>,
+    full: Option<&'a mut FullWriter>,
+    measuring: Vec<&'a mut dyn Observer>,
+) -> Observers<'a> {
     let fold = fold.map(|fold| fold as &mut dyn Observer);
     let full = full.map(|full| full as &mut dyn Observer);
-    Observers::new(fold.into_iter().chain(full).collect())
+    Observers::new(fold.into_iter().chain(full).chain(measuring).collect())
 }
 
 /// Writes checkpoints between layers, if requested.

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::resume::{FINISHED, Owner, Resume, checkpoints, fingerprint, fingerprinted, identity, owner_of};
+use super::checkpoint_names::{checkpoints, fingerprint, fingerprinted};
+use super::resume::{FINISHED, Owner, Resume, identity, owner_of};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};

@@ -27,24 +27,21 @@ pub(super) struct HeadOutput {
     pub mean_nll: Vec<f32>,
 }
 
-/// Computes the loss and the last logits. `hidden` is the residual stream [sequences * positions,
-/// hidden] of each shard, and `before` has the final norm on each device. If `rounded`, the input
-/// of the head may be rounded to bf16.
+/// Computes the loss and the last logits. `normed` is the input of the head [sequences * positions,
+/// width] of each shard. If `rounded`, it may be rounded to bf16.
 pub(super) fn head(
     model: &Model,
     loader: &Loader,
-    before: &[BeforeHead<Tensor>],
-    hidden: &[&Tensor],
+    bias: Option<&Tensor>,
+    normed: &[Tensor],
     (ids, rounded): (&[Vec<u32>], bool),
     progress: &dyn Progress,
 ) -> Result<HeadOutput> {
     let (sequences, positions) = (ids.len(), ids[0].len());
     let vocab = model.vocab_size;
-    let normed = before.iter().zip(hidden).map(|(before, hidden)| read(before, hidden, rounded));
-    let normed = normed.collect::<Result<Vec<_>>>()?;
     let block = (BLOCK_BYTES / (model.head.shape[1] * 4)).clamp(1, vocab);
     let rows = (BLOCK_BYTES / (block * 4)).max(1);
-    let bias = before.first().and_then(|before| before.head_bias.as_ref()).map(Tensor::values).transpose()?;
+    let bias = bias.map(Tensor::values).transpose()?;
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
     // Per token: the largest logit so far, the sum of exponentials relative to it, and the logit of
     // the next token.
@@ -58,7 +55,7 @@ pub(super) fn head(
         }
         let count = block.min(vocab - first);
         let parts = loader.rows(&model.head, first, count, None)?;
-        for (shard, first_row, taken) in pieces(&normed, rows) {
+        for (shard, first_row, taken) in pieces(normed, rows) {
             let logits = || -> Result<Vec<f32>> {
                 let x = normed[shard].rows(first_row, taken)?;
                 let projection = Projection { weight: &parts[shard], order: Order::OutIn, bias: None };
@@ -104,8 +101,9 @@ fn shape(model: &Model, bias: Option<&[f32]>, logits: &mut [f32]) {
     }
 }
 
-/// The input of the head: `hidden` after the final norm.
-fn read(before: &BeforeHead<Tensor>, hidden: &Tensor, rounded: bool) -> Result<Tensor> {
+/// The input of the head: the residual stream `hidden` [rows, hidden] after the final norm. If
+/// `rounded`, a projection before the head may round its input to bf16.
+pub(super) fn read(before: &BeforeHead<Tensor>, hidden: &Tensor, rounded: bool) -> Result<Tensor> {
     let normed = match &before.final_norm {
         Some(norm) => linear::norm(norm, hidden)?,
         None => hidden.clone(),

@@ -8,6 +8,7 @@ use super::linear::{linear, norm};
 use crate::error::Result;
 use crate::spec::{Attention, Latent, LatentQuery};
 use crate::tensor::Tensor;
+use crate::vocabulary::Pairs;
 
 /// q and k [rows, heads * head_dim] and v [rows, heads * value_dim] of `x` [rows, hidden].
 pub(super) fn projections(
@@ -54,6 +55,21 @@ fn keys_and_values(
     drop((down, up));
     let k = turning.repeat_for_heads(heads)?.concat_columns(&still)?.reshape((rows, heads * spec.head_dim))?;
     Ok((k, v))
+}
+
+/// Queries or keys [rows, heads * head_dim] with the part without positions before the rotated
+/// one, whose pairs are apart as transformers has them: first all first halves.
+pub(super) fn in_order(spec: &Attention<Tensor>, latent: &Latent<Tensor>, x: &Tensor) -> Result<Tensor> {
+    let (head_dim, rope) = (spec.head_dim, spec.head_dim - latent.nope_dim);
+    let adjacent = spec.rope.as_ref().is_some_and(|rope| rope.pairs == Pairs::Adjacent);
+    let mut order: Vec<usize> = (rope..head_dim).collect();
+    match adjacent {
+        true => order.extend((0..rope).step_by(2).chain((1..rope).step_by(2))),
+        false => order.extend(0..rope),
+    }
+    let values = x.values()?;
+    let ordered = values.chunks_exact(head_dim).flat_map(|head| order.iter().map(|i| head[*i])).collect();
+    Tensor::from_vec(ordered, x.dims2()?, &x.device())
 }
 
 /// The largest numbers of values, for each row, that exist at once in `projections` beside x: while

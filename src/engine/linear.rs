@@ -32,8 +32,13 @@ pub(super) fn exact_linear(one: &Linear<Tensor>, x: &Tensor) -> Result<Tensor> {
     linear(one, x, false)
 }
 
-/// Maps `x` [rows, hidden] to [rows, hidden].
-pub(super) fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
+/// Maps `x` [rows, hidden] to [rows, hidden]. `shown` receives the input of the down projection.
+pub(super) fn mlp(
+    mlp: &Mlp<Tensor>,
+    x: &Tensor,
+    rounded: bool,
+    shown: impl FnOnce(&Tensor) -> Result<()>,
+) -> Result<Tensor> {
     let inner = match (&mlp.gate, activation(mlp)?) {
         (_, Activation::Halves(act)) => ops::gate_halves(*act, &linear(&mlp.up, x, rounded)?)?,
         (_, Activation::ClampedSwiglu { limit }) => ops::interleaved_swiglu(&linear(&mlp.up, x, rounded)?, limit)?,
@@ -48,6 +53,7 @@ pub(super) fn mlp(mlp: &Mlp<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor
             up
         }
     };
+    shown(&inner)?;
     linear(&mlp.down, &inner, rounded)
 }
 

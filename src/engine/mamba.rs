@@ -7,6 +7,7 @@ use super::attention::Batch;
 use super::linear::{linear, norm};
 use crate::error::Result;
 use crate::ops::{self, CausalConv, Scan};
+use crate::record::Site;
 use crate::spec::{GatedConv, Mamba2};
 use crate::tensor::Tensor;
 use crate::vocabulary::Activation;
@@ -26,6 +27,7 @@ pub(super) fn mamba2(spec: &Mamba2<Tensor>, x: &Tensor, batch: &Batch) -> Result
     ops::gate(Activation::Silu, &gate, &y)?;
     let rows = y.dims()[0];
     let y = norm(&spec.norm, &y.reshape((rows * groups, inner / groups))?)?.reshape((rows, inner))?;
+    batch.onlookers.show(Site::AttnOut, &y)?;
     linear(&spec.out, &y, batch.rounded)
 }
 
@@ -39,5 +41,6 @@ pub(super) fn gated_conv(spec: &GatedConv<Tensor>, x: &Tensor, batch: &Batch) ->
     let conv = CausalConv { positions: batch.positions, silu: false };
     let y = ops::causal_conv(&read, &spec.conv, spec.conv_bias.as_ref(), conv)?;
     ops::multiply(&y, &behind)?;
+    batch.onlookers.show(Site::AttnOut, &y)?;
     linear(&spec.out, &y, batch.rounded)
 }

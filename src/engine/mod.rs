@@ -3,6 +3,7 @@
 
 mod attempt;
 mod attention;
+mod checkpoint_names;
 mod deltanet;
 mod embed;
 mod estimate;
@@ -13,6 +14,7 @@ mod latent;
 mod layer_embeddings;
 mod linear;
 mod mamba;
+mod measuring;
 mod moe;
 pub mod observe;
 mod pass;
@@ -23,7 +25,8 @@ mod rotary;
 mod routing;
 mod workspace;
 
+pub use checkpoint_names::{checkpoints, is_checkpoint_of};
 pub use estimate::estimate;
 pub use extract::{extract, pass_over};
 pub use finished::{may_be_of, place as place_checkpoint, remove as remove_checkpoints};
-pub use resume::{checkpoints, is_checkpoint_of};
+pub use measuring::{Laddered, ladders};

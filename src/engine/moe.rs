@@ -7,7 +7,7 @@ use super::attempt::{Changed, split_on_oom};
 use super::linear;
 use super::routing::Assignment;
 use crate::error::Result;
-use crate::ops;
+use crate::ops::{self, Computed};
 use crate::spec::{Mlp, Moe, SharedExpert};
 use crate::tensor::Tensor;
 
@@ -20,9 +20,15 @@ pub(super) fn router_logits(moe: &Moe<Tensor>, x: &Tensor) -> Result<Vec<f32>> {
     Ok(logits)
 }
 
-/// The output of the shared expert for `x` [rows, hidden], with its gate and its norm.
-pub(super) fn shared_expert(shared: &SharedExpert<Tensor>, x: &Tensor, rounded: bool) -> Result<Tensor> {
-    let y = linear::mlp(&shared.mlp, x, rounded)?;
+/// The output of the shared expert for `x` [rows, hidden], with its gate and its norm. `shown`
+/// receives the input of its down projection.
+pub(super) fn shared_expert(
+    shared: &SharedExpert<Tensor>,
+    x: &Tensor,
+    rounded: bool,
+    shown: impl FnOnce(&Tensor) -> Result<()>,
+) -> Result<Tensor> {
+    let y = linear::mlp(&shared.mlp, x, rounded, shown)?;
     if let Some(gate) = &shared.gate {
         ops::sigmoid_gate(&y, &linear::exact_linear(gate, x)?)?;
     }
@@ -45,15 +51,26 @@ pub(super) struct Chosen<'a> {
     pub room: &'a ops::ExpertScratch,
 }
 
+/// Receives rows of an expert, their routing weights, and what the expert computed for them.
+pub(super) type Shown<'a> = dyn Fn(&[u32], &[f32], &Computed) -> Result<()> + 'a;
+
 /// residual += routing weight * expert(x) for the tokens of the expert. `x` and `residual` are
 /// [tokens, hidden] for all tokens.
-pub(super) fn routed_expert(expert: &Mlp<Tensor>, of: &Chosen, x: &Tensor, residual: &Tensor) -> Result<()> {
+pub(super) fn routed_expert(
+    expert: &Mlp<Tensor>,
+    of: &Chosen,
+    x: &Tensor,
+    residual: &Tensor,
+    shown: Option<&Shown>,
+) -> Result<()> {
     let network = linear::feed_forward(expert, of.on_input, of.rounded)?;
     let rows = of.assignment.rows[of.expert].chunks(of.rows_per_product);
     for (rows, routed) in rows.zip(of.assignment.weights[of.expert].chunks(of.rows_per_product)) {
         split_on_oom(0..rows.len(), &mut |piece| {
             let (rows, routed) = (&rows[piece.clone()], &routed[piece]);
-            ops::add_expert(residual, x, &network, rows, routed, of.room).map(|()| Changed(Ok(())))
+            let computed = ops::add_expert(residual, x, &network, (rows, routed), of.room, shown.is_some())?;
+            let show = |(shown, computed): (&Shown, Computed)| shown(rows, routed, &computed);
+            Ok(Changed(shown.zip(computed).map_or(Ok(()), show)))
         })?;
     }
     Ok(())

@@ -80,7 +80,7 @@ pub fn expert(rows: usize, hidden: usize, inner: usize, rounded: bool) -> Result
         }
         let (gate, up, down) = (Some(projection(&gate)), projection(&up), projection(&down));
         let network = FeedForward { gate, up, down, activation: Activation::Silu, on_input: false, rounded };
-        ops::add_expert(&residual, &x, &network, &chosen, &weights, &scratch).expect("sizes fit");
+        ops::add_expert(&residual, &x, &network, (&chosen, &weights), &scratch, false).expect("sizes fit");
     }))
 }
 

@@ -4,10 +4,10 @@
 //! observers (levels with 1 byte, and about 20 bytes per completed norm, sequence and feature), and
 //! the expert coverage: 0.8 GB for 16 sequences of 2,048 tokens and 4,096 features in 46 layers.
 //!
-//! There is one file, which each checkpoint replaces, and finally the record of the complete pass
-//! (`finished`). It contains the identity of the work: weights, tokens and every option that can
-//! change a bit of the result. A file of other work stays, and this work writes to a second file
-//! with its fingerprint in the name. A damaged file is reported and not used.
+//! Each checkpoint replaces the last, and finally the record of the complete pass does
+//! (`finished`). It has the identity of the work: weights, tokens and every option that can change
+//! a bit of the result. A file of other work stays, and this work has its fingerprint in the name.
+//! A damaged file is reported and not used.
 //!
 //! A resumed run has the same result byte by byte if the arithmetic is the same: the same program,
 //! on processors with the same vector instructions.
@@ -17,8 +17,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
+use super::checkpoint_names::{checkpoints, fingerprint, fingerprinted};
 use super::observe::{FullWriter, Observer, State};
 use super::pass::LentKv;
 use crate::error::{Error, Kind, Result};
@@ -28,7 +28,6 @@ use crate::results::{FullActivations, sealed};
 use crate::spec::Model;
 use crate::tensor::Tensor;
 use crate::weights::{OpenModel, ShardPlan};
-use crate::words::hex;
 
 /// The time between two checkpoints, and so the work that an interruption may lose.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -38,8 +37,6 @@ const INTERVAL_PER_COST: u32 = 33;
 /// Size in bytes of the pieces in which the residual stream is written and read.
 const PIECE_BYTES: usize = 4 << 20;
 
-/// Number of bytes in a fingerprint.
-const FINGERPRINT_BYTES: usize = 8;
 /// The header key of a complete pass, with the data that is not in its record.
 pub(super) const FINISHED: &str = "finished";
 
@@ -290,10 +287,10 @@ pub(super) fn identity(
     ladder: &[f32],
     samples: &str,
 ) -> Map<String, Value> {
-    let files = model.files.iter().filter(|file| file.name != "tokenizer.json");
-    let identity = json!({
+    let files: Vec<_> = model.files.iter().filter(|file| file.name != "tokenizer.json").collect();
+    let Value::Object(mut identity) = json!({
         "program": env!("CARGO_PKG_VERSION"),
-        "model": { "files": files.collect::<Vec<_>>(), "samples": samples },
+        "model": { "files": files, "samples": samples },
         "dtype": model.dtype,
         "device": model.device,
         "tokens": [tokens.sha256, tokens.num_sequences, tokens.sequence_length],
@@ -301,8 +298,10 @@ pub(super) fn identity(
         "keep": args.keep,
         "logits": args.logits,
         "memory_budget": args.memory_budget,
-    });
-    let Value::Object(identity) = identity else { unreachable!("made as an object") };
+    }) else {
+        unreachable!("made as an object")
+    };
+    identity.extend((!args.measure.is_default()).then(|| ("measure".to_string(), json!(args.measure))));
     identity
 }
 
@@ -331,39 +330,6 @@ pub(super) fn owner_of(name: &str, identity: &Map<String, Value>) -> Result<Owne
             header.get(FINISHED).is_some_and(|finished| !finished.is_null()),
         ),
     })
-}
-
-pub(super) fn fingerprint(identity: &Map<String, Value>) -> String {
-    let identity = serde_json::to_string(identity).expect("JSON");
-    hex(&Sha256::digest(identity)[..FINGERPRINT_BYTES])
-}
-
-/// The file name of work with this fingerprint if the requested name belongs to other work.
-pub(super) fn fingerprinted(requested: &str, fingerprint: &str) -> String {
-    format!("{requested}.{fingerprint}")
-}
-
-/// True if `name` is a possible file name of work with the checkpoint `requested`.
-pub fn is_checkpoint_of(requested: &str, name: &str) -> bool {
-    let is_fingerprint = |fingerprint: &str| {
-        fingerprint.len() == 2 * FINGERPRINT_BYTES
-            && fingerprint.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    name == requested
-        || name.strip_prefix(requested).and_then(|rest| rest.strip_prefix('.')).is_some_and(is_fingerprint)
-}
-
-/// Existing file names of work with the checkpoint `requested`: that one, and those with a
-/// fingerprint.
-pub fn checkpoints(requested: &str) -> Vec<String> {
-    let (folder, file) = requested.rsplit_once('/').unwrap_or((".", requested));
-    let others = std::fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        (name != file && is_checkpoint_of(file, &name)).then(|| format!("{requested}{}", &name[file.len()..]))
-    });
-    let mut names: Vec<String> = std::iter::once(requested.to_string()).chain(others).collect();
-    names.sort();
-    names
 }
 
 /// The tensors of `activations.safetensors`, with their shapes.

@@ -73,7 +73,7 @@ pub(super) fn add_expert(
     network: &FeedForward,
     rows: &[u32],
     weights: &[f32],
-) -> Result<()> {
+) -> Result<[Array; 2]> {
     let (_, hidden) = x.dims2();
     let FeedForward { gate, up, down, activation, on_input, rounded } = network;
     let context = x.context();
@@ -120,7 +120,15 @@ pub(super) fn add_expert(
         }
     };
     let y = project(&inner, &[*down], *rounded)?.remove(0);
-    table::Scatter { to: residual, y: &y, rows, weights: &shares, count: y.len(), hidden }.launch()
+    table::Scatter { to: residual, y: &y, rows, weights: &shares, count: y.len(), hidden }.launch()?;
+    Ok([inner, y])
+}
+
+pub(super) fn add_rows(to: &Array, y: &Array, rows: &[u32], weights: &[f32]) -> Result<()> {
+    let (context, (_, hidden)) = (to.context(), y.dims2());
+    let weights = &Array::uploaded(context, bytemuck::cast_slice(weights), &[rows.len()], Element::F32)?;
+    let rows = &Indices::uploaded(context, rows, 1)?;
+    table::Scatter { to, y, rows, weights, count: y.len(), hidden }.launch()
 }
 
 /// Attention by sequences and chunks of queries. The scores of a chunk fit into `SCORE_BYTES`. One

@@ -7,8 +7,8 @@ mod operands;
 
 pub(crate) use cpu::{DELTA_CHUNK, chunk_queries};
 pub use operands::{
-    Attend, CausalConv, DeltaNet, ExpertScratch, FeedForward, Projection, Scan, ShortConv, Source, queries_per_chunk,
-    score_count,
+    Attend, CausalConv, DeltaNet, ExpertScratch, FeedForward, Projection, Received, Scan, ShortConv, Source,
+    queries_per_chunk, score_count,
 };
 
 use crate::error::{Result, fault};
@@ -61,16 +61,24 @@ pub fn project(x: &Tensor, projections: &[Projection], rounded: bool) -> Result<
     }
 }
 
+/// What an expert computes for some rows.
+pub struct Computed {
+    /// The input of the down projection, [rows, intermediate].
+    pub inner: Tensor,
+    /// The output before the routing weight, [rows, hidden].
+    pub output: Tensor,
+}
+
 /// residual[rows[i]] += weights[i] * network(x[rows[i]]). The rows are distinct and ascending, and
-/// `residual` and `x` are [tokens, hidden] in f32.
+/// `residual` and `x` are [tokens, hidden] in f32. If `keep`, it returns what the network computed.
 pub fn add_expert(
     residual: &Tensor,
     x: &Tensor,
     network: &FeedForward,
-    rows: &[u32],
-    weights: &[f32],
+    (rows, weights): (&[u32], &[f32]),
     scratch: &ExpertScratch,
-) -> Result<()> {
+    keep: bool,
+) -> Result<Option<Computed>> {
     let (tokens, hidden) = x.dims2()?;
     if residual.dims() != x.dims() || rows.iter().any(|row| *row as usize >= tokens) {
         fault!("rows of an expert lie outside the residual stream");
@@ -81,12 +89,38 @@ pub fn add_expert(
     match residual {
         Tensor::Cpu(residual) => {
             let (x, mut buffers) = (View::of(x.cpu()?)?, scratch.lock().expect("no panic under this lock"));
-            let x = x.values()?;
+            let (x, width) = (x.values()?, network.down.sizes()?.0);
             modify_in_place(residual, |residual| {
                 cpu::add_expert(residual, x, hidden, network, (rows, weights), &mut buffers)
+            })?;
+            if !keep {
+                return Ok(None);
+            }
+            let [inner, output] = cpu::computed(&mut buffers, rows.len(), (network.up.sizes()?.1, width), hidden);
+            let [inner, output] = [(inner, width), (output, hidden)].map(|(x, width)| on_cpu(x, &[rows.len(), width]));
+            Ok(Some(Computed { inner: inner?, output: output? }))
+        }
+        _ => {
+            let [inner, output] = gpu::add_expert(residual.cuda()?, x.cuda()?, network, rows, weights)?;
+            Ok(keep.then_some(Computed { inner: Tensor::Cuda(inner), output: Tensor::Cuda(output) }))
+        }
+    }
+}
+
+/// to[rows[i]] += weights[i] * y[i]. The rows are distinct and ascending; `to` is [tokens, hidden]
+/// and `y` [rows, hidden], in f32.
+pub fn add_rows(to: &Tensor, y: &Tensor, rows: &[u32], weights: &[f32]) -> Result<()> {
+    let (_, hidden) = y.dims2()?;
+    match to {
+        Tensor::Cpu(to) => {
+            let y = View::of(y.cpu()?)?;
+            let y = y.values()?;
+            modify_in_place(to, |to| {
+                cpu::add_rows(to, y, hidden, (rows, weights));
+                Ok(())
             })
         }
-        _ => gpu::add_expert(residual.cuda()?, x.cuda()?, network, rows, weights),
+        _ => gpu::add_rows(to.cuda()?, y.cuda()?, rows, weights),
     }
 }
 
@@ -106,6 +140,31 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>, op: At
             let q = q.cuda()?;
             let sinks = sinks.map(Tensor::cuda).transpose()?;
             gpu::attend(q, k.cuda()?, v.cuda()?, sinks, op).map(Tensor::Cuda)
+        }
+    }
+}
+
+/// As `attend`, and adds up the attention that each position receives: from all positions, and from
+/// the `first` ones alone. For tensors on a GPU it computes these sums on the CPU.
+pub fn attend_and_count(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    sinks: Option<&Tensor>,
+    op: Attend,
+    first: usize,
+) -> Result<(Tensor, Received)> {
+    let of_sinks = sinks.map(Tensor::values).transpose()?;
+    let count = |q: &[f32], k: &[f32], v: &[f32]| cpu::attend_and_count(q, k, v, of_sinks.as_deref(), &op, first);
+    match q {
+        Tensor::Cpu(of) => {
+            let (k, v) = (View::of(k.cpu()?)?, View::of(v.cpu()?)?);
+            let (out, received) = count(View::of(of)?.values()?, k.values()?, v.values()?);
+            Ok((on_cpu(out, &[q.dims()[0], op.heads * op.value_dim])?, received))
+        }
+        _ => {
+            let (_, received) = count(&q.values()?, &k.values()?, &v.values()?);
+            Ok((attend(q, k, v, sinks, op)?, received))
         }
     }
 }

@@ -68,6 +68,23 @@ pub struct Attend<'a> {
     pub rounded: bool,
 }
 
+/// The attention that positions receive: sums over the queries of each sequence and head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Received {
+    pub heads: usize,
+    pub positions: usize,
+    /// Number of first positions that have sums over themselves alone.
+    pub first: usize,
+    /// Sum of the weights that each key receives, [sequences * heads, positions].
+    pub all: Vec<f64>,
+    /// The same over the first queries, [sequences * heads, first].
+    pub early: Vec<f64>,
+    /// Sum of the largest weight of each query, [sequences * heads].
+    pub largest: Vec<f64>,
+    /// The same over the first queries.
+    pub largest_early: Vec<f64>,
+}
+
 /// Number of queries whose scores fit into GPU memory at the same time.
 pub fn queries_per_chunk(heads: usize, positions: usize) -> usize {
     (SCORE_BYTES / 4 / heads / positions).clamp(1, positions)

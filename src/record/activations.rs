@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ladders, SiteId, number};
+use super::{Ladders, Measures, Site, SiteId, number};
 
 /// The statistics of one norm over one sequence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,27 @@ pub struct ExpertCoverage {
     pub tokens_per_expert: Vec<u64>,
 }
 
+/// The ladders of one more site over the layers that have it, as a record has them of norms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteLadders {
+    pub site: Site,
+    /// Number of features.
+    pub width: usize,
+    pub layers: Vec<usize>,
+    pub all: Fold,
+    pub without_first: Fold,
+    pub non_finite: Vec<NonFinite>,
+}
+
+impl SiteLadders {
+    /// A copy without the statistics.
+    pub fn clone_light(&self) -> Self {
+        let (all, without_first) = (Fold::default(), Fold::default());
+        let (layers, non_finite) = (self.layers.clone(), self.non_finite.clone());
+        Self { layers, non_finite, all, without_first, ..*self }
+    }
+}
+
 /// The record of one extraction. All statistics and result files are computed from it alone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Activations {
@@ -80,6 +101,12 @@ pub struct Activations {
     /// The folder of `activations.safetensors`, with `keep: "full"`.
     pub full_activations: Option<String>,
     pub measurements: super::Measurements,
+    /// The ladders of other sites, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<SiteLadders>,
+    /// What else was measured.
+    #[serde(default, skip_serializing_if = "Measures::is_empty")]
+    pub measures: Measures,
 }
 
 impl Activations {
@@ -97,8 +124,26 @@ impl Activations {
             mean_nll: self.mean_nll.clone(),
             full_activations: self.full_activations.clone(),
             measurements: self.measurements.clone(),
+            sites: self.sites.iter().map(SiteLadders::clone_light).collect(),
+            measures: self.measures.clone_light(),
             ..*self
         }
+    }
+
+    /// The record of another site, whose units are the layers that have it.
+    pub fn at(&self, site: Site) -> Option<Self> {
+        let ladders = self.sites.iter().find(|ladders| ladders.site == site)?;
+        Some(Self {
+            norms: ladders.layers.iter().map(|layer| SiteId { layer: *layer, site }).collect(),
+            hidden_size: ladders.width,
+            all: ladders.all.clone(),
+            without_first: ladders.without_first.clone(),
+            non_finite: ladders.non_finite.clone(),
+            sites: Vec::new(),
+            measures: Measures::default(),
+            full_activations: None,
+            ..self.clone_light()
+        })
     }
 
     /// Bytes of the statistics in memory, which are nearly all of its size.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ComputeDtype;
+use super::{ComputeDtype, MassiveRule, Measure, Site};
 
 /// Default size of the workspace in bytes, without weights and residual stream.
 pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
@@ -150,6 +150,46 @@ pub struct ExtractArgs {
     pub memory_budget: u64,
     /// If None, an interrupted run starts from the beginning.
     pub checkpoint: Option<CheckpointArgs>,
+    /// What is measured beside the ladders of norms.
+    #[serde(default, skip_serializing_if = "MeasureArgs::is_default")]
+    pub measure: MeasureArgs,
+}
+
+/// Default number of largest values that are kept at each site of a layer.
+pub const DEFAULT_TOP: usize = 16;
+
+/// What a pass measures beside the ladders of norms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasureArgs {
+    /// The sites that observers of sites see: the two norms by default, and if there is none, all
+    /// that the model has.
+    pub sites: Vec<Site>,
+    /// If there is none, all that the model has something for.
+    pub observe: Vec<Measure>,
+    /// Number of largest values that are kept at each site of a layer.
+    pub top: usize,
+    pub massive_rules: Vec<MassiveRule>,
+    /// Dimensions of the residual stream that one of the quantisations keeps exact.
+    pub dims: Vec<usize>,
+}
+
+impl Default for MeasureArgs {
+    fn default() -> Self {
+        Self {
+            sites: Site::NORMS.to_vec(),
+            observe: vec![Measure::Outliers],
+            top: DEFAULT_TOP,
+            massive_rules: vec![MassiveRule::PAPER],
+            dims: Vec::new(),
+        }
+    }
+}
+
+impl MeasureArgs {
+    /// True if nothing but the ladders of norms is measured.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Options for continuing an interrupted run.
@@ -165,7 +205,15 @@ pub struct CheckpointArgs {
 impl Default for ExtractArgs {
     fn default() -> Self {
         let memory_budget = DEFAULT_MEMORY_BUDGET;
-        Self { thresholds: Vec::new(), keep: Keep::Stats, out: None, logits: false, memory_budget, checkpoint: None }
+        Self {
+            thresholds: Vec::new(),
+            keep: Keep::Stats,
+            out: None,
+            logits: false,
+            memory_budget,
+            checkpoint: None,
+            measure: MeasureArgs::default(),
+        }
     }
 }
 

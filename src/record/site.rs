@@ -54,6 +54,45 @@ impl Site {
     /// The sites of the two norms of a layer, in the order of computation.
     pub const NORMS: [Self; 2] = [Self::AttnIn, Self::FfnIn];
 
+    /// All sites in the order of computation.
+    pub const ALL: [Self; 16] = [
+        Self::Embed,
+        Self::AttnIn,
+        Self::Q,
+        Self::K,
+        Self::QDelta,
+        Self::KDelta,
+        Self::AttnOut,
+        Self::AttnWrite,
+        Self::ResidMid,
+        Self::FfnIn,
+        Self::RouterLogits,
+        Self::FfnMid,
+        Self::FfnMidShared,
+        Self::FfnWrite,
+        Self::ResidPost,
+        Self::FinalNorm,
+    ];
+
+    /// True if the tensor is as wide as the residual stream, dimension by dimension.
+    pub fn is_hidden(self) -> bool {
+        match self {
+            Self::Embed | Self::AttnIn | Self::AttnWrite | Self::ResidMid => true,
+            Self::FfnIn | Self::FfnWrite | Self::ResidPost | Self::FinalNorm => true,
+            Self::Q | Self::K | Self::QDelta | Self::KDelta | Self::AttnOut => false,
+            Self::RouterLogits | Self::FfnMid | Self::FfnMidShared => false,
+        }
+    }
+
+    /// The site with this name in files, or with its short name: "attn_in", "ffn_in".
+    pub fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "attn_in" => Some(Self::AttnIn),
+            "ffn_in" => Some(Self::FfnIn),
+            _ => Self::ALL.into_iter().find(|site| site.name() == name),
+        }
+    }
+
     /// The name in files, scripts and results.
     pub fn name(self) -> &'static str {
         match self {

@@ -12,9 +12,9 @@ use crate::record::Ladders;
 /// mantissas.
 const LEVEL: i32 = 3;
 
-type Unpacked<T> = Result<T, String>;
+pub(super) type Unpacked<T> = Result<T, String>;
 /// Looks up the bytes of a tensor by its name.
-type Tensor<'a> = dyn Fn(&str) -> Unpacked<&'a [u8]> + 'a;
+pub(super) type Tensor<'a> = dyn Fn(&str) -> Unpacked<&'a [u8]> + 'a;
 
 /// Rows of ladders over all positions, each paired with the one without position 0.
 pub(super) struct Rows<'a> {
@@ -36,6 +36,12 @@ impl Packed {
 
     pub(super) fn finish(self) -> Vec<(String, Vec<u8>)> {
         self.0
+    }
+
+    /// Adds numbers as they are, little-endian.
+    pub(super) fn numbers<T: bytemuck::Pod>(&mut self, name: String, numbers: &[T]) {
+        // All computers that this runs on are little-endian.
+        self.add(name, bytemuck::cast_slice(numbers));
     }
 
     /// Adds rows of values over all positions, each paired with the row without position 0.
@@ -132,6 +138,13 @@ fn unpack_exactly(frame: &[u8], name: &str, size: Option<usize>) -> Unpacked<Vec
     let size = size.ok_or(format!("`{name}` cannot be so large"))?;
     let bytes = unpack(frame, name, size)?;
     if bytes.len() == size { Ok(bytes) } else { Err(format!("`{name}` has a wrong size")) }
+}
+
+/// Reads `count` numbers that are written as they are, little-endian.
+pub(super) fn read_numbers<T: bytemuck::Pod>(tensor: &Tensor, name: &str, count: Option<usize>) -> Unpacked<Vec<T>> {
+    let size = count.and_then(|count| count.checked_mul(size_of::<T>()));
+    let bytes = unpack_exactly(tensor(name)?, name, size)?;
+    Ok(bytemuck::pod_collect_to_vec(&bytes))
 }
 
 /// Reads the extremes of `cells` cells over all positions, and without position 0.

@@ -13,6 +13,10 @@
 //!   number of rungs that the value at position 0 reaches. Without position 0, each count at those
 //!   rungs is one less.
 //!
+//! Ladders of other sites have the same tensors with the site's name before them, as in
+//! `resid_post.max`. Other measurements have numbers for each channel, little-endian, as
+//! docs/measures.md lists them: `moments.LAYER.SITE.sum2`, for example, is f64.
+//!
 //! Everything else (names, ladder, provenance) is JSON under the metadata key `outlier`. The layout
 //! is made for size: 48 layers, 4096 features and 16 sequences are 6.3 million cells, each with two
 //! extremes and two ladders, and all that twice.
@@ -27,7 +31,7 @@ use serde::Deserialize;
 use super::packed::{self, Packed, Rows, Shape};
 use crate::error::{Error, Result};
 use crate::outside::{self, complaint, json};
-use crate::record::{Activations, Fold, Ladders, NormFold};
+use crate::record::{Activations, Channels, Experts, Fold, Ladders, Moments, NormFold, SiteLadders};
 
 /// This is raised when the layout changes.
 pub(super) const VERSION: u32 = 2;
@@ -36,22 +40,17 @@ const KEY: &str = "outlier";
 /// Encodes a record as the bytes of its file. Measurements of the run are left out, so that equal
 /// runs give equal files.
 pub fn encode(acts: &Activations) -> Result<Vec<u8>> {
-    let (all, first) = (&acts.all, &acts.without_first);
-    let cells = || all.norms.iter().flatten().zip(first.norms.iter().flatten());
-    let hidden = acts.hidden_size;
-    let rungs = acts.ladder.len();
-    let norms = |side: fn(&NormFold) -> &Ladders| Rows {
-        rows: cells().map(|(a, f)| (side(a), side(f))).collect(),
-        hidden,
-        rungs,
-    };
-    let any_norm = Rows { rows: all.any_norm.iter().zip(&first.any_norm).collect(), hidden, rungs };
+    let (folds, rungs) = ([&acts.all, &acts.without_first], acts.ladder.len());
     let mut packed = Packed::default();
-    packed.extremes("max", cells().map(|(a, f)| (&a.max[..], &f.max[..])));
-    packed.extremes("min", cells().map(|(a, f)| (&a.min[..], &f.min[..])));
-    let sound = packed.ladders("positive", &norms(|cell| &cell.positive))
-        && packed.ladders("negative", &norms(|cell| &cell.negative))
-        && packed.ladders("any_norm", &any_norm);
+    let mut sound = pack_folds(&mut packed, "", folds, acts.hidden_size, rungs);
+    for SiteLadders { site, width, all, without_first, .. } in &acts.sites {
+        sound &= pack_folds(&mut packed, &format!("{}.", site.name()), [all, without_first], *width, rungs);
+    }
+    acts.measures.moments.iter().for_each(|moments| pack_moments(&mut packed, moments));
+    for Experts { layer, input_sum2, coactivation, .. } in &acts.measures.experts {
+        packed.numbers(format!("experts.{layer}.input_sum2"), input_sum2);
+        packed.numbers(format!("experts.{layer}.coactivation"), coactivation);
+    }
     if !sound {
         return Err(Error::corrupt(format!(
             "writing the activations of {}: its two folds do not agree",
@@ -68,6 +67,55 @@ pub fn encode(acts: &Activations) -> Result<Vec<u8>> {
         (name.as_str(), TensorView::new(Dtype::U8, vec![bytes.len()], bytes).expect("as many bytes as it has"))
     });
     Ok(safetensors::serialize(views, Some(metadata)).expect("shapes and sizes agree"))
+}
+
+/// Packs the folds over all positions and without position 0. Returns false if they do not agree.
+fn pack_folds(packed: &mut Packed, prefix: &str, [all, first]: [&Fold; 2], hidden: usize, rungs: usize) -> bool {
+    let cells = || all.norms.iter().flatten().zip(first.norms.iter().flatten());
+    let norms = |side: fn(&NormFold) -> &Ladders| Rows {
+        rows: cells().map(|(a, f)| (side(a), side(f))).collect(),
+        hidden,
+        rungs,
+    };
+    let any_norm = Rows { rows: all.any_norm.iter().zip(&first.any_norm).collect(), hidden, rungs };
+    let name = |part: &str| format!("{prefix}{part}");
+    packed.extremes(&name("max"), cells().map(|(a, f)| (&a.max[..], &f.max[..])));
+    packed.extremes(&name("min"), cells().map(|(a, f)| (&a.min[..], &f.min[..])));
+    packed.ladders(&name("positive"), &norms(|cell| &cell.positive))
+        && packed.ladders(&name("negative"), &norms(|cell| &cell.negative))
+        && packed.ladders(&name("any_norm"), &any_norm)
+}
+
+/// The name of the numbers of channels of a site.
+fn moments_name(moments: &Moments, statistic: &str) -> String {
+    format!("moments.{}.{}.{statistic}", moments.at.layer, moments.at.site.name())
+}
+
+fn pack_moments(packed: &mut Packed, moments: &Moments) {
+    let channels = &moments.channels;
+    packed.numbers(moments_name(moments, "max"), &channels.max);
+    packed.numbers(moments_name(moments, "min"), &channels.min);
+    packed.numbers(moments_name(moments, "sum"), &channels.sum);
+    packed.numbers(moments_name(moments, "sum2"), &channels.sum2);
+    packed.numbers(moments_name(moments, "sumabs"), &channels.sumabs);
+    packed.numbers(moments_name(moments, "sum3"), &channels.sum3);
+    packed.numbers(moments_name(moments, "sum4"), &channels.sum4);
+}
+
+/// Reads the numbers of channels of a site.
+fn unpack_moments(tensor: &packed::Tensor, moments: &mut Moments) -> Decoded<()> {
+    let count = moments.rows.len().checked_mul(moments.width);
+    let name = |statistic| moments_name(moments, statistic);
+    moments.channels = Channels {
+        max: packed::read_numbers(tensor, &name("max"), count)?,
+        min: packed::read_numbers(tensor, &name("min"), count)?,
+        sum: packed::read_numbers(tensor, &name("sum"), count)?,
+        sum2: packed::read_numbers(tensor, &name("sum2"), count)?,
+        sumabs: packed::read_numbers(tensor, &name("sumabs"), count)?,
+        sum3: packed::read_numbers(tensor, &name("sum3"), count)?,
+        sum4: packed::read_numbers(tensor, &name("sum4"), count)?,
+    };
+    Ok(())
 }
 
 /// A longer file is rejected. The limit is 400 million cells, or 1,000 sequences of a model of 48
@@ -111,8 +159,32 @@ fn decode(data: &[u8]) -> Decoded<Activations> {
     }
     let mut acts: Activations = serde_json::from_str(text).map_err(complaint)?;
     let file = SafeTensors::deserialize(data).map_err(complaint)?;
-    (acts.all, acts.without_first) = folds(&file, &acts, data.len())?;
+    let tensor = |name: &str| file.tensor(name).map(|view| view.data()).map_err(|_| format!("`{name}` is missing"));
+    let of = Cells { sequences: acts.num_sequences, rungs: acts.ladder.len(), bytes: data.len() };
+    (acts.all, acts.without_first) = folds(&tensor, "", (acts.norms.len(), acts.hidden_size), &of)?;
+    for ladders in &mut acts.sites {
+        let prefix = format!("{}.", ladders.site.name());
+        (ladders.all, ladders.without_first) = folds(&tensor, &prefix, (ladders.layers.len(), ladders.width), &of)?;
+    }
+    for moments in &mut acts.measures.moments {
+        unpack_moments(&tensor, moments)?;
+    }
+    let hidden = acts.hidden_size;
+    for Experts { layer, tokens, input_sum2, coactivation, .. } in &mut acts.measures.experts {
+        let count = tokens.len();
+        *input_sum2 = packed::read_numbers(&tensor, &format!("experts.{layer}.input_sum2"), count.checked_mul(hidden))?;
+        *coactivation =
+            packed::read_numbers(&tensor, &format!("experts.{layer}.coactivation"), count.checked_mul(count))?;
+    }
     Ok(acts)
+}
+
+/// What the folds of all sites have in common.
+struct Cells {
+    sequences: usize,
+    rungs: usize,
+    /// Size of the file.
+    bytes: usize,
 }
 
 /// Limits of the number of cells and counts: a number that any record may have, and how many more
@@ -122,9 +194,10 @@ fn decode(data: &[u8]) -> Decoded<Activations> {
 const CELLS: (usize, usize) = (1 << 20, 4);
 const COUNTS: (usize, usize) = (8 << 20, 64);
 
-/// Decodes the folds over all positions and without position 0 from a file of `bytes` bytes.
-fn folds(file: &SafeTensors, acts: &Activations, bytes: usize) -> Decoded<(Fold, Fold)> {
-    let (norms, sequences, hidden) = (acts.norms.len(), acts.num_sequences, acts.hidden_size);
+/// Decodes the folds over all positions and without position 0, whose tensors have `prefix` before
+/// their names.
+fn folds(tensor: &packed::Tensor, prefix: &str, (norms, hidden): (usize, usize), of: &Cells) -> Decoded<(Fold, Fold)> {
+    let Cells { sequences, rungs, bytes } = *of;
     let cells = norms.checked_mul(sequences).and_then(|rows| rows.checked_mul(hidden)).filter(|cells| *cells > 0);
     let cells = cells.ok_or(format!("{norms} norms, {sequences} sequences and {hidden} features are no record"))?;
     let most = |(any, per_byte): (usize, usize)| any.max(bytes.saturating_mul(per_byte));
@@ -133,11 +206,9 @@ fn folds(file: &SafeTensors, acts: &Activations, bytes: usize) -> Decoded<(Fold,
             "a header of {norms} norms, {sequences} sequences and {hidden} features does not fit a file of {bytes} bytes"
         ));
     }
-    let rungs = acts.ladder.len();
-    let tensor = |name: &str| file.tensor(name).map(|view| view.data()).map_err(|_| format!("`{name}` is missing"));
-    let extremes = |name: &str| packed::read_extremes(&tensor, name, cells);
+    let extremes = |name: &str| packed::read_extremes(tensor, &format!("{prefix}{name}"), cells);
     let ladders = |name: &str, rows: usize| {
-        packed::read_ladders(&tensor, name, Shape { rows, hidden, rungs, most: most(COUNTS) })
+        packed::read_ladders(tensor, &format!("{prefix}{name}"), Shape { rows, hidden, rungs, most: most(COUNTS) })
     };
     let ((max, first_max), (min, first_min)) = (extremes("max")?, extremes("min")?);
     let (positive, first_positive) = ladders("positive", norms * sequences)?;

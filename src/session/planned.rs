@@ -8,17 +8,18 @@ use std::sync::Mutex;
 use super::failure::Failure;
 use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
 use super::{Local, Session};
+use crate::engine::{self, Laddered};
 use crate::error::{Error, Kind, Result};
 use crate::home;
 use crate::hub::{self, Access, Opened};
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{
-    Activations, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, Miniature, NormFold, TokenSource,
-    Tokens, TokensInfo,
+    Activations, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, Miniature, NormFold, SiteLadders,
+    TokenSource, Tokens, TokensInfo,
 };
+use crate::stats;
 use crate::weights::{self, Description};
-use crate::{engine, stats};
 
 /// The largest record as a number of values: one for each norm, sequence and feature.
 const MAX_VALUES: f64 = 2.0e9;
@@ -208,25 +209,30 @@ fn describe(files: Opened, args: &LoadArgs, elsewhere: bool, progress: &dyn Prog
 /// A record in which no value reaches the ladder.
 fn shape(described: Description, tokens: TokensInfo, args: &ExtractArgs) -> Result<Activations> {
     let ladder = stats::ladder(&args.thresholds)?;
-    let Description { info, norms, .. } = described;
+    let Description { info, norms, spec, .. } = described;
     let hidden = info.hidden_size;
-    let fold = || Fold {
+    let fold = |units: usize, width: usize| Fold {
         norms: vec![
             vec![
-                NormFold { max: vec![0.0; hidden], min: vec![0.0; hidden], ..NormFold::default() };
+                NormFold { max: vec![0.0; width], min: vec![0.0; width], ..NormFold::default() };
                 tokens.num_sequences
             ];
-            norms.len()
+            units
         ],
         any_norm: vec![Default::default(); tokens.num_sequences],
     };
+    let of_site = |Laddered { site, width, layers }: Laddered| {
+        let (all, without_first) = (fold(layers.len(), width), fold(layers.len(), width));
+        SiteLadders { site, width, layers, all, without_first, non_finite: Vec::new() }
+    };
+    let sites = engine::ladders(&spec, &args.measure)?.into_iter().map(of_site).collect();
     Ok(Activations {
         num_layers: info.num_layers,
         hidden_size: hidden,
         num_sequences: tokens.num_sequences,
         sequence_length: tokens.sequence_length,
-        all: fold(),
-        without_first: fold(),
+        all: fold(norms.len(), hidden),
+        without_first: fold(norms.len(), hidden),
         model: info,
         tokens: tokens.clone(),
         norms,
@@ -236,5 +242,7 @@ fn shape(described: Description, tokens: TokensInfo, args: &ExtractArgs) -> Resu
         mean_nll: args.logits.then(|| vec![0.0; tokens.num_sequences]),
         full_activations: None,
         measurements: Measurements::default(),
+        sites,
+        measures: Default::default(),
     })
 }

@@ -16,6 +16,7 @@ mod layer;
 mod leaves;
 mod linear;
 mod mixer;
+mod modules;
 pub mod naming;
 pub mod quantised;
 pub mod rope;
@@ -23,6 +24,7 @@ mod rope_config;
 mod rope_section;
 #[cfg(test)]
 mod rope_spellings;
+mod sites;
 mod walk;
 mod weight;
 

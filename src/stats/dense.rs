@@ -118,6 +118,8 @@ impl Dense {
             mean_nll: None,
             full_activations: None,
             measurements: Measurements::default(),
+            sites: Vec::new(),
+            measures: Default::default(),
         }
     }
 

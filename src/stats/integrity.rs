@@ -6,7 +6,10 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, NormFold, SiteId};
+use crate::record::{
+    Activations, Channels, ExpertCoverage, Experts, Fold, Ladder, Ladders, Measures, Moments, NormFold, SiteId, Top,
+    TopValue,
+};
 
 const DAMAGED: &str = "the record is damaged or from another version of this program: extract again";
 
@@ -32,6 +35,9 @@ pub fn check_whole(acts: &Activations) -> Result<()> {
     }
     check_record(acts, &acts.all)?;
     check_record(acts, &acts.without_first)?;
+    for of_site in acts.sites.iter().filter_map(|ladders| acts.at(ladders.site)) {
+        check_whole(&of_site)?;
+    }
     check_metadata(acts)
 }
 
@@ -62,6 +68,71 @@ fn metadata(acts: &Activations) -> Result<()> {
         if *layer >= acts.num_layers || experts > acts.model.num_experts || !counted || !layers.insert(*layer) {
             return Err(Error::corrupt(format!("tokens of {experts} experts in layer {layer}")));
         }
+    }
+    let mut sites = HashSet::new();
+    if let Some(twice) = acts.sites.iter().find(|ladders| !sites.insert(ladders.site)) {
+        return Err(Error::corrupt(format!("the ladders of {} are there twice", twice.site.name())));
+    }
+    check_measures(acts)
+}
+
+/// Checks that measurements belong to the model and its tokens, and have as many numbers as they
+/// say.
+fn check_measures(acts: &Activations) -> Result<()> {
+    let Measures {
+        version: _,
+        moments,
+        top,
+        massive,
+        attention_sinks,
+        experts,
+        quantisation_error,
+        super_weights,
+        modules,
+    } = &acts.measures;
+    let layer = |what: &str, layer: usize| match layer < acts.num_layers {
+        true => Ok(()),
+        false => Err(Error::corrupt(format!("{what} of layer {layer} of {}", acts.num_layers))),
+    };
+    let place = |value: &TopValue| {
+        let there = value.sequence < acts.num_sequences && value.position < acts.sequence_length;
+        if there { Ok(()) } else { Err(Error::corrupt(format!("a value at {value:?}"))) }
+    };
+    for Moments { at, width, rows, channels, .. } in moments {
+        layer("moments", at.layer)?;
+        let Channels { max, min, sum, sum2, sumabs, sum3, sum4 } = channels;
+        let expected = rows.len().checked_mul(*width).unwrap_or(usize::MAX);
+        for found in [max.len(), min.len(), sum.len(), sum2.len(), sumabs.len(), sum3.len(), sum4.len()] {
+            check_count(&format!("channels of {}", at.name()), found, expected)?;
+        }
+    }
+    for Top { at, values } in top {
+        layer("largest values", at.layer)?;
+        values.iter().try_for_each(place)?;
+    }
+    for of in massive {
+        layer("massive activations", of.layer)?;
+        of.activations.iter().flat_map(|of| &of.top).try_for_each(|value| place(&value.at))?;
+    }
+    attention_sinks.iter().try_for_each(|of| layer("attention sinks", of.layer))?;
+    quantisation_error.iter().try_for_each(|of| layer("quantisation errors", of.at.layer))?;
+    modules.iter().try_for_each(|of| layer("linear layers", of.at.layer))?;
+    for of in super_weights {
+        layer("super weights", of.layer)?;
+        place(&of.input)?;
+        place(&of.output)?;
+    }
+    for of in experts {
+        layer("experts", of.layer)?;
+        let count = of.tokens.len();
+        let Experts {
+            gate_mass, output_absmax, output_absmax_at, reap, reap_softmax, coactivation, input_sum2, ..
+        } = of;
+        let lists = [gate_mass.len(), output_absmax.len(), output_absmax_at.len(), reap.len(), reap_softmax.len()];
+        lists.iter().try_for_each(|found| check_count("numbers of experts", *found, count))?;
+        check_count("pairs of experts", coactivation.len(), count.saturating_mul(count))?;
+        check_count("inputs of experts", input_sum2.len(), count.saturating_mul(acts.hidden_size))?;
+        output_absmax_at.iter().flatten().try_for_each(place)?;
     }
     Ok(())
 }

@@ -147,6 +147,22 @@ impl Tensor {
         }
     }
 
+    /// A view of the values of a tensor in CPU memory.
+    ///
+    /// # Errors
+    /// If the tensor is not there.
+    pub fn view(&self) -> Result<View<'_>> {
+        View::of(self.cpu()?)
+    }
+
+    /// Calls `f` with all f32 values in row-major order. They are copied only from a GPU.
+    pub fn with_values<R>(&self, f: impl FnOnce(&[f32]) -> R) -> Result<R> {
+        match self {
+            Self::Cpu(x) => Ok(f(View::of(x)?.values()?)),
+            _ => Ok(f(&self.values()?)),
+        }
+    }
+
     /// All values of a tensor in CPU memory, converted to f32.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         match self {

@@ -245,6 +245,7 @@ pub struct Description {
     pub info: ModelInfo,
     /// The sites that a record of this model has, in the order of computation.
     pub norms: Vec<SiteId>,
+    pub spec: Model,
     /// Facts about the checkpoint that the user should know, one sentence each.
     pub notes: Vec<String>,
 }
@@ -277,6 +278,7 @@ pub fn describe(files: Opened, args: &LoadArgs, elsewhere: bool) -> Result<Descr
         info: info(config, spec, (args, device), files.revision, sizes, Vec::new())?,
         norms: spec.norm_sites(),
         notes: described.notes(),
+        spec: spec.clone(),
     })
 }
 

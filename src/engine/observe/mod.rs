@@ -3,10 +3,26 @@
 //! A site that no observer wants costs nothing. To measure something new, write an observer. To
 //! make a new site available, pass its tensor to `show` where it is computed (`pass/layer.rs`).
 
+mod attention_sinks;
+mod experts;
 mod full;
 mod ladder;
+mod massive;
+mod median;
+mod moments;
 mod observer;
+mod quantisation;
+mod stored;
+mod super_weights;
+mod top;
 
+pub use attention_sinks::AttentionSinksObserver;
+pub use experts::ExpertsObserver;
 pub use full::FullWriter;
 pub use ladder::{LadderFold, PENDING_BYTES, record_bytes};
-pub use observer::{Observer, Observers, State};
+pub use massive::MassiveObserver;
+pub use moments::MomentsObserver;
+pub use observer::{ExpertRows, Observer, Observers, Onlookers, State};
+pub use quantisation::QuantisationObserver;
+pub use super_weights::{Meeting, SuperWeightsObserver};
+pub use top::TopObserver;

@@ -5,8 +5,38 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::error::Result;
-use crate::record::{ExpertCoverage, SiteId};
+use crate::ops::Received;
+use crate::record::{ExpertCoverage, Site, SiteId};
 use crate::tensor::{Device, Tensor};
+
+/// Tokens of an expert, with what it reads and computes for them.
+pub struct ExpertRows<'a> {
+    pub layer: usize,
+    pub expert: usize,
+    /// Number of experts in the layer.
+    pub experts: usize,
+    /// Number of experts of each token.
+    pub top_k: usize,
+    /// Index of the first token of `input` among all tokens.
+    pub first_token: usize,
+    /// The tokens, ascending, as rows of `input`.
+    pub rows: &'a [u32],
+    /// The routing weight of each token.
+    pub weights: &'a [f32],
+    /// What all experts read, [tokens, hidden].
+    pub input: &'a Tensor,
+    /// The input of the down projection, [rows, intermediate].
+    pub inner: &'a Tensor,
+    /// The output before the routing weight, [rows, hidden].
+    pub output: &'a Tensor,
+}
+
+impl ExpertRows<'_> {
+    /// The index of each row's token among all tokens.
+    pub fn tokens(&self) -> impl Iterator<Item = usize> + '_ {
+        self.rows.iter().map(|row| self.first_token + *row as usize)
+    }
+}
 
 /// Receives tensors of a pass and computes a result from them.
 ///
@@ -25,6 +55,33 @@ pub trait Observer: Send {
     /// Receives `x` [sequences * positions, width] in f32, on the device that computes these
     /// sequences.
     fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()>;
+
+    /// True if the observer wants the rows of single experts of this layer.
+    fn wants_experts(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives rows of an expert on the device that computes them: those of one expert in
+    /// ascending order of tokens, each once, with all rows of an expert before those of the next.
+    fn observe_expert(&mut self, _rows: &ExpertRows) -> Result<()> {
+        Ok(())
+    }
+
+    /// True if the observer wants the attention that the positions of this layer receive.
+    fn wants_attention(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives the attention of some sequences in a layer.
+    fn observe_attention(&mut self, _layer: usize, _sequences: Range<usize>, _received: &Received) -> Result<()> {
+        Ok(())
+    }
+
+    /// Receives the residual stream [sequences * positions, hidden] after a layer, of all devices
+    /// with the sequences of each. Nothing more of this layer follows.
+    fn end_layer(&mut self, _layer: usize, _stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
+        Ok(())
+    }
 
     /// Fetches results that are still on devices. It is called before `save` and at the end.
     fn fetch(&mut self) -> Result<()> {
@@ -71,6 +128,20 @@ impl<'a> Observers<'a> {
         wanting.into_iter().try_for_each(|mut observer| observer.observe(site, sequences.clone(), x))
     }
 
+    /// True if any observer wants the rows of single experts of this layer.
+    pub fn want_experts(&self, layer: usize) -> bool {
+        self.each().any(|observer| observer.wants_experts(layer))
+    }
+
+    pub fn show_expert(&self, rows: &ExpertRows) -> Result<()> {
+        let wanting = self.each().filter(|observer| observer.wants_experts(rows.layer));
+        wanting.into_iter().try_for_each(|mut observer| observer.observe_expert(rows))
+    }
+
+    pub fn end_layer(&self, layer: usize, stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
+        self.each().try_for_each(|mut observer| observer.end_layer(layer, stream))
+    }
+
     pub fn fetch(&self) -> Result<()> {
         self.each().try_for_each(|mut observer| observer.fetch())
     }
@@ -78,6 +149,40 @@ impl<'a> Observers<'a> {
     /// Writes the states of all observers, one after another.
     pub fn save(&self, layers: usize, checkpoint: &mut dyn Write) -> Result<()> {
         self.each().try_for_each(|mut observer| observer.save(layers, checkpoint))
+    }
+}
+
+/// The observers of what a layer computes for some sequences.
+pub struct Onlookers<'a, 'o> {
+    pub observers: &'a Observers<'o>,
+    pub layer: usize,
+    /// The sequences, counted among all of the pass.
+    pub sequences: Range<usize>,
+}
+
+impl Onlookers<'_, '_> {
+    pub fn want(&self, site: Site) -> bool {
+        self.observers.want(SiteId { layer: self.layer, site })
+    }
+
+    /// Passes `x` [sequences * positions, width] to the observers that want it.
+    pub fn show(&self, site: Site, x: &Tensor) -> Result<()> {
+        self.observers.show(SiteId { layer: self.layer, site }, self.sequences.clone(), x)
+    }
+
+    /// As `show`, for a tensor that exists for observers only.
+    pub fn show_made(&self, site: Site, x: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+        if self.want(site) { self.show(site, &x()?) } else { Ok(()) }
+    }
+
+    pub fn want_attention(&self) -> bool {
+        self.observers.each().any(|observer| observer.wants_attention(self.layer))
+    }
+
+    pub fn show_attention(&self, received: &Received) -> Result<()> {
+        let wanting = self.observers.each().filter(|observer| observer.wants_attention(self.layer));
+        let (layer, sequences) = (self.layer, &self.sequences);
+        wanting.into_iter().try_for_each(|mut of| of.observe_attention(layer, sequences.clone(), received))
     }
 }
 

@@ -8,6 +8,7 @@ use super::work::Work;
 use crate::engine::attempt::{Changed, split_on_oom};
 use crate::engine::attention::{self, Batch};
 use crate::engine::layer_embeddings::LayerEmbeddings;
+use crate::engine::observe::Onlookers;
 use crate::engine::routing::{Assignment, ExpertValues};
 use crate::engine::{deltanet, linear, mamba, moe};
 use crate::error::{Result, fault};
@@ -26,7 +27,7 @@ pub(super) struct LayerAtWork<'a, 'o> {
     pub embeddings: Option<&'a LayerEmbeddings>,
 }
 
-impl LayerAtWork<'_, '_> {
+impl<'o> LayerAtWork<'_, 'o> {
     /// Computes a layer whose feed-forward network is the same for all tokens.
     pub(super) fn dense(&self, shard: &Shard) -> Result<()> {
         if self.of(shard).parallel {
@@ -70,7 +71,9 @@ impl LayerAtWork<'_, '_> {
         split_on_oom(batch, &mut |rows| {
             let x = self.read(shard, Site::AttnIn, &mixer.reads, &rows)?;
             let mixed = self.mixed(shard, &mixer.body, &x, &rows)?;
-            write(mixer, &shard.residual(&rows)?, mixed)
+            let (at, stream) = (self.onlookers(shard, &rows), shard.residual(&rows)?);
+            let Changed(mixed) = write(mixer, &stream, mixed, |y| at.show(Site::AttnWrite, y))?;
+            Ok(Changed(mixed.and_then(|()| at.show(Site::ResidMid, &stream))))
         })
     }
 
@@ -90,7 +93,9 @@ impl LayerAtWork<'_, '_> {
                 _ => self.read(shard, Site::FfnIn, &ffn.reads, &rows)?,
             };
             let mixed = self.mixed(shard, &mixer.body, &x, &rows)?;
-            let Changed(mixed) = write(mixer, &shard.residual(&rows)?, mixed)?;
+            let (at, stream) = (self.onlookers(shard, &rows), shard.residual(&rows)?);
+            let Changed(mixed) = write(mixer, &stream, mixed, |y| at.show(Site::AttnWrite, y))?;
+            let mixed = mixed.and_then(|()| at.show(Site::ResidMid, &stream));
             Ok(Changed(mixed.and_then(|()| self.feed_forward(shard, ffn, &y, &rows))))
         })
     }
@@ -102,6 +107,7 @@ impl LayerAtWork<'_, '_> {
             Some(from) => shard.keys_and_values(from, rows)?,
             None => None,
         };
+        let onlookers = &self.onlookers(shard, rows);
         let batch = Batch {
             sequences: rows.len(),
             positions: shard.positions,
@@ -109,6 +115,7 @@ impl LayerAtWork<'_, '_> {
             rotary: &shard.rotary,
             borrowed,
             lends: shard.keys_and_values(self.i, rows)?,
+            onlookers,
         };
         match mixer {
             Mixer::Attention(attention) => attention::attention(attention, x, &batch),
@@ -129,8 +136,10 @@ impl LayerAtWork<'_, '_> {
         let Ffn::Dense(mlp) = &ffn.body else { return Ok(()) };
         let hidden_size = self.work.model.spec.hidden_size;
         let inner = mlp.up.weight.dims().iter().product::<usize>() / hidden_size;
-        in_pieces(read, &shard.residual(rows)?, self.work.ffn_rows(inner), |x, residual| {
-            write(ffn, residual, linear::mlp(mlp, x, self.work.rounded())?)
+        let pieces = Pieces { rows, inner, sites: [Site::FfnMid, Site::FfnWrite] };
+        self.in_pieces(shard, pieces, read, &shard.residual(rows)?, |at, x, residual| {
+            let y = linear::mlp(mlp, x, self.work.rounded(), |inner| at.show(Site::FfnMid, inner))?;
+            write(ffn, residual, y, |y| at.show(Site::FfnWrite, y))
         })
     }
 
@@ -158,25 +167,49 @@ impl LayerAtWork<'_, '_> {
             None => Ok(x.clone()),
         };
         let logits = moe::router_logits(moe, &of_stream(&moe.router.norm)?)?;
+        let shape = (logits.len() / moe.num_experts, moe.num_experts);
+        let at = self.onlookers(shard, &rows);
+        at.show_made(Site::RouterLogits, || Tensor::from_vec(logits.clone(), shape, &shard.device))?;
         let first_row = rows.start * shard.positions;
         let experts_read = of_stream(&moe.expert_norm)?;
         mixture.assignment.route(first_row, &logits, (moe.top_k, &moe.router.scoring), &mixture.values);
         let sum = mixture.sum.rows(first_row, rows.len() * shard.positions)?;
         let rest = || {
             if moe.sum_norm.is_none() {
-                self.add_shared(moe, &x, &sum)?;
+                let written = match &mixture.written {
+                    Some(written) => Some(written.rows(first_row, rows.len() * shard.positions)?),
+                    None => None,
+                };
+                self.add_shared(shard, moe, &rows, &x, (&sum, written.as_ref()))?;
             }
             mixture.x.set_rows(&experts_read, first_row)
         };
         Ok(Changed(rest()))
     }
 
-    /// sum += shared expert(x), if the mixture has one.
-    fn add_shared(&self, moe: &Moe<Tensor>, x: &Tensor, sum: &Tensor) -> Result<()> {
+    /// sum += shared expert(x) for some sequences, if the mixture has one; the second sum, which
+    /// observers want, as well.
+    fn add_shared(
+        &self,
+        shard: &Shard,
+        moe: &Moe<Tensor>,
+        rows: &Range<usize>,
+        x: &Tensor,
+        (sum, written): (&Tensor, Option<&Tensor>),
+    ) -> Result<()> {
         let Some(shared) = &moe.shared else { return Ok(()) };
-        in_pieces(x, sum, self.work.ffn_rows(moe.intermediate), |x, sum| {
-            Ok(Changed(ops::add(sum, &moe::shared_expert(shared, x, self.work.rounded())?)))
-        })
+        let pieces = Pieces { rows, inner: moe.intermediate, sites: [Site::FfnMidShared; 2] };
+        let compute = |at: &Onlookers, x: &Tensor| {
+            moe::shared_expert(shared, x, self.work.rounded(), |inner| at.show(Site::FfnMidShared, inner))
+        };
+        let Some(written) = written else {
+            return self.in_pieces(shard, pieces, x, sum, |at, x, sum| Ok(Changed(ops::add(sum, &compute(at, x)?))));
+        };
+        // Both sums get the same output, which is computed by itself.
+        let own = Tensor::zeros(sum.dims().to_vec(), &shard.device)?;
+        self.in_pieces(shard, pieces, x, &own, |at, x, own| Ok(Changed(own.set_rows(&compute(at, x)?, 0))))?;
+        ops::add(written, &own)?;
+        ops::add(sum, &own)
     }
 
     /// Allocates the input of the experts, and the sum of their outputs if that is not added to the
@@ -193,8 +226,10 @@ impl LayerAtWork<'_, '_> {
         let values = ExpertValues { correction, factors };
         let zeros = || Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device);
         let sum = if adds_to_stream(ffn) { shard.hidden.clone() } else { zeros()? };
-        let assignment = Assignment::new(moe.num_experts);
-        shard.mixture = Some(Mixture { x: zeros()?, sum, assignment, values, room: ops::ExpertScratch::default() });
+        let wanted = adds_to_stream(ffn) && self.work.observers.want(SiteId { layer: self.i, site: Site::FfnWrite });
+        let written = if wanted { Some(zeros()?) } else { None };
+        let (assignment, room) = (Assignment::new(moe.num_experts), ops::ExpertScratch::default());
+        shard.mixture = Some(Mixture { x: zeros()?, sum, written, assignment, values, room });
         Ok(())
     }
 
@@ -202,6 +237,9 @@ impl LayerAtWork<'_, '_> {
     pub(super) fn end_mixture(&self, shard: &Shard) -> Result<()> {
         let (Some(ffn), Some(mixture)) = (&self.of(shard).ffn, &shard.mixture) else { return Ok(()) };
         if adds_to_stream(ffn) {
+            if let Some(written) = &mixture.written {
+                self.show(shard, Site::FfnWrite, &(0..shard.sequences.len()), written)?;
+            }
             return self.end(shard);
         }
         shard.all_batches(self.work.plan.sequences).try_for_each(|batch| {
@@ -212,9 +250,10 @@ impl LayerAtWork<'_, '_> {
                     && let Some(norm) = &moe.sum_norm
                 {
                     sum = linear::norm(norm, &sum)?;
-                    self.add_shared(moe, &read(&ffn.reads, &stream)?, &sum)?;
+                    self.add_shared(shard, moe, &rows, &read(&ffn.reads, &stream)?, (&sum, None))?;
                 }
-                write(ffn, &stream, sum)
+                let at = self.onlookers(shard, &rows);
+                write(ffn, &stream, sum, |y| at.show(Site::FfnWrite, y))
             })
         })?;
         self.end(shard)
@@ -234,9 +273,51 @@ impl LayerAtWork<'_, '_> {
 
     /// Gives `x`, for some of the shard's sequences, to the observers.
     fn show(&self, shard: &Shard, site: Site, rows: &Range<usize>, x: &Tensor) -> Result<()> {
-        let first = shard.sequences.start;
-        self.work.observers.show(SiteId { layer: self.i, site }, first + rows.start..first + rows.end, x)
+        self.onlookers(shard, rows).show(site, x)
     }
+
+    /// The observers of what is computed for some of the shard's sequences.
+    fn onlookers(&self, shard: &Shard, rows: &Range<usize>) -> Onlookers<'_, 'o> {
+        let first = shard.sequences.start;
+        let sequences = first + rows.start..first + rows.end;
+        Onlookers { observers: &self.work.observers, layer: self.i, sequences }
+    }
+
+    /// Calls `f` for pieces of `x`, which belongs to some sequences, with the matching piece of
+    /// `residual`, which it changes. If a site of the pieces is observed, they are whole sequences.
+    fn in_pieces(
+        &self,
+        shard: &Shard,
+        pieces: Pieces,
+        x: &Tensor,
+        residual: &Tensor,
+        f: impl Fn(&Onlookers, &Tensor, &Tensor) -> Result<Changed>,
+    ) -> Result<()> {
+        let Pieces { rows: sequences, inner, sites } = pieces;
+        let at = self.onlookers(shard, sequences);
+        let most = self.work.ffn_rows(inner);
+        let unit = if sites.iter().any(|site| at.want(*site)) { shard.positions } else { 1 };
+        let (all, step) = (x.dims()[0] / unit, (most / unit).max(1));
+        for start in (0..all).step_by(step) {
+            split_on_oom(start..(start + step).min(all), &mut |part| {
+                let (first, count) = (part.start * unit, part.len() * unit);
+                let piece = sequences.start + part.start..sequences.start + part.end;
+                let at = if unit == 1 { self.onlookers(shard, sequences) } else { self.onlookers(shard, &piece) };
+                f(&at, &x.rows(first, count)?, &residual.rows(first, count)?)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// How a feed-forward network is computed in pieces.
+struct Pieces<'a> {
+    /// The sequences.
+    rows: &'a Range<usize>,
+    /// Inner width of the network.
+    inner: usize,
+    /// The sites inside.
+    sites: [Site; 2],
 }
 
 /// The input of a sublayer.
@@ -253,9 +334,14 @@ fn adds_to_stream(ffn: &Sublayer<Ffn<Tensor>, Tensor>) -> bool {
     ffn.is_plain() && !matches!(&ffn.body, Ffn::Moe(moe) if moe.sum_norm.is_some())
 }
 
-/// residual += y, with the norms and the factor of the sublayer that computed y. If memory is too
-/// short for that, nothing has changed.
-fn write<B>(sublayer: &Sublayer<B, Tensor>, residual: &Tensor, y: Tensor) -> Result<Changed> {
+/// residual += y, with the norms and the factor of the sublayer that computed y. `shown` receives
+/// what is added. If memory is too short for that, nothing has changed.
+fn write<B>(
+    sublayer: &Sublayer<B, Tensor>,
+    residual: &Tensor,
+    y: Tensor,
+    shown: impl FnOnce(&Tensor) -> Result<()>,
+) -> Result<Changed> {
     let y = match &sublayer.write_norm {
         Some(norm) => linear::norm(norm, &y)?,
         None => y,
@@ -263,6 +349,7 @@ fn write<B>(sublayer: &Sublayer<B, Tensor>, residual: &Tensor, y: Tensor) -> Res
     if sublayer.factor != 1.0 {
         ops::scale(&y, sublayer.factor as f32)?;
     }
+    shown(&y)?;
     Ok(Changed(match &sublayer.sum_norm {
         None => ops::add(residual, &y),
         Some(norm) => {
@@ -271,21 +358,4 @@ fn write<B>(sublayer: &Sublayer<B, Tensor>, residual: &Tensor, y: Tensor) -> Res
             residual.set_rows(&normed, 0)
         }
     }))
-}
-
-/// Calls `f` for each piece of at most `rows` rows of `x`, with the matching piece of `residual`,
-/// which it changes.
-fn in_pieces(
-    x: &Tensor,
-    residual: &Tensor,
-    rows: usize,
-    f: impl Fn(&Tensor, &Tensor) -> Result<Changed>,
-) -> Result<()> {
-    let all = x.dims()[0];
-    for start in (0..all).step_by(rows) {
-        split_on_oom(start..(start + rows).min(all), &mut |rows| {
-            f(&x.rows(rows.start, rows.len())?, &residual.rows(rows.start, rows.len())?)
-        })?;
-    }
-    Ok(())
 }

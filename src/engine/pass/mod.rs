@@ -17,9 +17,10 @@ pub(super) use work::Work;
 
 use super::embed::{self, TokenRows};
 use super::layer_embeddings::LayerEmbeddings;
-use super::observe::State;
+use super::observe::{ExpertRows, State};
 use super::{head, moe};
 use crate::error::Result;
+use crate::ops::{self, Computed};
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, Site, SiteId, Tokens};
 use crate::spec::{Layer, Moe};
@@ -133,8 +134,15 @@ impl<'a> Pass<'a> {
 
     /// Computes all layers, and the head if it is needed.
     pub(super) fn run(mut self, between: &mut dyn Between) -> Result<Outcome> {
+        if self.first == 0 {
+            self.show_streams(SiteId { layer: 0, site: Site::Embed })?;
+        }
         self.layers(between)?;
-        let head = if self.work.logits { Some(self.head(between)?) } else { None };
+        let last = SiteId { layer: self.work.model.spec.layers.len() - 1, site: Site::FinalNorm };
+        let head = match self.work.logits || self.work.observers.want(last) {
+            true => self.head(last, between)?,
+            false => None,
+        };
         self.work.observers.fetch()?;
         let mut needed = self.stream.needed;
         if self.work.logits {
@@ -189,11 +197,16 @@ impl<'a> Pass<'a> {
                 drop(loaded);
             }
         }
-        for shard in &self.shards {
-            let site = SiteId { layer: i, site: Site::ResidPost };
-            self.work.observers.show(site, shard.sequences.clone(), &shard.hidden)?;
-        }
+        self.show_streams(SiteId { layer: i, site: Site::ResidPost })?;
+        let streams: Vec<_> = self.shards.iter().map(|shard| (shard.sequences.clone(), &shard.hidden)).collect();
+        self.work.observers.end_layer(i, &streams)?;
         self.shards.iter().try_for_each(|shard| shard.device.throttle())
+    }
+
+    /// Gives the residual stream to the observers of a site.
+    fn show_streams(&self, site: SiteId) -> Result<()> {
+        let show = |shard: &Shard| self.work.observers.show(site, shard.sequences.clone(), &shard.hidden);
+        self.shards.iter().try_for_each(show)
     }
 
     /// Computes a layer with experts: all tokens of all sequences are grouped by expert, and each
@@ -217,11 +230,26 @@ impl<'a> Pass<'a> {
         for expert in requested {
             let networks = self.stream.expert(i, moe, expert)?;
             for (shard, network) in shards.iter().zip(&networks) {
-                let Some(Mixture { x, sum, assignment, room, .. }) = &shard.mixture else { continue };
+                let Some(Mixture { x, sum, written, assignment, room, .. }) = &shard.mixture else { continue };
                 let on_input = moe.router.scoring.on_input;
                 let rounded = work.rounded();
                 let chosen = moe::Chosen { expert, assignment, rows_per_product, on_input, rounded, room };
-                moe::routed_expert(network, &chosen, x, sum)?;
+                let first_token = shard.sequences.start * shard.positions;
+                let (experts, top_k) = (moe.num_experts, moe.top_k);
+                let shown = |rows: &[u32], weights: &[f32], of: &Computed| {
+                    if let Some(written) = written {
+                        // The output has its weight already if that multiplied the input.
+                        let ones = on_input.then(|| vec![1.0; rows.len()]);
+                        ops::add_rows(written, &of.output, rows, ones.as_deref().unwrap_or(weights))?;
+                    }
+                    let (inner, output) = (&of.inner, &of.output);
+                    let (layer, input) = (i, x);
+                    let rows =
+                        ExpertRows { layer, expert, experts, top_k, first_token, rows, weights, input, inner, output };
+                    work.observers.show_expert(&rows)
+                };
+                let observed = written.is_some() || work.observers.want_experts(i);
+                moe::routed_expert(network, &chosen, x, sum, observed.then_some(&shown as &moe::Shown))?;
             }
             drop(networks);
             shards.iter().try_for_each(|shard| shard.device.throttle())?;
@@ -271,15 +299,24 @@ impl<'a> Pass<'a> {
         self.shards.iter().flat_map(of).collect()
     }
 
-    fn head(&mut self, between: &mut dyn Between) -> Result<head::HeadOutput> {
+    /// The output of the head, if it is needed. Its input is shown as the site `last`.
+    fn head(&mut self, last: SiteId, between: &mut dyn Between) -> Result<Option<head::HeadOutput>> {
         let model = self.work.model;
         let before = self.stream.before_head()?;
         let devices: Vec<Device> = self.shards.iter().map(|shard| shard.device.clone()).collect();
         let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
-        let hidden: Vec<&Tensor> = self.shards.iter().map(|shard| &shard.hidden).collect();
-        let outcome =
-            head::head(&model.spec, &loader, &before, &hidden, (&self.tokens.ids, self.work.rounded()), self.progress);
-        outcome.inspect_err(|error| {
+        let rounded = self.work.rounded();
+        let read = |(before, shard): (_, &Shard)| head::read(before, &shard.hidden, rounded);
+        let normed = before.iter().zip(&self.shards).map(read).collect::<Result<Vec<_>>>()?;
+        for (shard, normed) in self.shards.iter().zip(&normed) {
+            self.work.observers.show(last, shard.sequences.clone(), normed)?;
+        }
+        if !self.work.logits {
+            return Ok(None);
+        }
+        let bias = before.first().and_then(|before| before.head_bias.as_ref());
+        let outcome = head::head(&model.spec, &loader, bias, &normed, (&self.tokens.ids, rounded), self.progress);
+        outcome.map(Some).inspect_err(|error| {
             if error.kind == crate::error::Kind::Interrupted {
                 between.interrupted(&self.state(model.spec.layers.len()));
             }

@@ -43,6 +43,8 @@ pub(super) struct Mixture {
     /// The tensor that the experts add to: the residual stream itself, or a sum that is added to it
     /// after all experts.
     pub sum: Tensor,
+    /// The sum of the experts' outputs by itself, if observers want it and `sum` is the stream.
+    pub written: Option<Tensor>,
     pub assignment: Assignment,
     pub values: ExpertValues,
     pub room: ExpertScratch,

@@ -9,7 +9,8 @@ use crate::weights::OpenModel;
 
 /// The sites after the first product of a feed-forward network. A layer with one of these sites
 /// observed needs its network.
-const BEHIND_FFN: [Site; 5] = [Site::FfnMid, Site::FfnMidShared, Site::FfnWrite, Site::ResidPost, Site::FinalNorm];
+const BEHIND_FFN: [Site; 6] =
+    [Site::RouterLogits, Site::FfnMid, Site::FfnMidShared, Site::FfnWrite, Site::ResidPost, Site::FinalNorm];
 
 pub(crate) struct Work<'a> {
     pub model: &'a OpenModel,
@@ -22,7 +23,10 @@ pub(crate) struct Work<'a> {
 impl Work<'_> {
     /// True if the output or an observer needs the feed-forward network of this layer.
     pub(crate) fn needs_ffn(&self, layer: usize) -> bool {
-        let wanted = || BEHIND_FFN.iter().any(|site| self.observers.want(SiteId { layer, site: *site }));
+        let wanted = || {
+            BEHIND_FFN.iter().any(|site| self.observers.want(SiteId { layer, site: *site }))
+                || self.observers.want_experts(layer)
+        };
         self.model.spec.needs_ffn(layer, self.logits || wanted())
     }
 

@@ -14,9 +14,9 @@ pub use text::{definitions, for_reading, markdown};
 use crate::host::language::names;
 use crate::host::primitives::machines::{self, provision};
 use crate::host::primitives::models::{extract, perplexity, requests, tokens};
-use crate::host::primitives::results::{figures, files, stored};
+use crate::host::primitives::results::{exports, figures, files, stored};
 use crate::host::primitives::script::{assertions, flags, flow, logs, show};
-use crate::host::primitives::statistics::{claims, detection, index, sweeps};
+use crate::host::primitives::statistics::{claims, detection, index, measures, sweeps};
 
 /// All areas, in the order of an experiment.
 pub const AREAS: &[Area] = &[
@@ -28,6 +28,7 @@ pub const AREAS: &[Area] = &[
             tokens::CHECK_TEXT.primitive,
             tokens::LOAD_TOKENS.primitive,
             extract::EXTRACT_LAYERNORMS.primitive,
+            extract::EXTRACT.primitive,
             requests::ESTIMATE_VRAM.primitive,
             requests::MINIATURE_MODEL.primitive,
         ],
@@ -36,6 +37,16 @@ pub const AREAS: &[Area] = &[
         title: "Statistics",
         about: "On fresh and on stored activations. A new threshold needs no model.",
         primitives: &[detection::DETECT_OUTLIERS.primitive, detection::BOOTSTRAP_CI.primitive],
+    },
+    Area {
+        title: "Measurements",
+        about: "What `extract` has measured beside outliers, on fresh and on stored activations.",
+        primitives: &[
+            measures::AT.primitive,
+            measures::MEASURES.primitive,
+            measures::CHANNELS.primitive,
+            measures::TOP_VALUES.primitive,
+        ],
     },
     Area {
         title: "Results",
@@ -89,6 +100,8 @@ pub const AREAS: &[Area] = &[
             files::WRITE_TEXT.primitive,
             files::WRITE_TABLE.primitive,
             files::EXPORT_TABLES.primitive,
+            exports::EXPORT_IMATRIX.primitive,
+            exports::EXPORT_ACT_SCALES.primitive,
             files::STDLIB_JSON.primitive,
             files::STDLIB_TEXT.primitive,
             files::HTML_TABLE.primitive,
@@ -234,8 +247,12 @@ mod tests {
             check_defaults(&requests::LOAD_MODEL, &mut checked),
             check_defaults(&tokens::LOAD_TOKENS, &mut checked),
             check_defaults(&extract::EXTRACT_LAYERNORMS, &mut checked),
+            check_defaults(&extract::EXTRACT, &mut checked),
             check_defaults(&requests::ESTIMATE_VRAM, &mut checked),
             check_defaults(&detection::DETECT_OUTLIERS, &mut checked),
+            check_defaults(&measures::CHANNELS, &mut checked),
+            check_defaults(&exports::EXPORT_ACT_SCALES, &mut checked),
+            check_defaults(&measures::TOP_VALUES, &mut checked),
             check_defaults(&detection::BOOTSTRAP_CI, &mut checked),
             check_defaults(&stored::SAVE_RESULTS, &mut checked),
             check_defaults(&sweeps::SWEEP_CRITERIA, &mut checked),

@@ -262,6 +262,43 @@ impl<T: Word> OptionType for Choices<T> {
     }
 }
 
+/// Several of some words, or one, or "all", which is read as none.
+pub(crate) struct AllOr<T>(PhantomData<T>);
+
+impl<T: Word> OptionType for AllOr<T> {
+    type Value = Vec<T>;
+
+    fn kind() -> String {
+        Texts::kind()
+    }
+
+    fn read(o: &Options, key: &str) -> Result<Option<Vec<T>>> {
+        let words = Texts::read(o, key)?.unwrap_or_default();
+        match &words[..] {
+            [all] if all == "all" => Ok(Some(Vec::new())),
+            _ => {
+                let Some(mut values) = Choices::<T>::read(o, key)? else { return Ok(None) };
+                let mut seen: Vec<T> = Vec::new();
+                values.retain(|value| {
+                    !seen.contains(value) && {
+                        seen.push(*value);
+                        true
+                    }
+                });
+                if values.is_empty() {
+                    let message = format!("{}: `{key}` is empty", o.function());
+                    return Err(Error::bad_argument(message).hint("leave it out for the default, or say \"all\""));
+                }
+                Ok(Some(values))
+            }
+        }
+    }
+
+    fn literal(values: &Vec<T>) -> String {
+        Choices::literal(values)
+    }
+}
+
 /// A value of the host that scripts hold.
 pub(crate) trait HandleOption: Readable + Clone + Debug + Send + Sync + 'static {
     /// What is expected, in an error.

@@ -10,9 +10,10 @@ use std::cell::Cell;
 use half::bf16;
 use rayon::prelude::*;
 
+use super::received::Counts;
 use crate::gemm::{Dst, Kind, Lhs, Rhs, Scratch, Shared, Values, gemm_on_this_thread};
 use crate::memory;
-use crate::ops::operands::Attend;
+use crate::ops::operands::{Attend, Received};
 use crate::vector::{exp, sum, vectorised};
 use crate::vocabulary::Order;
 
@@ -30,7 +31,22 @@ pub(crate) fn chunk_queries(group: usize) -> usize {
 /// `q` [rows, heads * head_dim], `k` and `v` [rows, kv_heads * head_dim], to the shape of `q`;
 /// `sinks` [heads].
 pub(crate) fn attend(q: &[f32], k: &[f32], v: &[f32], sinks: Option<&[f32]>, op: &Attend) -> Vec<f32> {
-    Chunked { op, sinks }.run(q, k, v)
+    Chunked { op, sinks, received: None }.run(q, k, v)
+}
+
+/// As `attend`, and adds up the attention that each position receives.
+pub(crate) fn attend_and_count(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    sinks: Option<&[f32]>,
+    op: &Attend,
+    first: usize,
+) -> (Vec<f32>, Received) {
+    let sequences = q.len() / (op.heads * op.head_dim * op.positions);
+    let counts = Counts::new(sequences, op.heads, op.positions, first);
+    let out = Chunked { op, sinks, received: Some(&counts) }.run(q, k, v);
+    (out, counts.finish())
 }
 
 thread_local! {
@@ -49,6 +65,7 @@ struct Task {
 struct Chunked<'a> {
     op: &'a Attend<'a>,
     sinks: Option<&'a [f32]>,
+    received: Option<&'a Counts>,
 }
 
 impl Chunked<'_> {
@@ -119,6 +136,12 @@ impl Chunked<'_> {
                 }
             };
             *factor = vectorised(|| softmax(scores, begin, end, scale, sink));
+        }
+        if let Some(counts) = self.received {
+            let of_heads = scores.chunks_exact(queries * keys).zip(scales.chunks_exact(queries));
+            for (head, (scores, factors)) in (task.kv_head * group..).zip(of_heads) {
+                counts.add((task.sequence, head), (task.first, first_key), scores, factors);
+            }
         }
         let rows = Lhs { values: scores, stride: keys, rows: head_rows.len(), columns: keys, indices: None };
         let stride = kv_heads * value_dim;
@@ -238,7 +261,7 @@ mod tests {
         };
         for (key, bias) in [(255, 22.5), (257, 22.625), (259, 23.0)] {
             let mut scores = [0.0];
-            Chunked { op: &op, sinks: None }.shape(&mut scores, 0, key);
+            Chunked { op: &op, sinks: None, received: None }.shape(&mut scores, 0, key);
             assert_eq!(scores, [bias], "{key}");
         }
     }

@@ -49,22 +49,47 @@ pub(crate) fn add_expert(
     // If one projection computes both gate and up, the activation is in the first half of each row.
     let inner = Lhs { values: inner, stride: up_width, rows: count, columns: width, indices: None };
     multiply(&inner, &[*down], *rounded, &mut [result])?;
+    let ones: Vec<f32>;
+    let weights = if *on_input {
+        ones = vec![1.0; count];
+        &ones
+    } else {
+        weights
+    };
+    add_rows(residual, result, hidden, (rows, weights));
+    Ok(())
+}
+
+/// to[rows[i]] += weights[i] * y[i]. `to` is [tokens, hidden] and `y` [rows, hidden]; `rows` are
+/// ascending and within bounds.
+pub(crate) fn add_rows(to: &mut [f32], y: &[f32], hidden: usize, (rows, weights): (&[u32], &[f32])) {
     // Rows are ascending: each is split off the part after the previous one.
-    let mut to = Vec::with_capacity(count);
-    let (mut behind, mut cut) = (residual, 0);
+    let mut places = Vec::with_capacity(rows.len());
+    let (mut behind, mut cut) = (to, 0);
     for row in rows {
         let (_, from) = behind.split_at_mut((*row as usize - cut) * hidden);
         let (values, rest) = from.split_at_mut(hidden);
-        to.push(values);
+        places.push(values);
         (behind, cut) = (rest, *row as usize + 1);
     }
     let rows_per_piece = PIECE / hidden + 1;
-    let pieces = to.par_chunks_mut(rows_per_piece).zip(result.par_chunks(rows_per_piece * hidden));
+    let pieces = places.par_chunks_mut(rows_per_piece).zip(y.par_chunks(rows_per_piece * hidden));
     pieces.zip(weights.par_chunks(rows_per_piece)).for_each(|((rows, values), weights)| {
         for ((row, y), weight) in rows.iter_mut().zip(values.chunks_exact(hidden)).zip(weights) {
-            let weight = if *on_input { 1.0 } else { *weight };
             vectorised(|| row.iter_mut().zip(y).for_each(|(row, y)| *row += weight * y));
         }
     });
-    Ok(())
+}
+
+/// What the last call of `add_expert` left in its buffers, for `rows` rows: the input of the down
+/// projection, [rows, width], and the output, [rows, hidden].
+pub(crate) fn computed(
+    buffers: &mut [Scratch; 3],
+    rows: usize,
+    (up_width, width): (usize, usize),
+    hidden: usize,
+) -> [Vec<f32>; 2] {
+    let [first, _, result] = buffers;
+    let inner = first.reserve(rows * up_width).chunks_exact(up_width).flat_map(|row| &row[..width]).copied().collect();
+    [inner, result.reserve(rows * hidden).to_vec()]
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observer::Observer;
 use crate::error::{Error, Kind, Result, fault};
-use crate::record::{Fold, Ladders, NonFinite, NormFold, SiteId};
+use crate::record::{Fold, Ladders, NonFinite, NormFold, Site, SiteId};
 use crate::tensor::{Device, Tensor, View};
 use cells::{BLOCK, Histogram, Piece, concat_blocks};
 use gpu::{Folded, GpuFold, Shape};
@@ -97,6 +97,11 @@ impl LadderFold {
         }
     }
 
+    /// The sites in the order of their statistics.
+    pub fn sites(&self) -> &[SiteId] {
+        &self.norms
+    }
+
     fn shape(&self) -> Shape {
         Shape { hidden: self.hidden, positions: self.positions, rungs: self.ladder.len() }
     }
@@ -118,9 +123,9 @@ impl LadderFold {
         self.without_first[n][s] = without_first;
     }
 
-    /// Number of norms in the first `layers` layers.
+    /// Number of sites in the first `layers` layers. The input of the head comes behind all layers.
     fn norms_of(&self, layers: usize) -> usize {
-        self.norms.partition_point(|norm| norm.layer < layers)
+        self.norms.partition_point(|at| at.layer < layers && at.site != Site::FinalNorm)
     }
 
     /// The largest stored size of the folds of all norms in bytes. A number takes up to five bytes.
@@ -271,7 +276,6 @@ impl Observer for LadderFold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Site;
 
     #[test]
     fn a_norm_that_is_seen_again_counts_once() {

@@ -14,10 +14,10 @@ use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::run::unsaved;
 use crate::host::values::handles::{ActivationsHandle, Model, TokensHandle};
-use crate::host::values::option_sets::{Declared, option_set, register_with_options};
-use crate::host::values::option_types::{Choice, Floats, Optional, PathText, Whole, Word};
+use crate::host::values::option_sets::{Declared, Include, option_set, register_with_options};
+use crate::host::values::option_types::{AllOr, Choice, Floats, Optional, PathText, Positive, Whole, Wholes, Word};
 use crate::progress::Event;
-use crate::record::{CheckpointArgs, ExtractArgs, Keep};
+use crate::record::{CheckpointArgs, DEFAULT_TOP, ExtractArgs, Keep, Measure, MeasureArgs, Site};
 use crate::results::{self, FULL_ACTIVATIONS as FULL};
 use crate::secret::secret_name;
 use crate::session::{Extract, full_activations_bytes};
@@ -25,6 +25,42 @@ use crate::stats;
 
 impl Word for Keep {
     const WORDS: &'static [(&'static str, Self)] = &[("stats", Self::Stats), ("full", Self::Full)];
+}
+
+impl Word for Site {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("attn_in", Self::AttnIn),
+        ("ffn_in", Self::FfnIn),
+        ("embed", Self::Embed),
+        ("q", Self::Q),
+        ("k", Self::K),
+        ("q_delta", Self::QDelta),
+        ("k_delta", Self::KDelta),
+        ("attn_out", Self::AttnOut),
+        ("attn_write", Self::AttnWrite),
+        ("resid_mid", Self::ResidMid),
+        ("router_logits", Self::RouterLogits),
+        ("ffn_mid", Self::FfnMid),
+        ("ffn_mid_shared", Self::FfnMidShared),
+        ("ffn_write", Self::FfnWrite),
+        ("resid_post", Self::ResidPost),
+        ("final_norm", Self::FinalNorm),
+        ("input_layernorm", Self::AttnIn),
+        ("post_attention_layernorm", Self::FfnIn),
+    ];
+}
+
+impl Word for Measure {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("outliers", Self::Outliers),
+        ("moments", Self::Moments),
+        ("top", Self::Top),
+        ("massive", Self::Massive),
+        ("attention_sinks", Self::AttentionSinks),
+        ("experts", Self::Experts),
+        ("quantisation_error", Self::QuantisationError),
+        ("super_weights", Self::SuperWeights),
+    ];
 }
 
 option_set! {
@@ -46,6 +82,32 @@ option_set! {
     }
 }
 
+option_set! {
+    /// The options of extract.
+    pub(crate) struct MeasureOptions {
+        /// the tensors that are measured, by name, or "all": docs/sites.md
+        sites: AllOr<Site> = Site::NORMS.to_vec();
+        /// what is measured of them, by name, or "all": docs/measures.md
+        observe: AllOr<Measure> = vec![Measure::Outliers];
+        /// largest values that are kept at each site of a layer
+        top: Positive = DEFAULT_TOP;
+        /// dimensions of the residual stream that quantisation_error also keeps exact
+        dims: Wholes = Vec::new();
+        extraction: Include<ExtractOptions>;
+    }
+}
+
+pub(crate) const EXTRACT: Declared<MeasureOptions> = Declared::new(
+    "extract",
+    &["extract(model: model, tokens: tokens, options?: map) -> activations"],
+    "As extract_layernorms, and measures more in the same pass: other tensors than the norms, and other quantities than \
+     counts on the ladder.",
+    r#"let model = load_model("examples/shakespeare-olmoe");
+let tokens = load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] });
+let acts = model.extract(tokens, #{ sites: ["attn_in", "resid_post"], observe: ["outliers", "moments"] });
+print(acts.at("resid_post").norms.len());"#,
+);
+
 pub(crate) const EXTRACT_LAYERNORMS: Declared<ExtractOptions> = Declared::new(
     "extract_layernorms",
     &["extract_layernorms(model: model, tokens: tokens, options?: map) -> activations"],
@@ -61,7 +123,13 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_with_options!(engine, LOAD_MODEL, |id: &str; args| load_model(&Place::here(&c), id, args));
     let c = context.clone();
     register_with_options!(engine, EXTRACT_LAYERNORMS, |model: Model, tokens: TokensHandle; options| {
-        extract(&c, &model, &tokens, options)
+        extract(&c, &model, &tokens, options, MeasureArgs::default())
+    });
+    let c = context.clone();
+    register_with_options!(engine, EXTRACT, |model: Model, tokens: TokensHandle; options| {
+        let MeasureOptions { sites, observe, top, dims, extraction } = options;
+        let measure = MeasureArgs { sites, observe, top, dims, ..MeasureArgs::default() };
+        extract(&c, &model, &tokens, extraction, measure)
     });
     let c = context.clone();
     register_with_options!(engine, ESTIMATE_VRAM, |id: &str; options| estimate(&Place::here(&c), id, options));
@@ -76,6 +144,7 @@ pub(crate) fn extract(
     model: &Model,
     tokens: &TokensHandle,
     options: ExtractOptions,
+    measure: MeasureArgs,
 ) -> Result<ActivationsHandle> {
     context.acts("extract_layernorms");
     context.may_fail("extract_layernorms")?;
@@ -86,6 +155,7 @@ pub(crate) fn extract(
         logits: options.logits,
         memory_budget: options.memory_budget,
         checkpoint: checkpoint(context, options.checkpoint, options.checkpoint_layers)?,
+        measure,
     };
     if args.out.is_some() && args.keep != Keep::Full {
         let message = "extract_layernorms: `out` is given, and nothing is kept there: `keep` is \"stats\"";

@@ -15,7 +15,7 @@ use crate::host::values::handles::{ActivationsHandle, Model, RecordHandle, Store
 use crate::host::values::option_sets::{Declared, Include, OptionSet, option_set, register_with_options};
 use crate::host::values::option_types::Bytes;
 use crate::host::values::options::Options;
-use crate::record::{Activations, DEFAULT_MEMORY_BUDGET, plain};
+use crate::record::{Activations, DEFAULT_MEMORY_BUDGET, MeasureArgs, plain};
 use crate::stats;
 
 option_set! {
@@ -58,7 +58,7 @@ fn of_model(context: &Context, model: &Model, tokens: &TokensHandle, options: Pe
     // Before the pass, which may take hours.
     stats::check_perplexity(tokens.0.info.num_sequences, tokens.0.info.sequence_length, &resampling)?;
     let args = ExtractOptions { logits: true, memory_budget, ..EXTRACT_LAYERNORMS.read(Map::new())? };
-    let perplexity = stats::perplexity(&extract(context, model, tokens, args)?.0, &resampling)?;
+    let perplexity = stats::perplexity(&extract(context, model, tokens, args, MeasureArgs::default())?.0, &resampling)?;
     Ok(numbers_to_dynamic(&plain(&perplexity)))
 }
 

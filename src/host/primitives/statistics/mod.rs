@@ -4,4 +4,5 @@ pub(crate) mod claims;
 pub(crate) mod criteria;
 pub(crate) mod detection;
 pub(crate) mod index;
+pub(crate) mod measures;
 pub(crate) mod sweeps;
