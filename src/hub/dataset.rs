@@ -22,7 +22,7 @@ use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
 use super::refusal::{self, Refusal};
 use super::repository::problem;
-use super::resolve::{Address, DEFAULT_REVISION, RepositoryKind, check_revision};
+use super::resolve::{Address, RepositoryKind, check_revision};
 use super::spelling;
 use super::text_file::TextFile;
 use crate::disk;
@@ -30,7 +30,7 @@ use crate::error::{Error, Kind, Result};
 use crate::outside;
 use crate::plain::plain;
 use crate::progress::note;
-use crate::record::DatasetArgs;
+use crate::record::{DEFAULT_REVISION, DatasetArgs};
 
 /// The usual prefixes of file names: `train-00000-of-00010.parquet`.
 const SPLITS: &[&str] = &["train", "validation", "test"];

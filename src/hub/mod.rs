@@ -53,7 +53,6 @@ use std::sync::Arc;
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
 pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
-pub use resolve::DEFAULT_REVISION;
 pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
 pub use texts::DEFAULT_COLUMN;

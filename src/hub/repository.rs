@@ -13,7 +13,7 @@ use super::http::{Http, Patience};
 use super::names::is_commit;
 use super::questions::{ask_all, resolve_all};
 use super::refusal::{self, Refusal};
-use super::resolve::{Address, DEFAULT_REVISION, RemoteFile, check_revision};
+use super::resolve::{Address, RemoteFile, check_revision};
 use super::shards::{LAYOUTS, Layout, PYTORCH, SAFETENSORS};
 use super::source::{ByteSource, SMALL_FILE, too_large};
 use super::streamed::{CONFIG, Streamed, first_answer};
@@ -21,6 +21,7 @@ use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
+use crate::record::DEFAULT_REVISION;
 use crate::words::counted;
 
 /// The largest number of missing files in an error message.

@@ -23,8 +23,6 @@ use crate::plain::plain;
 const LARGEST_FILE: u64 = 1 << 40;
 /// The largest number of characters in a part of an id.
 const LONGEST_NAME: usize = 128;
-/// The revision of a repository where none is named.
-pub const DEFAULT_REVISION: &str = "main";
 /// The forms of model ids.
 pub(super) const MODEL_IDS: &str =
     "give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\"";

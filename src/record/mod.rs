@@ -14,6 +14,8 @@ mod interval;
 mod ladders;
 mod model;
 pub mod number;
+pub mod option;
+pub mod option_types;
 mod perplexity;
 mod profile;
 mod request;

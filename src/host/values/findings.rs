@@ -8,11 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::grid::Grid;
-use super::option_types::OptionType;
+use super::option_types::ReadOption;
 use super::options::Options;
 use super::readable::{Readable, register_as_map, register_handle};
 use crate::error::{Error, Result};
 use crate::host::language::json::to_json;
+use crate::record::option::OptionType;
 use crate::record::{Answer, Bootstrap, Criterion, Detection, Interval, LayerUnit, Method, field, plain};
 use crate::words::{counted, in_lines, rounded};
 
@@ -43,12 +44,14 @@ impl OptionType for FoundOption {
         DetectionHandle::NAME.to_string()
     }
 
-    fn read(o: &Options, key: &str) -> Result<Option<Arc<Detection>>> {
-        o.any(key, detection)
-    }
-
     fn literal(_: &Arc<Detection>) -> String {
         String::new()
+    }
+}
+
+impl ReadOption for FoundOption {
+    fn read(o: &Options, key: &str) -> Result<Option<Arc<Detection>>> {
+        o.any(key, detection)
     }
 }
 
@@ -62,15 +65,17 @@ impl OptionType for IntervalsOption {
         BootstrapHandle::NAME.to_string()
     }
 
+    fn literal(_: &Arc<Bootstrap>) -> String {
+        String::new()
+    }
+}
+
+impl ReadOption for IntervalsOption {
     fn read(o: &Options, key: &str) -> Result<Option<Arc<Bootstrap>>> {
         o.any(key, |given, what| match given.read_lock::<BootstrapHandle>() {
             Some(handle) => Ok(handle.0.clone()),
             None => of_map(given, what, "what bootstrap_ci returned"),
         })
-    }
-
-    fn literal(_: &Arc<Bootstrap>) -> String {
-        String::new()
     }
 }
 

@@ -16,12 +16,13 @@ use crate::hub::names::{is_commit, is_file_path};
 use crate::hub::questions::ask_all;
 use crate::hub::refusal::{self, Refusal};
 use crate::hub::repository::{self, LOOKED_AT_FIRST};
-use crate::hub::resolve::{Address, DEFAULT_REVISION, RemoteFile, RepositoryKind, check_revision};
+use crate::hub::resolve::{Address, RemoteFile, RepositoryKind, check_revision};
 use crate::hub::shards::LAYOUTS;
 use crate::hub::source::ByteSource;
 use crate::hub::streamed::Streamed;
 use crate::hub::weight_formats::ADAPTER;
 use crate::progress::{Event, Progress};
+use crate::record::DEFAULT_REVISION;
 use crate::words::counted;
 
 /// The files of a model, and a tokenizer.json.

@@ -19,10 +19,11 @@ use crate::host::primitives::models::requests::{
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::values::gpu::{Gpu, Held};
-use crate::host::values::option_sets::{Declared, NoOptions, option_set, register_with_options};
-use crate::host::values::option_types::Texts;
+use crate::host::values::option_sets::{Declared, NoOptions, register_with_options};
 use crate::host::values::readable::register_handle;
 use crate::progress::interrupt_requested;
+use crate::record::option::option_set;
+use crate::record::option_types::Texts;
 use crate::record::plain;
 use crate::remote::{self, Output};
 use crate::session::Session;

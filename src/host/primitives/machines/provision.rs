@@ -13,13 +13,13 @@ use crate::home;
 use crate::host::primitives::models::requests::{ESTIMATE_VRAM, EstimateOptions, Place, estimated};
 use crate::host::run::context::Context;
 use crate::host::values::gpu::{Gpu, Held};
-use crate::host::values::option_sets::{Declared, NoOptions, OptionSet, option_set};
-use crate::host::values::option_types::{
-    Choice, Flag, Hours, Minutes, OptionType, Optional, PositiveFloat, Text, Texts, Whole, Word,
-};
+use crate::host::values::option_sets::{Declared, NoOptions};
+use crate::host::values::option_types::ReadOption;
 use crate::host::values::options::{Options, number};
 use crate::outside;
 use crate::record::Estimate;
+use crate::record::option::{OptionSet, OptionType, option_set};
+use crate::record::option_types::{Choice, Flag, Hours, Minutes, Optional, PositiveFloat, Text, Texts, Whole, Word};
 use crate::remote::SshTarget;
 use crate::session::{Provision, Terms};
 
@@ -74,12 +74,14 @@ impl OptionType for Work {
         "string | map".to_string()
     }
 
-    fn read(o: &Options, key: &str) -> Result<Option<Map>> {
-        o.map_of(key, "id")
-    }
-
     fn literal(_: &Map) -> String {
         String::new()
+    }
+}
+
+impl ReadOption for Work {
+    fn read(o: &Options, key: &str) -> Result<Option<Map>> {
+        o.map_of(key, "id")
     }
 }
 

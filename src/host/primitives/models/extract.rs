@@ -5,48 +5,25 @@ use std::sync::Arc;
 
 use rhai::{Dynamic, Engine};
 
-use super::requests::{
-    ESTIMATE_VRAM, LOAD_MODEL, Logits, MINIATURE_MODEL, MemoryBudget, Place, estimate, load_model, miniature,
-};
+use super::requests::{ESTIMATE_VRAM, LOAD_MODEL, MINIATURE_MODEL, Place, estimate, load_model, miniature};
 use crate::error::{Error, Result};
 use crate::host::language::problem::{ScriptResult, thrown};
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::run::unsaved;
 use crate::host::values::handles::{ActivationsHandle, Model, TokensHandle};
-use crate::host::values::option_sets::{Declared, option_set, register_with_options};
-use crate::host::values::option_types::{Choice, Floats, Optional, PathText, Whole, Word};
+use crate::host::values::option_sets::{Declared, register_with_options};
+use crate::host::values::option_types::ReadOption;
+use crate::host::values::options::Options;
 use crate::progress::Event;
-use crate::record::{CheckpointArgs, ExtractArgs, Keep};
+use crate::record::option::ReadFrom;
+use crate::record::{Checkpoint, CheckpointArgs, CheckpointOptions, ExtractArgs, Keep};
 use crate::results::{self, FULL_ACTIVATIONS as FULL};
 use crate::secret::secret_name;
 use crate::session::{Extract, full_activations_bytes};
 use crate::stats;
 
-impl Word for Keep {
-    const WORDS: &'static [(&'static str, Self)] = &[("stats", Self::Stats), ("full", Self::Full)];
-}
-
-option_set! {
-    /// The options of extract_layernorms.
-    pub(crate) struct ExtractOptions {
-        /// rungs beside 3, 3.5, … 7, 8, 10, 12, 16, … 1024
-        thresholds: Floats = Vec::new();
-        /// "full" also writes activations.safetensors to `out`
-        keep: Choice<Keep> = Keep::Stats;
-        /// folder for keep: "full"
-        out: Optional<PathText>;
-        logits: Logits;
-        memory_budget: MemoryBudget;
-        /// a file of the project from which a run that was cut off goes on, and one that failed
-        /// behind the pass takes it up
-        checkpoint: Optional<PathText>;
-        /// layers between two states that are left there
-        checkpoint_layers: Optional<Whole> => "by time";
-    }
-}
-
-pub(crate) const EXTRACT_LAYERNORMS: Declared<ExtractOptions> = Declared::new(
+pub(crate) const EXTRACT_LAYERNORMS: Declared<ExtractArgs> = Declared::new(
     "extract_layernorms",
     &["extract_layernorms(model: model, tokens: tokens, options?: map) -> activations"],
     "Runs the model over the tokens, reading every weight once, and keeps what every later criterion needs of each \
@@ -75,18 +52,11 @@ pub(crate) fn extract(
     context: &Context,
     model: &Model,
     tokens: &TokensHandle,
-    options: ExtractOptions,
+    args: ExtractArgs,
 ) -> Result<ActivationsHandle> {
     context.acts("extract_layernorms");
     context.may_fail("extract_layernorms")?;
-    let args = ExtractArgs {
-        thresholds: options.thresholds.iter().map(|threshold| *threshold as f32).collect(),
-        keep: options.keep,
-        out: options.out,
-        logits: options.logits,
-        memory_budget: options.memory_budget,
-        checkpoint: checkpoint(context, options.checkpoint, options.checkpoint_layers)?,
-    };
+    check_checkpoint(context, args.checkpoint.as_ref())?;
     if args.out.is_some() && args.keep != Keep::Full {
         let message = "extract_layernorms: `out` is given, and nothing is kept there: `keep` is \"stats\"";
         return Err(Error::bad_argument(message).hint("add keep: \"full\" for all activations, or leave `out` out"));
@@ -143,26 +113,32 @@ fn gives_way(context: &Context, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The checkpoint file in the project's folder on the machine.
-fn checkpoint(context: &Context, path: Option<String>, layers: Option<usize>) -> Result<Option<CheckpointArgs>> {
-    let Some(path) = path else {
-        return match layers {
-            None => Ok(None),
-            Some(_) => Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` goes with `checkpoint`")
-                .hint("add checkpoint: \"checkpoints/NAME\"")),
-        };
-    };
-    if layers == Some(0) {
-        return Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` is 0")
-            .hint("1 is after every layer; leave it out to let time decide"));
+impl ReadOption for Checkpoint {
+    fn read(o: &Options, _: &str) -> Result<Option<Option<CheckpointArgs>>> {
+        let CheckpointOptions { checkpoint, checkpoint_layers: layers } = CheckpointOptions::read(o)?;
+        match (checkpoint, layers) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` goes with `checkpoint`")
+                    .hint("add checkpoint: \"checkpoints/NAME\""))
+            }
+            (Some(_), Some(0)) => Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` is 0")
+                .hint("1 is after every layer; leave it out to let time decide")),
+            (Some(path), layers) => Ok(Some(Some(CheckpointArgs { path, layers }))),
+        }
     }
-    places::in_project(context, "extract_layernorms: `checkpoint`", "file", &path)?;
+}
+
+/// Checks that the checkpoint file may be in the project's folder on the machine.
+fn check_checkpoint(context: &Context, checkpoint: Option<&CheckpointArgs>) -> Result<()> {
+    let Some(CheckpointArgs { path, .. }) = checkpoint else { return Ok(()) };
+    places::in_project(context, "extract_layernorms: `checkpoint`", "file", path)?;
     // It is sent to the machine and back.
-    if secret_name(Path::new(&path)) {
+    if secret_name(Path::new(path)) {
         return Err(Error::bad_argument(format!(
             "extract_layernorms: \"{path}\" may hold secrets, and is no checkpoint"
         ))
         .hint("name a file of its own, such as \"checkpoints/olmoe\""));
     }
-    Ok(Some(CheckpointArgs { path, layers }))
+    Ok(())
 }
