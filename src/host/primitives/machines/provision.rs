@@ -2,17 +2,17 @@
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rhai::{Dynamic, Map};
 
+use super::kinds::{Other, Simulated, This};
 use crate::error::{Error, Result};
 use crate::gpu::{self, ProviderKind, Want};
 use crate::home;
 use crate::host::primitives::models::requests::{ESTIMATE_VRAM, EstimateOptions, Place, estimated};
 use crate::host::run::context::Context;
-use crate::host::values::gpu::{Gpu, Held};
+use crate::host::values::gpu::Gpu;
 use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::option_types::ReadOption;
 use crate::host::values::options::{Options, number};
@@ -240,7 +240,7 @@ fn file(key: &str, path: Option<String>) -> Result<Option<PathBuf>> {
 pub(crate) fn provision(context: &Context, options: ProvisionOptions) -> Result<Gpu> {
     context.acts("provision_gpu");
     let Owner(Some(provider)) = options.provider else {
-        return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
+        return Ok(Gpu::new(This(context.session.clone())));
     };
     // The nodes of a cluster are fixed.
     let not_of_slurm = [
@@ -307,7 +307,7 @@ pub(crate) fn provision(context: &Context, options: ProvisionOptions) -> Result<
     if let Some(stage) = &context.stage {
         context.may_fail("provision_gpu")?;
         let part = stage.provision(&asked)?;
-        return Ok(Gpu(Arc::new(Held::Played(part, stage.clone(), context.session.clone()))));
+        return Ok(Gpu::new(Simulated { part, stage: stage.clone(), here: context.session.clone() }));
     }
     let lent = context.fleet.provision(&asked, &*context.progress())?;
     let label = &lent.label;
@@ -315,23 +315,23 @@ pub(crate) fn provision(context: &Context, options: ProvisionOptions) -> Result<
         let most = label.max_cost.unwrap_or(f64::INFINITY).min(label.price * max_hours);
         context.line(&format!("{}: {} at ${:.2}/h, at most ${most:.2} in all", label.id, label.gpu, label.price));
     }
-    // A user's own machine is reported at the end.
-    if keep_running && !label.is_own() {
+    // What no provider lists is reported at the end.
+    if keep_running && label.tenure().is_listed() {
         context.line(&format!(
             "{} will be kept running after this run: ${:.2}/h until it is terminated",
             label.id, label.price
         ));
     }
-    Ok(Gpu(Arc::new(Held::Lent(lent))))
+    Ok(Gpu::new(Other(lent)))
 }
 
 /// Connects to a running machine, and leaves it running when this run ends.
 pub(crate) fn attach(context: &Context, id: &str) -> Result<Gpu> {
     context.acts("attach_gpu");
     if id == "local" || context.stage.is_some() {
-        return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
+        return Ok(Gpu::new(This(context.session.clone())));
     }
     let terms = Terms { lease: Some(LEASE), stall: STALL, lifetime: LIFETIME, patience: PATIENCE };
     let lent = context.fleet.attach(id, &terms, &*context.progress())?;
-    Ok(Gpu(Arc::new(Held::Lent(lent))))
+    Ok(Gpu::new(Other(lent)))
 }

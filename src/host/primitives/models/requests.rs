@@ -43,7 +43,7 @@ print(`${format_count(model.num_layers, "layer")}, ${format_count(model.num_expe
 
 pub(crate) const ESTIMATE_VRAM: Declared<EstimateOptions> = Declared::new(
     "estimate_vram",
-    &["estimate_vram(id: string, options?: map) -> map", "estimate_vram(gpu: gpu, id: string, options: map) -> map"],
+    &["estimate_vram(id: string, options?: map) -> map", "estimate_vram(gpu: gpu, id: string, options?: map) -> map"],
     "What an analysis will need in bytes and operations, from config.json and, where they are at hand, the headers of \
      the weights.",
     r#"let e = estimate_vram("examples/shakespeare-olmoe", #{ num_sequences: 4, sequence_length: 128 });
