@@ -18,7 +18,7 @@ mod way;
 pub use failure::Failure;
 pub use id::{ProviderId, ProviderKind};
 pub use patience::Patience;
-pub use provider::{Description, Offer, PREFIX, Provider, Reached, SshAddress, State, Want};
+pub use provider::{Description, JobOptions, Offer, PREFIX, Provider, Reached, SshAddress, State, Want};
 pub use tenure::Tenure;
 pub use way::Way;
 

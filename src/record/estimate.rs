@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::option::{defaults, option_set};
-use super::option_types::Positive;
+use super::option_types::{OfMachine, Positive};
 use super::{ExtractArgs, Logits, MemoryBudget, TokensInfo};
 
 option_set! {
@@ -19,7 +19,7 @@ option_set! {
         logits: Logits;
         /// GPUs that share the sequences; vram_bytes is what each needs
         #[serde(default = "one")]
-        gpus: Positive = 1;
+        gpus: OfMachine<Positive> = 1;
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Opt {
     pub kind: fn() -> String,
     pub default: Default,
     pub meaning: &'static str,
+    /// True if it is about the machine that computes, and not about the work.
+    pub of_machine: bool,
 }
 
 /// The value of an option that is left out.
@@ -76,7 +78,8 @@ impl Part {
 
 impl List {
     pub(crate) const fn of(parts: &[Part]) -> Self {
-        const NONE: Opt = Opt { key: "", kind: String::new, default: Default::Words(""), meaning: "" };
+        const NONE: Opt =
+            Opt { key: "", kind: String::new, default: Default::Words(""), meaning: "", of_machine: false };
         let mut list = Self { options: [NONE; MOST_OPTIONS], len: 0 };
         let mut part = 0;
         while part < parts.len() {
@@ -112,6 +115,8 @@ pub trait OptionType {
     const MEANING: &'static str = "";
     /// Further options that are read in place of one.
     const INCLUDED: Option<&'static [Opt]> = None;
+    /// True for options about the machine that computes.
+    const OF_MACHINE: bool = false;
     /// The default of this type. Most have none.
     const DEFAULT: Default = Default::Words("");
 
@@ -262,6 +267,7 @@ macro_rules! option_set {
                                 concat!($($doc),*),
                                 <$type as $crate::record::option::OptionType>::MEANING,
                             ),
+                            of_machine: <$type as $crate::record::option::OptionType>::OF_MACHINE,
                         },
                     ),
                 )*]);
@@ -354,7 +360,13 @@ mod tests {
     #[test]
     fn lists_are_put_together_in_order() {
         const fn opt(key: &'static str) -> Opt {
-            Opt { key, kind: || "\"a\" | \"b\"".to_string(), default: Default::Words("a"), meaning: "" }
+            Opt {
+                key,
+                kind: || "\"a\" | \"b\"".to_string(),
+                default: Default::Words("a"),
+                meaning: "",
+                of_machine: false,
+            }
         }
         const INNER: &[Opt] = &[opt("x"), opt("y")];
         let list = List::of(&[Part::of(Some(INNER), opt("no")), Part::of(None, opt("z"))]);

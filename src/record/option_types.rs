@@ -64,6 +64,38 @@ impl<T: Debug + Default> OptionType for Beside<T> {
     }
 }
 
+/// Makes `$name<T>` a type of options that differs from `T` only in how it is read, or in what is
+/// known of it.
+macro_rules! same_option {
+    ($name:ident $(, $constant:ident: $type:ty = $value:expr)?) => {
+        impl<T: $crate::record::option::OptionType> $crate::record::option::OptionType for $name<T> {
+            type Value = T::Value;
+            const MEANING: &'static str = T::MEANING;
+            const DEFAULT: $crate::record::option::Default = T::DEFAULT;
+            $(const $constant: $type = $value;)?
+
+            fn kind() -> String {
+                T::kind()
+            }
+
+            fn literal(value: &T::Value) -> String {
+                T::literal(value)
+            }
+
+            fn absent() -> Option<T::Value> {
+                T::absent()
+            }
+        }
+    };
+}
+
+pub(crate) use same_option;
+
+/// An option about the machine that computes, and not about the work.
+pub struct OfMachine<T>(PhantomData<T>);
+
+same_option!(OfMachine, OF_MACHINE: bool = true);
+
 /// Declares types of options: values, name in the documentation, and the text of a value.
 macro_rules! option_types {
     ($($(#[$about:meta])* $name:ident, $value:ty, $kind:literal, $literal:expr;)*) => {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ComputeDtype;
 use super::option::{Opt, OptionSet, OptionType, defaults, option_set, shared_option};
-use super::option_types::{Beside, Bytes, Choice, Flag, Floats32, Optional, PathText, Text, Whole, Word};
+use super::option_types::{Beside, Bytes, Choice, Flag, Floats32, OfMachine, Optional, PathText, Text, Whole, Word};
 
 /// Default size of the workspace in bytes, without weights and residual stream.
 pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
@@ -38,15 +38,15 @@ option_set! {
         /// faster; weights are read as they are stored and activations are f32 in both
         dtype: Choice<ComputeDtype> = ComputeDtype::F32;
         /// where to compute: "auto", "cpu", "cuda" (all GPUs), "cuda:0" or "cuda:0,2": docs/gpu.md
-        device: Text = "auto".to_string();
+        device: OfMachine<Text> = "auto".to_string();
         /// layers of weights in memory at once, at most
         chunk_layers: Whole = DEFAULT_CHUNK_LAYERS;
         /// a model of the hub is read by ranges when it is needed; nothing is put on disk
         #[serde(default)]
-        stream: Flag = false;
+        stream: OfMachine<Flag> = false;
         /// memory of a GPU that may be used; a number or "24GB"
         #[serde(default)]
-        max_vram: Optional<Bytes> => "what is free";
+        max_vram: OfMachine<Optional<Bytes>> => "what is free";
     }
 }
 
@@ -70,7 +70,7 @@ pub enum TokenSource {
 }
 
 option_set! {
-    /// A file of a dataset on the hub, with the options of load_tokens that apply only to a dataset.
+    /// A file of a dataset on the hub, with the options of load_tokens for it.
     #[derive(Clone, PartialEq, Serialize, Deserialize)]
     pub struct DatasetArgs {
         /// `owner/name`

@@ -95,7 +95,22 @@ fn of_map<T: DeserializeOwned>(value: &Dynamic, what: &str, expected: &str) -> R
     if !value.is::<Map>() {
         return Err(wrong(format!("it is {}", value.type_name())));
     }
-    serde_json::from_value(to_json(value)?).map(Arc::new).map_err(|error| wrong(error.to_string()))
+    of_json(&to_json(value)?).map(Arc::new).map_err(wrong)
+}
+
+/// A record from a map. The error names the field that is wrong.
+fn of_json<T: DeserializeOwned>(json: &Value) -> std::result::Result<T, String> {
+    let fields = json.as_object().into_iter().flatten();
+    // Each field has a line, and an error of the parser has the number of its line.
+    let lines: Vec<String> = fields.clone().map(|(name, value)| format!("{}: {value}", Value::from(&**name))).collect();
+    serde_json::from_str(&format!("{{\n{}\n}}", lines.join(",\n"))).map_err(|error| {
+        let why = error.to_string();
+        let why = why.split(" at line ").next().unwrap_or_default();
+        match error.line().checked_sub(2).and_then(|line| fields.clone().nth(line)) {
+            Some((name, _)) => format!("its `{name}`: {why}"),
+            _ => why.to_string(),
+        }
+    })
 }
 
 impl Readable for DetectionHandle {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::record::option::{OptionType, ReadFrom, Reads, Shared};
 use crate::record::option_types::{
     Beside, Bytes, Choice, Choices, Flag, Float, Float32, Floats, Floats32, HOUR, Hours, Include, MINUTE, Minutes,
-    Optional, PathText, Plain, Positive, PositiveFloat, SeedNumber, Text, Texts, Whole, Wholes, Word,
+    OfMachine, Optional, PathText, Positive, PositiveFloat, SeedNumber, Text, Texts, Whole, Wholes, Word,
 };
 use crate::suggest;
 
@@ -37,6 +37,12 @@ impl<T: Shared<Of: ReadOption>> ReadOption for T {
 impl<T: ReadOption> ReadOption for Optional<T> {
     fn read(o: &Options, key: &str) -> Result<Option<Self::Value>> {
         Ok(T::read(o, key)?.map(Some))
+    }
+}
+
+impl<T: ReadOption> ReadOption for OfMachine<T> {
+    fn read(o: &Options, key: &str) -> Result<Option<Self::Value>> {
+        T::read(o, key)
     }
 }
 
@@ -79,7 +85,6 @@ read_by! {
     Floats: Options::number_or_numbers;
     Floats32: |o, key| Ok(o.number_or_numbers(key)?.map(|values| values.into_iter().map(|value| value as f32).collect()));
     Wholes: wholes;
-    Plain: Options::json;
     Hours: |o, key| o.time(key, HOUR);
     Minutes: |o, key| o.time(key, MINUTE);
 }

@@ -9,7 +9,6 @@ use serde_json::Value;
 use super::declaration::{Opt, Primitive};
 use crate::error::{Error, Result};
 use crate::home;
-use crate::host::language::json::to_json;
 use crate::record::option::Reader;
 use crate::suggest;
 
@@ -225,9 +224,9 @@ impl Options {
         })
     }
 
-    /// The value of `key` as JSON.
-    pub(crate) fn json(&self, key: &str) -> Result<Option<Value>> {
-        self.typed(key, "plain values", |value| to_json(value).ok())
+    /// The value of `key` as JSON, by a function that makes it.
+    pub(crate) fn json(&self, key: &str, json: impl Fn(&Dynamic) -> Result<Value>) -> Result<Option<Value>> {
+        self.typed(key, "plain values", |value| json(value).ok())
     }
 }
 

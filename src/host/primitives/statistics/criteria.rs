@@ -5,8 +5,10 @@ use std::marker::PhantomData;
 use crate::error::Result;
 use crate::host::values::option_types::ReadOption;
 use crate::host::values::options::Options;
-use crate::record::option::{Default, OptionSet, OptionType, option_set, shared_option};
-use crate::record::option_types::{Choice, Choices, Float, Float32, Floats, Include, SeedNumber, Whole, Wholes, Word};
+use crate::record::option::{OptionSet, option_set, shared_option};
+use crate::record::option_types::{
+    Choice, Choices, Float, Float32, Floats, Include, SeedNumber, Whole, Wholes, Word, same_option,
+};
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope};
 
 /// Enough resamples for a curve or for many criteria. The intervals of a result use ten times as
@@ -45,23 +47,7 @@ shared_option! {
 /// An option of which `sweep_criteria` takes a list, and other primitives one value.
 pub(crate) struct Single<T>(PhantomData<T>);
 
-impl<T: OptionType> OptionType for Single<T> {
-    type Value = T::Value;
-    const MEANING: &'static str = T::MEANING;
-    const DEFAULT: Default = T::DEFAULT;
-
-    fn kind() -> String {
-        T::kind()
-    }
-
-    fn literal(value: &T::Value) -> String {
-        T::literal(value)
-    }
-
-    fn absent() -> Option<T::Value> {
-        T::absent()
-    }
-}
+same_option!(Single);
 
 impl<T: ReadOption> ReadOption for Single<T> {
     fn read(o: &Options, key: &str) -> Result<Option<T::Value>> {
