@@ -54,6 +54,8 @@ option_set! {
         qos: Optional<Text>;
         /// slurm: generic resources, such as "gpu:1"
         gres: Optional<Text>;
+        /// slurm: features that the node must have, such as "a100&nvlink"
+        constraint: Optional<Text>;
         /// slurm: cores
         cpus: Optional<Whole>;
         /// slurm: memory

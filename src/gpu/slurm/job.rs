@@ -22,7 +22,7 @@ const HOPELESS: &[(&str, &str)] = &[
     ("PartitionConfig", "no node of the partition has all that is asked for: lower `cpus`, `memory_gb` or `gpu_count`"),
     ("PartitionNodeLimit", "no node of the partition may have all that is asked for"),
     ("PartitionTimeLimit", "lower `max_hours`: `sinfo -o '%P %l'` lists what partitions allow"),
-    ("BadConstraints", "no node of the cluster fits"),
+    ("BadConstraints", "no node of the cluster fits: `sinfo -o '%N %f'` lists the features for `constraint`"),
     ("InvalidAccount", "give another `account`"),
     ("InvalidQOS", "give another `qos`"),
     ("AccountNotAllowed", "the partition does not take this account"),
@@ -69,6 +69,7 @@ pub(super) fn options(name: &str, offer: &Offer, want: &Want) -> String {
         ("account", job.account.clone()),
         ("qos", job.qos.clone()),
         ("gres", (!offer.gpu.is_empty()).then(|| offer.gpu.clone())),
+        ("constraint", job.constraint.clone()),
         ("cpus-per-task", job.cpus.map(|count| count.to_string())),
         ("mem", job.memory_gb.map(|gb| format!("{gb}G"))),
     ];
@@ -174,6 +175,7 @@ mod tests {
                 partition: Some("gpu".to_string()),
                 cpus: Some(8),
                 memory_gb: Some(64),
+                constraint: Some("a100&nvlink".to_string()),
                 ..JobOptions::default()
             },
             ..Want::default()
@@ -183,7 +185,7 @@ mod tests {
         assert_eq!(
             options("outlier-r-1", &offer, &want),
             "--job-name='outlier-r-1' --time=91 --nodes=1 --ntasks=1 --no-requeue --partition='gpu' \
-             --gres='gpu:a100:2' --cpus-per-task='8' --mem='64G'"
+             --gres='gpu:a100:2' --constraint='a100&nvlink' --cpus-per-task='8' --mem='64G'"
         );
         assert_eq!(gres(&Want { gpu_count: 0, ..want.clone() }, "a100"), None);
         let named = JobOptions { gres: Some("gpu:h100:4".to_string()), ..JobOptions::default() };
