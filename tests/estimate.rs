@@ -263,3 +263,15 @@ fn qwen3_30b_in_nvfp4_is_counted_from_its_config_alone() {
     let plain = 2.0 * 151936.0 * 2048.0 + 48.0 * (128.0 * 2048.0 + 2.0 * 2048.0 + 2.0 * 128.0);
     near(found, projections * (0.5 + 1.0 / 16.0) + 48.0 * (4.0 + 128.0 * 3.0) * 4.0 + 2.0 * plain);
 }
+
+#[test]
+fn a_machine_estimates_without_an_option_map() {
+    let project = Project::new();
+    project.copy("tests/fixtures/mixtral", "model");
+    let script = r#"
+        let gpu = provision_gpu();
+        print(gpu.estimate_vram("model") == estimate_vram("model"));
+        print(gpu.estimate_vram("model", #{ logits: true }).num_layers);
+    "#;
+    assert_eq!(project.script(script).ok(), "true\n3\n");
+}

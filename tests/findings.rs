@@ -96,3 +96,42 @@ fn a_field_cannot_be_written_and_a_wrong_name_has_a_hint() {
     let ended = Project::new().script(&script("save_results(\"x\", #{ activations: acts, found: 3 });")).ends(1);
     assert!(ended.stderr.contains("`found` is not what detect_outliers returned: it is i64"), "{}", ended.stderr);
 }
+
+#[test]
+fn a_map_in_place_of_a_detection_says_which_field_is_wrong() {
+    for (change, said) in [
+        (
+            "map.num_features = \"many\";",
+            "`found` is not what detect_outliers returned: its `num_features`: invalid type",
+        ),
+        ("map.features[0].remove(\"feature_dim\");", "its `features`: missing field `feature_dim`"),
+        ("map.remove(\"classification\");", "missing field `classification`"),
+    ] {
+        let rest = format!(
+            "let map = parse_json(found.to_json()); {change} save_results(\"x\", #{{ activations: acts, found: map }});"
+        );
+        let ended = Project::new().script(&script(&rest)).ends(1);
+        assert!(ended.stderr.contains(said), "{change}: {}", ended.stderr);
+        assert!(ended.stderr.contains("pass it unchanged"), "{change}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn settings_may_hold_what_was_found() {
+    let said = printed(
+        r#"
+        save_results("a", #{ activations: acts, found: found, settings: #{ other: acts.detect_outliers(), all: [ci] } });
+        let settings = load_results("a").settings;
+        print(settings.other.num_norms == found.num_norms && settings.all[0].args.n_resamples == 200);
+        "#,
+    );
+    assert_eq!(said, "true\n");
+    let ended = Project::new()
+        .script(&script("save_results(\"a\", #{ activations: acts, found: found, settings: #{ f: |x| x } });"))
+        .ends(1);
+    assert!(
+        ended.stderr.contains("`settings` is") && ended.stderr.contains("expected plain values"),
+        "{}",
+        ended.stderr
+    );
+}

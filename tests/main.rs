@@ -104,6 +104,7 @@ mod padding;
 mod belongs;
 mod replacing;
 mod results;
+mod samples;
 mod saving;
 mod writing;
 

@@ -26,6 +26,11 @@ struct Run {
 impl Run {
     /// What `sbatch`, `squeue` and `scancel` do there, as lines of a shell. Each call leaves a line in `calls`.
     fn start(sbatch: &str, squeue: &str, scancel: &str) -> Self {
+        Self::with("", sbatch, squeue, scancel)
+    }
+
+    /// The same for a request with more options.
+    fn with(options: &str, sbatch: &str, squeue: &str, scancel: &str) -> Self {
         let project = Project::new();
         let calls = project.path("calls");
         for (name, does) in
@@ -36,7 +41,8 @@ impl Run {
             let executable = std::fs::Permissions::from_mode(0o755);
             std::fs::set_permissions(project.path(&path), executable).unwrap();
         }
-        project.file("script.rhai", "provision_gpu(#{ provider: \"slurm\", gpu_count: 0, max_hours: 1 });");
+        let asked = format!("provision_gpu(#{{ provider: \"slurm\", gpu_count: 0, max_hours: 1, {options} }});");
+        project.file("script.rhai", asked);
         let mut command = project.command(&["run", "script.rhai"]);
         let path = std::env::var("PATH").unwrap();
         std::fs::create_dir(project.path("home")).unwrap();
@@ -147,4 +153,13 @@ fn a_job_that_stays_in_the_queue_after_scancel_is_told_and_left_after_the_first_
     run.says(&["4242 (", ") is still alive"]);
     let money = run.said.iter().find(|line| line.contains("costing") || line.contains("costs"));
     assert_eq!(money, None, "a job of a cluster costs no money");
+}
+
+#[test]
+fn the_features_of_a_node_are_asked_for() {
+    let refuses = "echo 'sbatch: error: Batch job submission failed: Invalid feature specification' >&2; exit 1";
+    let mut run = Run::with("constraint: \"a100&nvlink\"", refuses, "", "");
+    run.waits_for("--constraint=a100&nvlink");
+    run.says(&["sbatch: Invalid feature specification"]);
+    run.says(&["hint", "`sinfo -o '%N %f'`", "`constraint`"]);
 }

@@ -94,7 +94,7 @@ fn row(entry: &Entry, state: &str) -> Vec<String> {
 
 /// The stage, and whether anybody looks after the machine.
 fn state(entry: &Entry) -> String {
-    let stage = &match entry.until.filter(|_| entry.is_own()) {
+    let stage = &match entry.ends_at() {
         Some(until) if until > now() => format!("{}, at most {} more", entry.stage.name(), age(until - now())),
         Some(_) => format!("{}, its time is over", entry.stage.name()),
         None => entry.stage.name().to_string(),
@@ -199,9 +199,8 @@ fn reachable(ledger: &Ledger) -> Result<Reachable> {
 fn listed(provider: &dyn Provider, ledger: &Ledger) -> Result<Option<Vec<rent::Alive>>> {
     match rent::alive(provider, ledger) {
         Ok(alive) => Ok(Some(alive)),
-        // A machine that the user has may be switched off.
         Err(error)
-            if !provider.id().is_own()
+            if !provider.id().tenure().may_be_out_of_reach()
                 && ledger.open_entries()?.iter().any(|entry| entry.provider == *provider.id()) =>
         {
             Err(error)
@@ -301,16 +300,13 @@ fn end(ledger: &Ledger, id: &str, entry: Option<Entry>) -> std::result::Result<S
 fn end_known(ledger: &Ledger, id: &str, entry: &Entry) -> Result<String> {
     let provider = gpu::provider(&entry.provider)?;
     rent::end(&*provider, ledger, &provider.patience(), &entry.name)?;
-    if entry.is_own() {
-        let machine = entry.id.as_deref().unwrap_or_default();
-        return Ok(format!("the worker {} on {machine} has ended", entry.name));
-    }
     let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
     let at_work = match entry.owner.life() {
         Life::Dead => String::new(),
         _ => format!("; it was in the care of {}", entry.owner.place()),
     };
-    Ok(format!("{id} is given back: {} in all{at_work}", dollars(cost)))
+    let given_back = format!("{id} is given back: {} in all{at_work}", dollars(cost));
+    Ok(entry.tenure().ended(&entry.name, entry.id.as_deref(), given_back))
 }
 
 /// Whatever keeps a provider from being cleared: what is left over there lives on, and the others

@@ -7,7 +7,9 @@ use super::observe::{
     QuantisationObserver, SuperWeightsObserver, TopObserver,
 };
 use crate::error::{Error, Result, fault};
-use crate::record::{MEASURES_VERSION, Measure, MeasureArgs, Measures, Site, SiteId, SiteLadders, SuperWeight, Tokens};
+use crate::record::{
+    MEASURES_VERSION, MassiveRule, Measure, MeasureArgs, Measures, Site, SiteId, SiteLadders, SuperWeight, Tokens,
+};
 use crate::spec::{Ffn, Model};
 use crate::tensor::Device;
 use crate::vocabulary::Order;
@@ -172,6 +174,9 @@ fn ladder_of(model: &Model, site: Site) -> Option<(usize, Vec<usize>)> {
 fn whole(model: &Model, args: &MeasureArgs) -> Result<MeasureArgs> {
     let has = |site: &Site| !model.layers_with(*site).is_empty();
     let mut args = args.clone();
+    if args.massive_rules.is_empty() {
+        args.massive_rules.push(MassiveRule::PAPER);
+    }
     if args.sites.is_empty() {
         args.sites = Site::ALL.into_iter().filter(has).collect();
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::tenure::Tenure;
 use super::way::Way;
 use crate::error::{Error, Result};
 
@@ -50,9 +51,12 @@ pub enum ProviderId {
 }
 
 impl ProviderId {
-    /// True for a user's own machine, where only workers begin and end.
-    pub fn is_own(&self) -> bool {
-        matches!(self, Self::Own(_))
+    /// What its machines are to their user.
+    pub fn tenure(&self) -> Tenure {
+        match self {
+            Self::Own(_) => Tenure::Own,
+            Self::RunPod | Self::Slurm(_) | Self::Unknown(_) => Tenure::Rented,
+        }
     }
 
     /// The name of its kind, as scripts write it.
@@ -67,7 +71,10 @@ impl ProviderId {
 
     /// The name in tables and results. Machines of the user's own have their address as id.
     pub fn short(&self) -> String {
-        if self.is_own() { self.kind().to_string() } else { self.to_string() }
+        match self {
+            Self::Own(_) => self.kind().to_string(),
+            Self::RunPod | Self::Slurm(_) | Self::Unknown(_) => self.to_string(),
+        }
     }
 
     /// The form in the ledger, with the login.
@@ -156,7 +163,7 @@ mod tests {
 
     #[test]
     fn only_machines_of_the_user_are_own() {
-        let own = STORED.map(|text| text.parse::<ProviderId>().unwrap().is_own());
+        let own = STORED.map(|text| text.parse::<ProviderId>().unwrap().tenure() == Tenure::Own);
         assert_eq!(own, [false, false, false, false, true, true, true]);
     }
 }

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::id::ProviderId;
 pub use super::owner::{Life, Owner};
 use super::provider::{Offer, SshAddress};
+use super::tenure::Tenure;
 use crate::error::{Error, Result};
 
 /// How long one process waits for another's write.
@@ -87,14 +88,19 @@ impl Entry {
         self.cost.unwrap_or(if self.id.is_some() { hours * self.price } else { 0.0 })
     }
 
-    /// True for a user's own machine, where the row is that of a worker.
-    pub fn is_own(&self) -> bool {
-        self.provider.is_own()
+    /// What it is to its user. The row of a user's own machine is that of a worker.
+    pub fn tenure(&self) -> Tenure {
+        self.provider.tenure()
     }
 
     /// Its id or name at the provider, once it is known.
     pub fn known_as(&self) -> Option<&str> {
-        if self.is_own() { Some(&self.name) } else { self.id.as_deref() }
+        self.tenure().known_as(&self.name, self.id.as_deref())
+    }
+
+    /// The time at which it ends itself, in seconds since 1970, if that is known.
+    pub fn ends_at(&self) -> Option<f64> {
+        self.tenure().ends_at(self.until)
     }
 }
 

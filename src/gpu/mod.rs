@@ -12,12 +12,14 @@ mod provider;
 pub mod rent;
 pub mod runpod;
 pub mod slurm;
+mod tenure;
 mod way;
 
 pub use failure::Failure;
 pub use id::{ProviderId, ProviderKind};
 pub use patience::Patience;
-pub use provider::{Description, Offer, PREFIX, Provider, Reached, SshAddress, State, Want};
+pub use provider::{Description, JobOptions, Offer, PREFIX, Provider, Reached, SshAddress, State, Want};
+pub use tenure::Tenure;
 pub use way::Way;
 
 use std::sync::Arc;

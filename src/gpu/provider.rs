@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::id::ProviderId;
 use super::patience::Patience;
 use crate::error::Result;
+use crate::record::option::option_set;
+use crate::record::option_types::{Optional, Text, Whole};
 use crate::remote::{Login, Machine, Ssh};
 
 /// The prefix of our machines' names.
@@ -37,13 +39,28 @@ pub struct Want {
     pub expected_hours: Option<f64>,
     pub disk_gb: u64,
     pub image: Option<String>,
-    /// Slurm only.
-    pub partition: Option<String>,
-    pub account: Option<String>,
-    pub qos: Option<String>,
-    pub gres: Option<String>,
-    pub cpus: Option<usize>,
-    pub memory_gb: Option<u64>,
+    pub job: JobOptions,
+}
+
+option_set! {
+    /// What is asked of a cluster, with the options of provision_gpu.
+    #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+    pub struct JobOptions {
+        /// slurm: partition
+        partition: Optional<Text>;
+        /// slurm: account
+        account: Optional<Text>;
+        /// slurm: quality of service
+        qos: Optional<Text>;
+        /// slurm: generic resources, such as "gpu:1"
+        gres: Optional<Text>;
+        /// slurm: features that the node must have, such as "a100&nvlink"
+        constraint: Optional<Text>;
+        /// slurm: cores
+        cpus: Optional<Whole>;
+        /// slurm: memory
+        memory_gb: Optional<Whole>;
+    }
 }
 
 /// An offer that meets the requirements.

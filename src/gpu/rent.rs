@@ -291,8 +291,7 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
             }
             _ => (),
         }
-        // A user's own machine that cannot be reached costs nothing.
-        let unreached = entry.is_own() && listed.is_err();
+        let unreached = entry.tenure().may_be_out_of_reach() && listed.is_err();
         if !hurried && interrupt_requested() {
             (hurried, limit) = (true, limit.min(begin.elapsed() + patience.hurry));
         }
@@ -300,11 +299,7 @@ pub fn end(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, name: 
         let in_vain = hurried && patience.hurry < patience.end && asked.is_some() && listed.is_err();
         if unreached || in_vain || begin.elapsed() > limit {
             let reason = listed.err().map_or_else(|| "it is still listed".to_string(), |error| error.message);
-            if entry.is_own() {
-                return Err(Error::of(Failure::MayBeAtWork { worker: name.to_string(), reason }));
-            }
-            let id = id.unwrap_or(name).to_string();
-            return Err(Error::of(Failure::MayBeRunning { id, costs: entry.price > 0.0, reason }));
+            return Err(Error::of(entry.tenure().not_ended(name, id, entry.price, reason)));
         }
         if !told && begin.elapsed() > UNTOLD {
             let (provider, left) = (provider.id(), limit.saturating_sub(begin.elapsed()).as_secs());
@@ -345,7 +340,7 @@ pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which
     let mut lines = Vec::new();
     let mut left = ledger.open_entries()?;
     left.retain(|entry| entry.provider == *provider.id() && entry.owner.is_dead());
-    let is_over = |entry: &Entry| entry.is_own() && entry.until.is_some_and(|until| until < now());
+    let is_over = |entry: &Entry| entry.ends_at().is_some_and(|time| time < now());
     left.retain(|entry| !entry.keep_running || entry.stage == Stage::Ending || is_over(entry));
     // A machine that is ready for a task may still be taken over.
     left.retain(|entry| which == Reap::All || entry.task.is_none() || entry.stage != Stage::Ready);
@@ -359,13 +354,8 @@ pub fn reap(provider: &dyn Provider, ledger: &Ledger, patience: &Patience, which
             }
         }
         end(provider, ledger, patience, &entry.name)?;
-        if entry.is_own() {
-            let (name, machine) = (&entry.name, entry.id.as_deref().unwrap_or_default());
-            lines.push(format!("{name} on {machine} was left at work by a run that died: ended"));
-            continue;
-        }
         let cost = ledger.find(&entry.name)?.map_or(0.0, |entry| entry.cost_so_far());
-        lines.push(format!("{} ({}) was left over by a run that died: given back, ${cost:.2}", entry.name, entry.gpu));
+        lines.push(entry.tenure().reaped(&entry.name, entry.id.as_deref(), &entry.gpu, cost));
     }
     Ok(lines)
 }

@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::environment;
+use super::failure::Failure;
 use super::hash::Hash;
 use super::names::is_commit;
 use super::source::SMALL_FILE;
 use crate::disk;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
 
@@ -63,9 +64,7 @@ impl Cache {
     /// # Errors
     /// `io` if this user has no folder for caches.
     pub(super) fn of(id: &str) -> Result<Self> {
-        let cache = environment::hub_cache().ok_or_else(|| {
-            Error::new(Kind::Io, "there is no folder for the cache of models").hint("set HF_HOME or HOME to a folder")
-        })?;
+        let cache = environment::hub_cache().ok_or_else(|| Error::of(Failure::NoCacheFolder))?;
         Ok(Self { repository: cache.join(hf_hub::Repo::model(id.to_string()).folder_name()) })
     }
 
@@ -173,21 +172,14 @@ impl Snapshot {
         std::fs::symlink_metadata(&file).ok()?;
         let problem = match self.flaw(name)? {
             Flaw::Astray => {
-                let message =
-                    format!("{name} is not in the cache: the link in its place leads to no blob of this model");
-                return Some(
-                    Error::not_found(message).hint(format!("remove {}, and have it fetched again", file.display())),
-                );
+                return Some(Error::of(Failure::AstrayInCache { name: name.to_string(), file }));
             }
             Flaw::Changed(hash) => format!("its content has not the {} {} of its blob", hash.kind(), hash.digits()),
             Flaw::Implausible => "it does not begin like such a file".to_string(),
         };
         let blob = file.canonicalize().unwrap_or(file);
-        Some(Error::corrupt(format!("{name} in the cache is damaged: {problem}")).hint(format!(
-            "remove {}, and have it fetched again; what was changed on purpose can be loaded as the folder {}",
-            blob.display(),
-            self.folder().display()
-        )))
+        let (name, folder) = (name.to_string(), self.folder().to_path_buf());
+        Some(Error::of(Failure::DamagedInCache { name, problem, blob, folder }))
     }
 
     /// The file by which the Python package records that a commit has no file of this name.
@@ -226,7 +218,7 @@ impl Snapshot {
 
     /// Waits until no other process downloads this blob. The Python package uses the same lock.
     pub(super) fn lock(&self, hash: &Hash, name: &str, progress: &dyn Progress) -> Result<Lock> {
-        let missing = || Error::not_found(format!("{}: not a cache folder", self.repository.display()));
+        let missing = || Error::of(Failure::NotInCache(self.repository.clone()));
         let (Some(cache), Some(repository)) = (self.repository.parent(), self.repository.file_name()) else {
             return Err(missing());
         };

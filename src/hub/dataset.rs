@@ -15,22 +15,22 @@ use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::environment;
+use super::failure::{Failure, refused};
 use super::file_name::Name;
-use super::http::{Http, IS_IT_A_HUB, Patience};
+use super::http::{Http, Patience};
 use super::names::{is_commit, is_file_path};
 use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
-use super::refusal::{self, Refusal};
+use super::refusal::Refusal;
 use super::repository::problem;
-use super::resolve::{Address, DEFAULT_REVISION, RepositoryKind, check_revision};
+use super::resolve::{Address, RepositoryKind, check_revision};
 use super::spelling;
 use super::text_file::TextFile;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
-use crate::plain::plain;
 use crate::progress::note;
-use crate::record::DatasetArgs;
+use crate::record::{DEFAULT_REVISION, DatasetArgs};
 
 /// The usual prefixes of file names: `train-00000-of-00010.parquet`.
 const SPLITS: &[&str] = &["train", "validation", "test"];
@@ -74,15 +74,14 @@ pub(super) fn open(args: &DatasetArgs) -> Result<Found> {
     let address = Address::new(RepositoryKind::Dataset, &args.id).filter(|_| meant.is_none());
     let address = address.ok_or_else(|| {
         let usual = "an id looks like \"HuggingFaceFW/fineweb-edu\"; a file of this machine goes under `text`";
-        Error::bad_argument(format!("load_tokens: dataset \"{}\" is not a hub id", plain(&args.id, 200)))
-            .hint(meant.map_or(usual.to_string(), |meant| meant.told()))
+        let hint = meant.map_or(usual.to_string(), |meant| meant.told());
+        Error::of(Failure::NoDatasetId { id: args.id.clone(), hint })
     })?;
     let address = Arc::new(address);
     check_revision(&address, args.revision.as_deref().unwrap_or(DEFAULT_REVISION))?;
     for (option, path) in [("file", &args.file), ("config", &args.config)] {
         if let Some(path) = path.as_ref().filter(|path| !is_file_path(path)) {
-            let message = format!("load_tokens: {option} \"{}\" leads out of the dataset", plain(path, 200));
-            return Err(Error::bad_argument(message).hint("give it as the dataset's page on the hub shows it"));
+            return Err(Error::of(Failure::LeadsOut { option, path: path.clone() }));
         }
     }
     let folder = environment::caches().map(|caches| caches.join("outlier/datasets").join(args.id.replace('/', "--")));
@@ -111,10 +110,7 @@ fn choice(address: &Arc<Address>, args: &DatasetArgs, folder: Option<&Path>) -> 
         return Ok(choice);
     }
     if environment::offline() {
-        return Err(refusal::error(
-            &address.doing(args.file.as_deref().unwrap_or("the list of files")),
-            Refusal::Offline,
-        ));
+        return Err(refused(&address.doing(args.file.as_deref().unwrap_or("the list of files")), Refusal::Offline));
     }
     let known = known();
     let choice = match (ask(address, args, known.is_some()), known) {
@@ -144,7 +140,8 @@ fn ask(address: &Arc<Address>, args: &DatasetArgs, hurried: bool) -> Result<Choi
     let revision = args.revision.as_deref().unwrap_or(DEFAULT_REVISION);
     let info: Vec<Described> = http.json(&address.api_path(revision), &address.doing(DESCRIPTION), patience)?;
     let commit = info.into_iter().find_map(|info| info.sha).filter(|commit| is_commit(commit)).ok_or_else(|| {
-        Error::new(Kind::Io, format!("{}: the hub names no commit", address.doing(DESCRIPTION))).hint(IS_IT_A_HUB)
+        let problem = "the hub names no commit".to_string();
+        Error::of(Failure::BadAnswer { doing: address.doing(DESCRIPTION), problem })
     })?;
     let file = match &args.file {
         Some(file) => file.clone(),
@@ -189,10 +186,7 @@ fn smallest(
     }
     let config = args.config.as_deref().unwrap_or("default");
     if listed.is_empty() && others.is_empty() {
-        let message = format!("{}: no Parquet, JSON or CSV files of a config \"{config}\"", address.told());
-        return Err(
-            Error::not_found(message).hint("name a file of the dataset with `file`, such as file: \"data/x.parquet\"")
-        );
+        return Err(Error::of(Failure::NoTextFiles { place: address.told(), config: config.to_string() }));
     }
     let split_of: fn(&str) -> Option<&'static str> = if listed.is_empty() { split_among_words } else { split_in_front };
     let mut listed = if listed.is_empty() { others } else { listed };
@@ -202,8 +196,8 @@ fn smallest(
         listed.clear();
     }
     let (path, _) = listed.into_iter().min_by_key(|(path, bytes)| (*bytes, path.clone())).ok_or_else(|| {
-        Error::not_found(format!("{}: config \"{config}\" has no split \"{}\"", address.told(), args.split))
-            .hint("name a file of the dataset with `file`")
+        let (config, split) = (config.to_string(), args.split.clone());
+        Error::of(Failure::NoSplit { place: address.told(), config, split })
     })?;
     Ok(path)
 }
@@ -309,7 +303,7 @@ impl Cached {
             return Ok(ranges.clone());
         }
         if environment::offline() {
-            return Err(refusal::error(&self.address.doing(&self.choice.file), Refusal::Offline));
+            return Err(refused(&self.address.doing(&self.choice.file), Refusal::Offline));
         }
         let http = Arc::new(Http::new()?);
         let name = self.choice.file.as_str();

@@ -8,10 +8,11 @@ use reqwest::{Method, Response};
 
 use super::attempt::{Attempt, Trouble};
 use super::body::Body;
+use super::failure::{Failure, refused};
 use super::http::{Http, Patience};
-use super::refusal::{self, Refusal};
+use super::refusal::Refusal;
 use super::resolve::RemoteFile;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::plain::plain;
 
 /// The largest number of bytes before a range that are skipped if a server ignores ranges and sends
@@ -53,12 +54,12 @@ pub(super) async fn fetch(http: &Http, file: &RemoteFile, range: Range<u64>) -> 
         match outcome {
             Ok(()) => (),
             Err(Trouble::Fatal(error)) => return Err(error),
-            Err(Trouble::Refused(refusal)) => return Err(refusal::error(&file.doing(), refusal)),
+            Err(Trouble::Refused(refusal)) => return Err(refused(&file.doing(), refusal)),
             Err(Trouble::Passing { problem, after }) => patience.wait(&problem, after, &file.doing()).await?,
             Err(Trouble::Expired) => {
                 expired += 1;
                 if expired > MAX_EXPIRED {
-                    return Err(refusal::error(&file.doing(), Refusal::NoAccess));
+                    return Err(refused(&file.doing(), Refusal::NoAccess));
                 }
                 file.resolve_again(http, place.generation).await?;
             }
@@ -89,10 +90,7 @@ fn accept(http: &Http, file: &RemoteFile, response: &Response, first: u64, range
             Err(Trouble::Fatal(file.changed()))
         }
         200 if first <= MAX_SKIPPED => Ok(first),
-        200 => Err(Trouble::Fatal(
-            Error::new(Kind::Io, format!("{}: the server does not serve ranges of a file", file.doing()))
-                .hint("a proxy may stand between; try another network, or put the files into a folder"),
-        )),
+        200 => Err(Trouble::Fatal(Error::of(Failure::NoRanges { doing: file.doing() }))),
         416 => Err(Trouble::Fatal(file.changed())),
         300..=399 => Err(Trouble::Expired),
         _ => Err(http.trouble(response)),

@@ -80,11 +80,10 @@ pub(super) fn told(id: &str, error: Error) -> Error {
     let model = format!("model \"{id}\": ");
     let problem = error.message.strip_prefix(&model).unwrap_or(&error.message);
     let problem = problem.strip_prefix("no such folder, and ").unwrap_or(problem);
-    let told = Error::new(error.kind, format!("{model}no such folder, and {problem}"));
-    match (near, error.hint) {
-        (Some(near), _) => told.hint(format!("did you mean the folder \"{near}\"?")),
-        (None, Some(hint)) => told.hint(hint),
-        (None, None) => told,
+    let told = Error { message: format!("{model}no such folder, and {problem}"), ..error };
+    match near {
+        Some(near) => told.hint(format!("did you mean the folder \"{near}\"?")),
+        None => told,
     }
 }
 

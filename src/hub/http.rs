@@ -21,8 +21,9 @@ use tokio::time::{sleep, timeout};
 use super::attempt::{Attempt, Trouble};
 use super::body::Body;
 use super::environment;
-use super::refusal::{self, Refusal};
-use crate::error::{Error, Kind, Result};
+use super::failure::{Failure, refused};
+use super::refusal::Refusal;
+use crate::error::{Error, Result};
 use crate::outside::{self, complaint, tls};
 use crate::plain::plain;
 use crate::progress::{interrupt_requested, note};
@@ -57,8 +58,6 @@ const THREADS: usize = 2;
 /// Idle threads stay as long as the process.
 const KEPT: Duration = Duration::from_secs(1 << 30);
 const INTERRUPT_POLL: Duration = Duration::from_millis(100);
-/// The hint for an answer that makes no sense.
-pub(super) const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
 
 /// The process's runtime for everything that waits for the network.
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
@@ -109,7 +108,7 @@ pub(super) fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Se
                 return Err(Error::interrupted());
             }
             Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::new(Kind::Io, "a request to the hub ended without an answer"));
+                return Err(Error::of(Failure::NoAnswer));
             }
         }
     }
@@ -129,9 +128,7 @@ impl Http {
         start()?;
         let text = environment::endpoint();
         let endpoint = Url::parse(&text).ok().filter(|url| url.has_host() && url.scheme().starts_with("http"));
-        let endpoint = endpoint.ok_or_else(|| {
-            Error::bad_argument(format!("HF_ENDPOINT is \"{text}\"")).hint("it is a URL such as https://huggingface.co")
-        })?;
+        let endpoint = endpoint.ok_or_else(|| Error::of(Failure::BadEndpoint(text.clone())))?;
         tls::prepare();
         // HTTP/1 with many connections: ranges must not wait for each other in one connection.
         let client = Client::builder().http1_only().redirect(redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
@@ -139,7 +136,7 @@ impl Http {
         // so are not accepted.
         let client = client.no_gzip().no_brotli().no_deflate().no_zstd();
         let client = client.user_agent(concat!("outlier/", env!("CARGO_PKG_VERSION"))).tcp_nodelay(true).build();
-        let client = client.map_err(|e| Error::new(Kind::Io, format!("starting the hub client: {e}")))?;
+        let client = client.map_err(|e| Error::of(Failure::Client(e)))?;
         let (held, token) = (environment::token(), environment::token_for_endpoint());
         if held.is_some() && token.is_none() {
             static TOLD: OnceLock<()> = OnceLock::new();
@@ -232,7 +229,7 @@ impl Http {
             let (mut all, mut next, mut seen, mut room) = (Vec::new(), Some(url), HashSet::new(), MAX_JSON_BYTES);
             while let Some(url) = next {
                 if seen.len() >= MAX_PAGES || !seen.insert(url.clone()) {
-                    return Err(Error::new(Kind::Io, format!("{doing}: the list has no end")).hint(IS_IT_A_HUB));
+                    return Err(Error::of(Failure::BadAnswer { doing, problem: "the list has no end".to_string() }));
                 }
                 let (page, behind, bytes) = http.json_page(url, &doing, room, patience()).await?;
                 (next, room) = (behind, room - bytes);
@@ -258,7 +255,7 @@ impl Http {
                 let next =
                     next.and_then(next_page).and_then(|next| url.join(&next).ok()).filter(|next| self.is_hub(next));
                 let fatal = |problem: String| {
-                    Trouble::Fatal(Error::new(Kind::Io, format!("{doing}: {problem}")).hint(IS_IT_A_HUB))
+                    Trouble::Fatal(Error::of(Failure::BadAnswer { doing: doing.to_string(), problem }))
                 };
                 let (mut body, mut text) = (Body::new(answer.response, self.stall), Vec::new());
                 while let Some(chunk) = body.chunk().await? {
@@ -276,8 +273,8 @@ impl Http {
             match attempt.await {
                 Ok(page) => return Ok(page),
                 Err(Trouble::Fatal(error)) => return Err(error),
-                Err(Trouble::Refused(refusal)) => return Err(refusal::error(doing, refusal)),
-                Err(Trouble::Expired) => return Err(refusal::error(doing, Refusal::NoAccess)),
+                Err(Trouble::Refused(refusal)) => return Err(refused(doing, refusal)),
+                Err(Trouble::Expired) => return Err(refused(doing, Refusal::NoAccess)),
                 Err(Trouble::Passing { problem, after }) => patience.wait(&problem, after, doing).await?,
             }
         }
@@ -391,7 +388,7 @@ impl Patience {
                     *given_up() = Some(Instant::now());
                 }
                 let problem = plain(problem, 200);
-                return Err(refusal::error(
+                return Err(refused(
                     doing,
                     Refusal::Other(match self.failures {
                         1 => problem,
@@ -406,7 +403,7 @@ impl Patience {
         self.rate_waits += 1;
         self.waited += after;
         if self.rate_waits > MAX_RATE_WAITS || self.waited > self.most_waited {
-            return Err(refusal::error(doing, Refusal::RateLimited(problem.to_string())));
+            return Err(refused(doing, Refusal::RateLimited(problem.to_string())));
         }
         tell(after, problem, doing);
         sleep(after).await;

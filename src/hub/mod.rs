@@ -14,6 +14,7 @@ mod direct;
 mod documents;
 mod download;
 mod environment;
+mod failure;
 mod fetch;
 mod file_name;
 mod folder;
@@ -52,8 +53,8 @@ use std::sync::Arc;
 
 pub use documents::Documents;
 pub use environment::{own_token, use_token};
+pub use failure::Failure;
 pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
-pub use resolve::DEFAULT_REVISION;
 pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
 pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
 pub use texts::DEFAULT_COLUMN;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::failure::Failure;
 use super::http::{self, Http, Patience};
 use super::resolve::{Address, RemoteFile};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Number of simultaneous queries.
 const QUESTIONS: usize = 32;
@@ -43,7 +44,7 @@ pub(super) fn ask_all<'a>(
         let tasks: Vec<_> = names.into_iter().map(ask).collect();
         let mut found = Vec::new();
         for task in tasks {
-            found.push(task.await.map_err(|e| Error::new(Kind::Io, format!("asking the hub: {e}")))?);
+            found.push(task.await.map_err(|e| Error::of(Failure::Unasked(e)))?);
         }
         Ok(found)
     })

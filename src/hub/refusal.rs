@@ -11,7 +11,8 @@ use crate::plain::plain;
 /// The largest number of characters of the hub's message that are shown.
 const WORDS: usize = 300;
 
-pub(super) enum Refusal {
+#[derive(Debug)]
+pub enum Refusal {
     /// The hub rejects the token, with this message.
     BadToken(String),
     /// A private repository looks like a missing one to users without access.
@@ -56,7 +57,7 @@ impl Refusal {
 
 /// The error for a refusal. `doing` is, for example, `model "owner/name": fetching FILE from the
 /// hub`.
-pub(super) fn error(doing: &str, refusal: Refusal) -> Error {
+pub(super) fn told(doing: &str, refusal: &Refusal) -> Error {
     let auth = |problem: &str| Error::new(Kind::Auth, format!("{doing}: {problem}"));
     let missing = |problem: &str| Error::not_found(format!("{doing}: {problem}"));
     let io = |problem: &str| Error::new(Kind::Io, format!("{doing}: {problem}"));
@@ -78,7 +79,7 @@ pub(super) fn error(doing: &str, refusal: Refusal) -> Error {
                 .hint(format!("look at the {kind}'s page on the hub"))
         }
         Refusal::NoRevision(name) => {
-            missing(&name.map_or("no such revision".into(), |n| format!("no revision \"{n}\"")))
+            missing(&name.as_ref().map_or("no such revision".into(), |n| format!("no revision \"{n}\"")))
                 .hint(format!("give a branch, tag or commit of this {kind}, or leave `revision` out"))
         }
         Refusal::NoFile => missing(&format!("the {kind} has no such file")).hint(match kind {
@@ -91,7 +92,7 @@ pub(super) fn error(doing: &str, refusal: Refusal) -> Error {
             .hint(format!("unset {}, or download it before going offline", environment::offline_by())),
         Refusal::Other(problem) => {
             let other = if kind == "model" { "model that is already in a folder" } else { "text file" };
-            io(&problem).hint(format!("is the network reachable? a {other} can be given by its path"))
+            io(problem).hint(format!("is the network reachable? a {other} can be given by its path"))
         }
     }
 }

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use super::cache::{Cache, Snapshot};
 use super::download::{Tally, download, fits};
 use super::environment;
+use super::failure::refused;
 use super::foreign;
 use super::http::{Http, Patience};
 use super::names::is_commit;
 use super::questions::{ask_all, resolve_all};
-use super::refusal::{self, Refusal};
-use super::resolve::{Address, DEFAULT_REVISION, RemoteFile, check_revision};
+use super::refusal::Refusal;
+use super::resolve::{Address, RemoteFile, check_revision};
 use super::shards::{LAYOUTS, Layout, PYTORCH, SAFETENSORS};
 use super::source::{ByteSource, SMALL_FILE, too_large};
 use super::streamed::{CONFIG, Streamed, first_answer};
@@ -21,6 +22,7 @@ use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside;
 use crate::progress::{Event, Progress};
+use crate::record::DEFAULT_REVISION;
 use crate::words::counted;
 
 /// The largest number of missing files in an error message.
@@ -163,7 +165,7 @@ fn commit(
 fn offline(address: &Address, snapshot: Option<&Snapshot>, name: &str) -> Error {
     let damaged = snapshot.and_then(|snapshot| snapshot.damaged(name));
     damaged.map_or_else(
-        || refusal::error(&address.doing(name), Refusal::Offline),
+        || refused(&address.doing(name), Refusal::Offline),
         |damaged| and(damaged, &format!("{} is set", environment::offline_by()), address),
     )
 }
@@ -193,7 +195,7 @@ pub(super) fn fetched(http: &Arc<Http>, file: &Arc<RemoteFile>, snapshot: &Snaps
         return Err(error);
     }
     let problem = "what was sent does not begin like such a file";
-    Err(refusal::error(&file.doing(), Refusal::Other(problem.to_string())))
+    Err(refused(&file.doing(), Refusal::Other(problem.to_string())))
 }
 
 struct Repository<'a> {

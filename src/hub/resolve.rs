@@ -11,10 +11,11 @@ use reqwest::{Method, Url};
 use tokio::sync::Mutex;
 
 use super::attempt::Trouble;
+use super::failure::{Failure, refused};
 use super::hash::Hash;
-use super::http::{Answer, Http, IS_IT_A_HUB, Patience};
+use super::http::{Answer, Http, Patience};
 use super::names::{is_commit, is_file_path, is_revision};
-use super::refusal::{self, Refusal};
+use super::refusal::Refusal;
 use super::source::SMALL_FILE;
 use crate::error::{Error, Kind, Result};
 use crate::plain::plain;
@@ -23,8 +24,6 @@ use crate::plain::plain;
 const LARGEST_FILE: u64 = 1 << 40;
 /// The largest number of characters in a part of an id.
 const LONGEST_NAME: usize = 128;
-/// The revision of a repository where none is named.
-pub const DEFAULT_REVISION: &str = "main";
 /// The forms of model ids.
 pub(super) const MODEL_IDS: &str =
     "give a folder with config.json and safetensors files, or a hub id such as \"allenai/OLMoE-1B-7B-0125\"";
@@ -67,7 +66,8 @@ impl Address {
         let told = self.told();
         let problem = error.message.strip_prefix(&format!("{told}: ")).unwrap_or(&error.message);
         let what = if error.kind == Kind::Io { "the hub cannot be asked for it" } else { "not a hub id" };
-        Error::not_found(format!("{told}: no such folder, and {what}: {problem}")).hint(MODEL_IDS)
+        let message = format!("{told}: no such folder, and {what}: {problem}");
+        Error { kind: Kind::NotFound, message, ..error }.hint(MODEL_IDS)
     }
 
     fn resolve_path(&self, revision: &str, file: &str) -> String {
@@ -175,9 +175,7 @@ impl RemoteFile {
     ) -> Result<Self> {
         check_revision(address, revision)?;
         if !is_file_path(name) {
-            let message =
-                format!("{}: \"{}\" is not the path of a file in a repository", address.told(), plain(name, 200));
-            return Err(Error::bad_argument(message).hint("such a path is relative and looks like data/train.parquet"));
+            return Err(Error::of(Failure::NoFilePath { place: address.told(), name: name.to_string() }));
         }
         let found = resolve(http, address, revision, name, patience).await?;
         let (address, name, Resolved { commit, bytes, hash, url }) = (address.clone(), name.to_string(), found);
@@ -235,14 +233,13 @@ impl RemoteFile {
 
     /// The error of bytes whose hash `found` is not the announced one.
     pub(super) fn damaged(&self, found: &str, hint: &str) -> Error {
-        let (kind, announced) = (self.hash.kind(), self.hash.digits());
-        Error::corrupt(format!("{}: the bytes have the {kind} {found}, the hub announces {announced}", self.doing()))
-            .hint(hint)
+        let (kind, announced) = (self.hash.kind(), self.hash.digits().to_string());
+        let (doing, found, hint) = (self.doing(), found.to_string(), hint.to_string());
+        Error::of(Failure::OtherHash { doing, kind, found, announced, hint })
     }
 
     pub(super) fn changed(&self) -> Error {
-        Error::corrupt(format!("{}: the file has changed on the hub while it was read", self.doing()))
-            .hint("run again; give `revision` a commit to read the same files every time")
+        Error::of(Failure::Changed { doing: self.doing() })
     }
 }
 
@@ -251,8 +248,7 @@ pub(super) fn check_revision(address: &Address, revision: &str) -> Result<()> {
     if is_revision(revision) {
         return Ok(());
     }
-    let message = format!("{}: \"{}\" is not the name of a revision", address.told(), plain(revision, 200));
-    Err(Error::bad_argument(message).hint("give a branch, a tag or a commit of 40 hexadecimal digits"))
+    Err(Error::of(Failure::NoRevisionName { place: address.told(), revision: revision.to_string() }))
 }
 
 async fn resolve(
@@ -267,16 +263,15 @@ async fn resolve(
     loop {
         match http.send_within(Method::HEAD, url.clone()).await {
             Ok(answer) => {
-                return described(answer, revision)
-                    .map_err(|problem| Error::new(Kind::Io, format!("{doing}: {problem}")).hint(IS_IT_A_HUB));
+                return described(answer, revision).map_err(|problem| Error::of(Failure::BadAnswer { doing, problem }));
             }
             Err(Trouble::Fatal(error)) => return Err(error),
             Err(Trouble::Refused(Refusal::NoRevision(None))) => {
-                return Err(refusal::error(&doing, Refusal::NoRevision(Some(revision.to_string()))));
+                return Err(refused(&doing, Refusal::NoRevision(Some(revision.to_string()))));
             }
-            Err(Trouble::Refused(refusal)) => return Err(refusal::error(&doing, refusal)),
+            Err(Trouble::Refused(refusal)) => return Err(refused(&doing, refusal)),
             Err(Trouble::Passing { problem, after }) => patience.wait(&problem, after, &doing).await?,
-            Err(Trouble::Expired) => return Err(refusal::error(&doing, Refusal::NoAccess)),
+            Err(Trouble::Expired) => return Err(refused(&doing, Refusal::NoAccess)),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::failure::Failure;
 use super::names::is_file_path;
 use crate::error::{Error, Result};
 use crate::outside::syntax;
@@ -43,8 +44,7 @@ pub(super) fn nothing(place: &str, below: &[String]) -> Error {
         return error;
     }
     let Layout { single, index } = SAFETENSORS;
-    Error::not_found(format!("{place}: neither {single} nor {index}, and no {}", PYTORCH.single))
-        .hint("a model folder holds config.json and safetensors weights")
+    Error::of(Failure::NoWeights { place: place.to_string(), wanted: [single, index, PYTORCH.single] })
 }
 
 /// The error of a folder that holds no model, but folders with some.
@@ -57,8 +57,7 @@ pub(super) fn only_below(place: &str, below: &[String]) -> Option<Error> {
         }
         [] => return None,
     };
-    let message = format!("{place}: no model, but there is one {folders}");
-    Some(Error::not_found(message).hint(format!("name that folder: {:?}", plain(&format!("{place}/{last}"), 400))))
+    Some(Error::of(Failure::OnlyBelow { place: place.to_string(), folders, last: last.clone() }))
 }
 
 /// As much of an index as is kept: the names of files, each once. The index of a large model has a
@@ -102,11 +101,7 @@ impl Layout {
     /// `corrupt` if it is not an index, or has an invalid file name or too many files.
     pub fn names(&self, index: &[u8], place: &str) -> Result<Vec<String>> {
         let path = format!("{place}/{}", self.index);
-        let damaged = |problem: String| {
-            Error::corrupt(format!("reading {path}: {problem}")).hint(
-                "is this model complete? correct the file there, or fetch it again from where the model came from",
-            )
-        };
+        let damaged = |problem: String| Error::of(Failure::BadIndex { index: path.clone(), problem });
         let index: Index = serde_json::from_slice(index).map_err(|e| match syntax::wrong(index, &e) {
             Some(what) => damaged(format!("not valid JSON: {what}")),
             // The parser's message may quote the file.
@@ -149,8 +144,7 @@ fn astray(name: &str, index: &str) -> Error {
         _ if name.split('/').any(|part| part == "..") => "leads out of the folder of the index",
         _ => "is no name of a file in the folder of the index",
     };
-    Error::corrupt(format!("reading {index}: `{}` is not a file of this model: it {what}", plain(name, 200)))
-        .hint("correct `weight_map` in it: names begin at its folder, such as model-00001-of-00002.safetensors")
+    Error::of(Failure::Astray { index: index.to_string(), name: name.to_string(), what })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::Dtype;
 
+use super::failure::Failure;
 use super::shards::nothing;
 use crate::error::{Error, Result};
 
@@ -17,8 +18,7 @@ pub(super) const SMALL_FILE: u64 = 64 << 20;
 
 /// The error of a larger file; `what` is "reading FILE" or similar.
 pub(super) fn too_large(what: &str, bytes: u64) -> Error {
-    let message = format!("{what}: {bytes} bytes, more than the {} MB that such a file may have", SMALL_FILE >> 20);
-    Error::corrupt(message).hint("is it what its name says? weights belong into safetensors files")
+    Error::of(Failure::TooLarge { what: what.to_string(), bytes, most: SMALL_FILE })
 }
 
 /// A weight file of a model.

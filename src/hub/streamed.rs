@@ -11,12 +11,13 @@ use super::http::{self, Http, Patience};
 use super::names::{is_commit, is_file_path};
 use super::questions::{ask_all, resolve_all};
 use super::ranges::{Limits, Ranges};
-use super::resolve::{Address, DEFAULT_REVISION, RemoteFile, RepositoryKind};
+use super::resolve::{Address, RemoteFile, RepositoryKind};
 use super::shards::{LAYOUTS, Layout, nothing};
 use super::source::{Announcement, ByteSource, SMALL_FILE, SourceFile, Tag, too_large};
 use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::outside::without_bom;
+use crate::record::DEFAULT_REVISION;
 
 pub(super) const CONFIG: &str = "config.json";
 /// The prefix of `place` for models on the hub.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::failure::Failure;
 use super::foreign;
 use super::gguf_files;
 use super::shards::{Layout, PYTORCH, SAFETENSORS, only_below};
@@ -49,10 +50,8 @@ pub(super) fn instead(
     for (Layout { single, index }, ending) in [(SAFETENSORS, ".safetensors"), (PYTORCH, ".bin")] {
         let parts = some(&|name| name.ends_with(ending) && is_of_model(name));
         if !parts.is_empty() {
-            let message = format!("{place}: {}, but neither {single} nor {index}", told(&parts));
-            return Some(Error::not_found(message).hint(format!(
-                "fetch {index}, which says that these files belong together; a single file of weights must be called {single}"
-            )));
+            let (place, found) = (place.to_string(), told(&parts));
+            return Some(Error::of(Failure::NoIndex { place, found, single, index }));
         }
     }
     foreign::FORMATS.iter().find_map(|format| {
@@ -62,7 +61,7 @@ pub(super) fn instead(
         let message = || format!("{place}: no safetensors weights, but {}, {each}{}", told(&found), format.what);
         let to_name = format.is_gguf().then(|| gguf_files::to_name(repository, &found)).flatten();
         let hint = to_name.unwrap_or_else(|| advice.to_string());
-        (!found.is_empty()).then(|| Error::unsupported(message()).hint(hint))
+        (!found.is_empty()).then(|| Error::of(Failure::OtherFormat { message: message(), hint }))
     })
 }
 
@@ -79,11 +78,8 @@ pub(super) fn only_index(
     if names.iter().any(|name| name == ADAPTER) {
         return adapter(place, small(ADAPTER).ok().flatten());
     }
-    let named = counted(count, "file");
-    Error::not_found(format!("{place}: {index} names {named} of weights, and none of them is there")).hint(
-        "it says where weights are and holds none: fetch the files that it names, with `hf download` for instance, or name the place that \
-         has them",
-    )
+    let (place, index, named) = (place.to_string(), index.to_string(), counted(count, "file"));
+    Error::of(Failure::OnlyIndex { place, index, named })
 }
 
 /// True if a file of this name, in a supported format, contains weights of a model.
@@ -97,10 +93,7 @@ fn adapter(place: &str, config: Option<Vec<u8>>) -> Error {
     let text = |key: &str| config.as_ref().and_then(|config| config[key].as_str()).map(shown);
     let kind = text("peft_type").map_or(String::new(), |kind| format!("{kind}, "));
     let base = text("base_model_name_or_path").map_or(String::new(), |base| format!(" \"{base}\""));
-    Error::unsupported(format!("{place}: an adapter ({kind}{ADAPTER}) for the model{base}, not a model by itself")).hint(
-        "merge it into its model in Python, with peft: AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload()\
-         .save_pretrained(FOLDER), and load that folder; or load the model without it",
-    )
+    Error::of(Failure::Adapter { place: place.to_string(), kind: format!("{kind}{ADAPTER}"), base })
 }
 
 /// The reason why a source has no `config.json`, if its other files show it: it is another kind of
@@ -112,10 +105,7 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     if !names.iter().any(|name| name == ADAPTER)
         && let Some(weights) = names.iter().find(weights)
     {
-        return Some(
-            Error::not_found(format!("{place}: config.json is missing beside {}", shown(weights)))
-                .hint("it says what model the weights are of: fetch it from where they came from, or write it with save_pretrained"),
-        );
+        return Some(Error::of(Failure::NoConfig { place, weights: shown(weights) }));
     }
     instead(&place, None, &names, |name| source.small(name)).or_else(|| only_below(&place, &source.models_below()))
 }
@@ -126,10 +116,10 @@ pub(super) fn file_for_folder(path: &str, head: &[u8]) -> Error {
     let is_read = path.ends_with(PYTORCH.single);
     if let Some((format, advice)) = format.and_then(|format| Some((format, format.as_weights?))).filter(|_| !is_read) {
         let message = format!("model \"{path}\": {}; only safetensors are read", format.what);
-        return Error::unsupported(message).hint(advice);
+        return Error::of(Failure::OtherFormat { message, hint: advice.to_string() });
     }
     let what = format.map_or("a file", |format| format.what);
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let (message, folder) = (format!("model \"{path}\": {what}, not the folder of a model"), folder.display());
-    Error::not_found(message).hint(format!("give the folder it is in, with config.json: load_model(\"{folder}\")"))
+    let (path, what, folder) = (path.to_string(), what.to_string(), folder.to_path_buf());
+    Error::of(Failure::FileForFolder { path, what, folder })
 }

@@ -3,15 +3,33 @@
 
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct EstimateArgs {
-    pub num_sequences: usize,
-    pub sequence_length: usize,
-    pub memory_budget: u64,
-    pub logits: bool,
-    /// Number of GPUs that share the sequences.
-    #[serde(default = "one")]
-    pub gpus: usize,
+use super::option::{defaults, option_set};
+use super::option_types::{OfMachine, Positive};
+use super::{ExtractArgs, Logits, MemoryBudget, TokensInfo};
+
+option_set! {
+    /// The size of an analysis, with the options of estimate_vram.
+    #[derive(Clone, PartialEq, Serialize, Deserialize)]
+    pub struct EstimateArgs {
+        /// sequences of the analysis
+        num_sequences: Positive = 16;
+        /// tokens per sequence
+        sequence_length: Positive = 2048;
+        memory_budget: MemoryBudget;
+        logits: Logits;
+        /// GPUs that share the sequences; vram_bytes is what each needs
+        #[serde(default = "one")]
+        gpus: OfMachine<Positive> = 1;
+    }
+}
+
+impl EstimateArgs {
+    /// The size of an extraction. It and its estimate have options in common, which mean the same.
+    pub fn of(extraction: &ExtractArgs, tokens: &TokensInfo) -> Self {
+        let ExtractArgs { memory_budget, logits, .. } = *extraction;
+        let TokensInfo { num_sequences, sequence_length, .. } = *tokens;
+        Self { num_sequences, sequence_length, memory_budget, logits, ..defaults::<Self>() }
+    }
 }
 
 fn one() -> usize {

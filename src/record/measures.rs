@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::option_types::Word;
 use super::{SiteId, number};
 
 /// Raised when a quantity changes its meaning.
@@ -49,20 +50,19 @@ impl Measure {
         Self::QuantisationError,
         Self::SuperWeights,
     ];
+}
 
-    /// The name in files, scripts and results.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Outliers => "outliers",
-            Self::Moments => "moments",
-            Self::Top => "top",
-            Self::Massive => "massive",
-            Self::AttentionSinks => "attention_sinks",
-            Self::Experts => "experts",
-            Self::QuantisationError => "quantisation_error",
-            Self::SuperWeights => "super_weights",
-        }
-    }
+impl Word for Measure {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("outliers", Self::Outliers),
+        ("moments", Self::Moments),
+        ("top", Self::Top),
+        ("massive", Self::Massive),
+        ("attention_sinks", Self::AttentionSinks),
+        ("experts", Self::Experts),
+        ("quantisation_error", Self::QuantisationError),
+        ("super_weights", Self::SuperWeights),
+    ];
 }
 
 /// All measurements of a record.

@@ -15,6 +15,8 @@ mod ladders;
 mod measures;
 mod model;
 pub mod number;
+pub mod option;
+pub mod option_types;
 mod perplexity;
 mod profile;
 mod request;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::number;
+use super::option_types::Word;
 
 /// Arithmetic of the forward pass. The residual stream and all sums are f32 in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +12,10 @@ use super::number;
 pub enum ComputeDtype {
     F32,
     Bf16,
+}
+
+impl Word for ComputeDtype {
+    const WORDS: &'static [(&'static str, Self)] = &[("f32", Self::F32), ("bf16", Self::Bf16)];
 }
 
 impl ComputeDtype {

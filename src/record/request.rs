@@ -1,7 +1,12 @@
-//! Requests to the engine as plain data, made from the option maps of scripts.
+//! Requests to the engine as plain data. Their fields are options of scripts, with the meaning that
+//! the documentation shows.
 
 use serde::{Deserialize, Serialize};
 
+use super::option::{Opt, OptionSet, OptionType, defaults, option_set, shared_option};
+use super::option_types::{
+    AllOr, Beside, Bytes, Choice, Flag, Floats32, OfMachine, Optional, PathText, Positive, Text, Whole, Wholes, Word,
+};
 use super::{ComputeDtype, MassiveRule, Measure, Site};
 
 /// Default size of the workspace in bytes, without weights and residual stream.
@@ -9,22 +14,42 @@ pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
 /// By default the weights of two layers are in memory: the current one and the next, which is being
 /// read.
 pub const DEFAULT_CHUNK_LAYERS: usize = 2;
+/// The split of a dataset, and the revision of a repository, if none is named.
+pub const DEFAULT_SPLIT: &str = "train";
+pub const DEFAULT_REVISION: &str = "main";
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoadArgs {
-    /// A folder, or a hub id `owner/name`.
-    pub id: String,
-    /// Branch, tag or commit on the hub.
-    pub revision: Option<String>,
-    pub dtype: ComputeDtype,
-    pub device: String,
-    pub chunk_layers: usize,
-    /// True if weights are read from the hub by byte ranges and not written to disk.
-    #[serde(default)]
-    pub stream: bool,
-    /// Limit of GPU memory in bytes; all free memory by default.
-    #[serde(default)]
-    pub max_vram: Option<u64>,
+shared_option! {
+    /// also compute the loss per sequence, which reads the head's weights
+    pub Logits: Flag = false;
+}
+
+shared_option! {
+    /// workspace beside weights and hidden states; a number or "512MiB"
+    pub MemoryBudget: Bytes = DEFAULT_MEMORY_BUDGET;
+}
+
+option_set! {
+    /// A model to open, with the options of load_model.
+    #[derive(Clone, PartialEq, Serialize, Deserialize)]
+    pub struct LoadArgs {
+        /// A folder, or a hub id `owner/name`.
+        id: Beside<String>;
+        /// branch, tag or commit on the hub
+        revision: Optional<Text>;
+        /// how products are computed: in f32, or with inputs that are rounded to bf16 where that is
+        /// faster; weights are read as they are stored and activations are f32 in both
+        dtype: Choice<ComputeDtype> = ComputeDtype::F32;
+        /// where to compute: "auto", "cpu", "cuda" (all GPUs), "cuda:0" or "cuda:0,2": docs/gpu.md
+        device: OfMachine<Text> = "auto".to_string();
+        /// layers of weights in memory at once, at most
+        chunk_layers: Whole = DEFAULT_CHUNK_LAYERS;
+        /// a model of the hub is read by ranges when it is needed; nothing is put on disk
+        #[serde(default)]
+        stream: OfMachine<Flag> = false;
+        /// memory of a GPU that may be used; a number or "24GB"
+        #[serde(default)]
+        max_vram: OfMachine<Optional<Bytes>> => "what is free";
+    }
 }
 
 /// The source of token ids.
@@ -46,18 +71,21 @@ pub enum TokenSource {
     Text(Box<TextArgs>),
 }
 
-/// A file of a dataset on the hub.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DatasetArgs {
-    /// `owner/name`
-    pub id: String,
-    pub config: Option<String>,
-    pub split: String,
-    /// A branch, tag or commit.
-    pub revision: Option<String>,
-    /// Path of a text file within the dataset. By default the smallest file of the config and
-    /// split.
-    pub file: Option<String>,
+option_set! {
+    /// A file of a dataset on the hub, with the options of load_tokens for it.
+    #[derive(Clone, PartialEq, Serialize, Deserialize)]
+    pub struct DatasetArgs {
+        /// `owner/name`
+        id: Beside<String>;
+        /// configuration of the dataset, such as "sample-10BT"
+        config: Optional<Text>;
+        /// split of the dataset
+        split: Text = DEFAULT_SPLIT.to_string();
+        /// branch, tag or commit of the dataset; the result holds the commit
+        revision: Optional<Text>, otherwise DEFAULT_REVISION.to_string();
+        /// file of the dataset, in place of config and split
+        file: Optional<Text>;
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +144,17 @@ pub enum TextFormat {
     Parquet,
 }
 
+impl Word for TextFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("text", Self::Text),
+        ("json", Self::Json),
+        ("csv", Self::Csv),
+        ("tsv", Self::Tsv),
+        ("unquoted", Self::Unquoted),
+        ("parquet", Self::Parquet),
+    ];
+}
+
 /// The way in which documents become sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Windows {
@@ -128,6 +167,11 @@ pub enum Windows {
     Documents,
 }
 
+impl Word for Windows {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("tokens", Self::Tokens), ("text", Self::Text), ("documents", Self::Documents)];
+}
+
 /// The output of an extraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -138,50 +182,52 @@ pub enum Keep {
     Full,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ExtractArgs {
-    /// Rungs of the ladder in addition to the default ones; all positive.
-    pub thresholds: Vec<f32>,
-    pub keep: Keep,
-    /// Folder for `activations.safetensors`.
-    pub out: Option<String>,
-    pub logits: bool,
-    /// Size of the workspace in bytes, without weights and residual stream.
-    pub memory_budget: u64,
-    /// If None, an interrupted run starts from the beginning.
-    pub checkpoint: Option<CheckpointArgs>,
-    /// What is measured beside the ladders of norms.
-    #[serde(default, skip_serializing_if = "MeasureArgs::is_default")]
-    pub measure: MeasureArgs,
+impl Word for Keep {
+    const WORDS: &'static [(&'static str, Self)] = &[("stats", Self::Stats), ("full", Self::Full)];
+}
+
+option_set! {
+    /// The options of extract_layernorms.
+    #[derive(Clone, PartialEq, Serialize, Deserialize)]
+    pub struct ExtractArgs {
+        /// rungs beside 3, 3.5, … 7, 8, 10, 12, 16, … 1024
+        thresholds: Floats32 = Vec::new();
+        /// "full" also writes activations.safetensors to `out`
+        keep: Choice<Keep> = Keep::Stats;
+        /// folder for keep: "full"
+        out: Optional<PathText>;
+        logits: Logits;
+        memory_budget: MemoryBudget;
+        checkpoint: Checkpoint;
+        /// What is measured beside the ladders of norms.
+        #[serde(default, skip_serializing_if = "MeasureArgs::is_default")]
+        measure: Beside<MeasureArgs>;
+    }
 }
 
 /// Default number of largest values that are kept at each site of a layer.
 pub const DEFAULT_TOP: usize = 16;
 
-/// What a pass measures beside the ladders of norms.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MeasureArgs {
-    /// The sites that observers of sites see: the two norms by default, and if there is none, all
-    /// that the model has.
-    pub sites: Vec<Site>,
-    /// If there is none, all that the model has something for.
-    pub observe: Vec<Measure>,
-    /// Number of largest values that are kept at each site of a layer.
-    pub top: usize,
-    pub massive_rules: Vec<MassiveRule>,
-    /// Dimensions of the residual stream that one of the quantisations keeps exact.
-    pub dims: Vec<usize>,
+option_set! {
+    /// What a pass measures beside the ladders of norms. An empty list is all that the model has.
+    #[derive(Clone, PartialEq, Serialize, Deserialize)]
+    pub struct MeasureArgs {
+        /// the tensors that are measured, by name, or "all": docs/sites.md
+        sites: AllOr<Site> = Site::NORMS.to_vec();
+        /// what is measured of them, by name, or "all": docs/measures.md
+        observe: AllOr<Measure> = vec![Measure::Outliers];
+        /// largest values that are kept at each site of a layer
+        top: Positive = DEFAULT_TOP;
+        /// dimensions of the residual stream that quantisation_error also keeps exact
+        dims: Wholes = Vec::new();
+        /// Rules for massive activations; without one, that of the paper.
+        massive_rules: Beside<Vec<MassiveRule>>;
+    }
 }
 
 impl Default for MeasureArgs {
     fn default() -> Self {
-        Self {
-            sites: Site::NORMS.to_vec(),
-            observe: vec![Measure::Outliers],
-            top: DEFAULT_TOP,
-            massive_rules: vec![MassiveRule::PAPER],
-            dims: Vec::new(),
-        }
+        defaults::<Self>()
     }
 }
 
@@ -202,18 +248,40 @@ pub struct CheckpointArgs {
     pub layers: Option<usize>,
 }
 
+option_set! {
+    /// The options of extract_layernorms that give a checkpoint.
+    pub struct CheckpointOptions {
+        /// a file of the project from which a run that was cut off goes on, and one that failed
+        /// behind the pass takes it up
+        checkpoint: Optional<PathText>;
+        /// layers between two states that are left there
+        checkpoint_layers: Optional<Whole> => "by time";
+    }
+}
+
+/// The options of a checkpoint; None without one.
+pub struct Checkpoint;
+
+impl OptionType for Checkpoint {
+    type Value = Option<CheckpointArgs>;
+    const INCLUDED: Option<&'static [Opt]> = Some(CheckpointOptions::OPTIONS);
+
+    fn kind() -> String {
+        String::new()
+    }
+
+    fn literal(_: &Self::Value) -> String {
+        String::new()
+    }
+
+    fn absent() -> Option<Self::Value> {
+        Some(None)
+    }
+}
+
 impl Default for ExtractArgs {
     fn default() -> Self {
-        let memory_budget = DEFAULT_MEMORY_BUDGET;
-        Self {
-            thresholds: Vec::new(),
-            keep: Keep::Stats,
-            out: None,
-            logits: false,
-            memory_budget,
-            checkpoint: None,
-            measure: MeasureArgs::default(),
-        }
+        defaults::<Self>()
     }
 }
 

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::option_types::Word;
+
 /// A role in a layer. For users (files, scripts and results) the two norms have the names of
 /// Hugging Face's modules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,11 +88,7 @@ impl Site {
 
     /// The site with this name in files, or with its short name: "attn_in", "ffn_in".
     pub fn of_name(name: &str) -> Option<Self> {
-        match name {
-            "attn_in" => Some(Self::AttnIn),
-            "ffn_in" => Some(Self::FfnIn),
-            _ => Self::ALL.into_iter().find(|site| site.name() == name),
-        }
+        Self::WORDS.iter().find(|(word, _)| *word == name).map(|(_, site)| *site)
     }
 
     /// The name in files, scripts and results.
@@ -114,6 +112,29 @@ impl Site {
             Self::FinalNorm => "final_norm",
         }
     }
+}
+
+impl Word for Site {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("attn_in", Self::AttnIn),
+        ("ffn_in", Self::FfnIn),
+        ("embed", Self::Embed),
+        ("q", Self::Q),
+        ("k", Self::K),
+        ("q_delta", Self::QDelta),
+        ("k_delta", Self::KDelta),
+        ("attn_out", Self::AttnOut),
+        ("attn_write", Self::AttnWrite),
+        ("resid_mid", Self::ResidMid),
+        ("router_logits", Self::RouterLogits),
+        ("ffn_mid", Self::FfnMid),
+        ("ffn_mid_shared", Self::FfnMidShared),
+        ("ffn_write", Self::FfnWrite),
+        ("resid_post", Self::ResidPost),
+        ("final_norm", Self::FinalNorm),
+        ("input_layernorm", Self::AttnIn),
+        ("post_attention_layernorm", Self::FfnIn),
+    ];
 }
 
 /// A site of one decoder layer. Layers count from 0.

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use ssh_key::PrivateKey;
 use ssh2::{Agent, PublicKey, Session};
 
+use super::failure::Failure;
 use super::login::{Key, Login, UsualKeys};
-use crate::error::{Error, Kind, Result};
+use super::refused::Denied;
+use crate::error::{Error, Result};
 use crate::outside;
 
 /// The largest public key file in bytes.
@@ -27,8 +29,8 @@ pub(super) fn authenticate(session: &Session, login: &Login, name: &str) -> Resu
     }
 }
 
-fn denied(name: &str, what: impl std::fmt::Display, hint: &str) -> Error {
-    Error::new(Kind::Auth, format!("{name}: {what}")).hint(hint)
+fn denied(name: &str, why: Denied) -> Error {
+    Error::of(Failure::Denied { machine: name.to_string(), why })
 }
 
 /// Tries a private key.
@@ -41,16 +43,10 @@ fn offer(session: &Session, user: &str, file: &Path) -> std::result::Result<(), 
 
 fn one(session: &Session, login: &Login, name: &str, file: &Path) -> Result<()> {
     if !file.exists() {
-        let what = format!("the key {} does not exist", file.display());
-        return Err(denied(name, what, "give `key`, the file of a private key"));
+        return Err(denied(name, Denied::NoSuchKey(file.to_path_buf())));
     }
-    offer(session, &login.user, file).and_then(|()| whole(session)).map_err(|said| {
-        let what = format!("the key {} is not accepted for {}: {said}", file.display(), login.user);
-        denied(
-            name,
-            what,
-            "add its public line to ~/.ssh/authorized_keys there; a key with a passphrase needs ssh-agent (leave `key` out)",
-        )
+    offer(session, &login.user, file).and_then(|()| whole(session)).map_err(|reason| {
+        denied(name, Denied::KeyNotAccepted { key: file.to_path_buf(), user: login.user.clone(), reason })
     })
 }
 
@@ -77,36 +73,25 @@ fn several(session: &Session, login: &Login, name: &str, keys: &UsualKeys) -> Re
         || (!keys.only_named && trial.by_other_keys_of_agent())
         || keys.usual.iter().any(|file| trial.by_file(file))
     {
-        return whole(session).map_err(|said| denied(name, said, "log in once with ssh, or use another account"));
+        return whole(session).map_err(|reason| denied(name, Denied::MoreThanKey(reason)));
     }
     let (user, Trial { tried, refusals, .. }) = (&login.user, trial);
     let files = keys.named.iter().chain(&keys.usual);
     let elsewhere = files.filter(|file| (!file.is_file() || half(file).is_some()) && public(file).is_some());
     let elsewhere: Vec<String> = elsewhere.map(|file| file.display().to_string()).collect();
-    if tried.is_empty() && !elsewhere.is_empty() {
-        let what = format!("no SSH agent holds the key whose public half is here as {}", elsewhere.join(", "));
-        let hint = "start the agent that has it; SSH_AUTH_SOCK, or IdentityAgent in ~/.ssh/config, says where it is";
-        return Err(denied(name, what, hint));
-    }
-    if tried.is_empty() && !keys.named.is_empty() {
-        let named: Vec<String> = keys.named.iter().map(|file| file.display().to_string()).collect();
-        let what = format!("no such key as ~/.ssh/config names for it: {}", named.join(", "));
-        return Err(denied(name, what, "look at its IdentityFile there, or give `key`, the file of a private key"));
-    }
-    if tried.is_empty() {
-        let what =
-            "there is no key to log in with: no SSH agent holds one, and ~/.ssh has no id_ed25519, id_ecdsa or id_rsa";
-        return Err(denied(
-            name,
-            what,
-            "run `ssh-add`, make a key with `ssh-keygen`, or give `key`, the file of a private key",
-        ));
-    }
-    let why = if refusals.is_empty() { String::new() } else { format!(" ({})", refusals.join("; ")) };
-    let what = format!("no key is accepted for {user}; tried were {}{why}{}", tried.join(", "), methods(session, user));
-    let hint =
-        "add a public line to ~/.ssh/authorized_keys there, or give `key`; a key with a passphrase needs `ssh-add`";
-    Err(denied(name, what, hint))
+    let shown = |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect();
+    Err(denied(
+        name,
+        match tried.is_empty() {
+            true if !elsewhere.is_empty() => Denied::NotInAgent(elsewhere),
+            true if !keys.named.is_empty() => Denied::NoNamedKey(shown(&keys.named)),
+            true => Denied::NoKey,
+            false => {
+                let methods = methods(session, user);
+                Denied::NoKeyAccepted { user: user.clone(), tried, refusals, methods }
+            }
+        },
+    ))
 }
 
 /// The keys that are offered to a machine in turn.

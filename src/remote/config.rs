@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::failure::Failure;
 use super::wildcard::{one_fits, one_fits_host};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::home::own_user;
 use crate::outside;
 
@@ -83,13 +84,11 @@ impl Reader<'_> {
         };
         let own = own_user();
         if self.users && (![0, own].contains(&metadata.uid()) || metadata.mode() & 0o022 != 0) {
-            let message = format!("{}: others may write to it, so it is not believed", path.display());
-            return Err(Error::new(Kind::Auth, message).hint("`chmod 600` it, as ssh itself asks for"));
+            return Err(Error::of(Failure::SettingsOfOthers(path.to_path_buf())));
         }
         self.files += 1;
         if depth > DEPTH || self.files > FILES {
-            let message = format!("{}: too many files that include each other", path.display());
-            return Err(Error::bad_argument(message).hint("look for an Include that leads back to its own file"));
+            return Err(Error::of(Failure::EndlessIncludes(path.to_path_buf())));
         }
         let bytes = outside::read(path, MOST).map_err(reading)?;
         let mut active = active;
@@ -173,8 +172,8 @@ impl Reader<'_> {
             "user" => once(&mut found.user, &first),
             "port" => {
                 let port = first.parse().ok().filter(|port| *port != 0);
-                let wrong = || Error::bad_argument(format!("{place}: Port is {first}")).hint("give 1 to 65535");
-                let port = port.ok_or_else(wrong)?;
+                let wrong = || Failure::BadPort { place: place.to_string(), port: first.clone() };
+                let port = port.ok_or_else(|| Error::of(wrong()))?;
                 found.port.get_or_insert(port);
             }
             "identityfile" => found.identity_files.push(first),
@@ -304,6 +303,7 @@ fn glob(folder: &Path, pattern: &str) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn of(folder: &Path, host: &str, user: Option<&str>) -> Result<Settings> {
         let mut reader = Reader { host, user, found: Settings::default(), files: 0, users: true };

@@ -7,15 +7,13 @@ use std::path::Path;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use ssh_key::{LineEnding, PrivateKey};
 
+use super::failure::Failure;
 use crate::disk;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// The public line of the ed25519 key in `file`, which is created (mode 600) if it does not exist.
 pub fn key_pair(file: &Path) -> Result<String> {
-    let failed = |what: &str, e: ssh_key::Error| {
-        Error::new(Kind::Io, format!("{what} the key {}: {e}", file.display()))
-            .hint("remove the file: a new one is made")
-    };
+    let failed = |doing, source| Error::of(Failure::KeyPair { doing, file: file.to_path_buf(), source });
     if !file.exists() {
         let writing = |e: std::io::Error| Error::io(format!("writing {}", file.display()), &e);
         let pair = Ed25519Keypair::from_seed(&rand::random());
@@ -23,11 +21,7 @@ pub fn key_pair(file: &Path) -> Result<String> {
         let text = key.to_openssh(LineEnding::LF).map_err(|e| failed("making", e))?;
         if let Some(folder) = file.parent() {
             if folder.is_symlink() {
-                return Err(Error::bad_argument(format!(
-                    "{} is a link: a key would be written elsewhere",
-                    folder.display()
-                ))
-                .hint("remove the link"));
+                return Err(Error::of(Failure::KeyFolderIsLink(folder.to_path_buf())));
             }
             fs::create_dir_all(folder).map_err(writing)?;
             let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));

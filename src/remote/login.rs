@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::config::{self, Settings, expanded};
+use super::failure::Failure;
 use super::known_hosts::Looked;
 use super::target::{Target, is_plain};
 use super::trust;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 const PORT: u16 = 22;
 /// Key files in `~/.ssh` that are tried if none is named. The last two are used by an agent only.
@@ -93,7 +94,8 @@ impl Login {
         timeout: Duration,
     ) -> Result<Self> {
         if !is_plain(user) || !is_plain(host) {
-            return Err(Error::bad_argument(format!("{:?} is not an SSH address", format!("{user}@{host}:{port}"))));
+            let (user, host) = (user.to_string(), host.to_string());
+            return Err(Error::of(Failure::BadAddress { user, host, port }));
         }
         Ok(Self {
             user: user.to_string(),
@@ -140,9 +142,7 @@ fn login(target: &Target, settings: Settings, timeout: Duration, hops: usize) ->
     let user = target.user.clone().or_else(|| settings.user.clone()).unwrap_or_else(|| local.clone());
     let port = target.port.or(settings.port).unwrap_or(PORT);
     if !is_plain(&user) || !is_plain(&host) {
-        let message =
-            format!("~/.ssh/config makes \"{user}@{host}\" of \"{}\", which is not an SSH address", target.host);
-        return Err(Error::bad_argument(message).hint("look at its HostName and User"));
+        return Err(Error::of(Failure::BadSettings { user, host, called: target.host.clone() }));
     }
     let number = port.to_string();
     let tokens: [(char, &str); 5] = [('h', &host), ('n', &target.host), ('r', &user), ('u', &local), ('p', &number)];
@@ -192,14 +192,7 @@ fn jump(settings: &Settings, called: &str) -> Result<Option<String>> {
             {
                 Ok(Some(way.to_string()))
             }
-            _ => {
-                let message = format!(
-                    "{called}: ~/.ssh/config reaches it through a ProxyCommand, which this program does not run"
-                );
-                Err(Error::new(Kind::Unsupported, message).hint(
-                    "write ProxyJump there; or forward a port with `ssh -L PORT:HOST:22` and name 127.0.0.1:PORT",
-                ))
-            }
+            _ => Err(Error::of(Failure::ProxyCommand(called.to_string()))),
         };
     }
     Ok(settings.proxy_jump.clone().filter(|way| !way.eq_ignore_ascii_case("none")))
@@ -210,8 +203,7 @@ fn through(way: &str, timeout: Duration, hops: usize) -> Result<Login> {
     let mut reached: Option<Login> = None;
     for (number, word) in way.split(',').enumerate() {
         if hops + number >= MAX_HOPS {
-            let message = format!("~/.ssh/config: more than {MAX_HOPS} machines on the way, the last of them {word}");
-            return Err(Error::bad_argument(message).hint("do two of them name each other in ProxyJump?"));
+            return Err(Error::of(Failure::TooManyHops { most: MAX_HOPS, last: word.to_string() }));
         }
         let target = Target::parse(word).map_err(|e| e.context("~/.ssh/config, ProxyJump"))?;
         let mut settings = config::settings(&target.host, target.user.as_deref())?;
@@ -223,5 +215,5 @@ fn through(way: &str, timeout: Duration, hops: usize) -> Result<Login> {
         let next = login(&target, settings, timeout, hops + number + 1)?;
         reached = Some(Login { jump: before.or(next.jump.clone()), ..next });
     }
-    reached.ok_or_else(|| Error::bad_argument("~/.ssh/config: ProxyJump names nobody"))
+    reached.ok_or_else(|| Error::of(Failure::NoHop))
 }

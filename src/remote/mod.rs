@@ -2,6 +2,7 @@
 
 mod auth;
 mod config;
+mod failure;
 mod here;
 mod keys;
 mod known_hosts;
@@ -9,6 +10,7 @@ mod login;
 mod names;
 mod part;
 mod pump;
+mod refused;
 mod room;
 mod shell;
 mod ssh;
@@ -22,8 +24,9 @@ mod wildcard;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
+pub use failure::Failure;
 pub use here::{Here, HereGrouped};
 pub use keys::key_pair;
 pub use login::{HostKey, Key, Login, SshTarget};
@@ -136,8 +139,7 @@ pub fn collect_while(
 /// If there is too much.
 pub fn keep(said: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     if said.len() + bytes.len() > MOST_SAID {
-        let message = format!("a command wrote more than {} MiB and was ended", MOST_SAID >> 20);
-        return Err(Error::new(Kind::Service, message).hint("let it write into a file there, and fetch that"));
+        return Err(Error::of(Failure::TooMuchSaid { most_mib: MOST_SAID >> 20 }));
     }
     said.extend_from_slice(bytes);
     Ok(())
@@ -152,9 +154,8 @@ pub fn output(machine: &dyn Machine, command: &str) -> Result<String> {
     if finished.code == 0 {
         return Ok(finished.out);
     }
-    let message =
-        format!("{}: a command failed with exit code {}: {}", machine.name(), finished.code, finished.complaint());
-    Err(Error::new(Kind::Service, message))
+    let (machine, code, complaint) = (machine.name(), finished.code, finished.complaint().to_string());
+    Err(Error::of(Failure::CommandFailed { machine, code, complaint }))
 }
 
 /// Quotes a word for the shell. A leading `~/` stays the home folder.

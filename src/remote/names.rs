@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use super::failure::Failure;
 use crate::error::{Error, Result};
 use crate::secret::secret_name;
 
@@ -104,8 +105,7 @@ pub fn inside(verb: &str, path: &str) -> Result<()> {
 }
 
 fn outside(verb: &str, path: &str) -> Error {
-    Error::bad_argument(format!("{verb}: \"{path}\" is not inside the project"))
-        .hint("only files below the folder the program runs in travel: name them relative to it")
+    Error::of(Failure::OutsideProject { verb: verb.to_string(), path: path.to_string() })
 }
 
 /// The same for a name in a listing, in which `~` is an ordinary character.
@@ -156,10 +156,7 @@ pub fn accepted(verb: &str, path: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = path.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    Err(Error::bad_argument(format!("{verb}: \"{shown}\" is not accepted from a machine")).hint(
-        "secrets, hidden files and what is run here (stdlib/, scripts/, src/, *.rhai, *.py, *.sh, Makefile …) stay as they are: fetch it \
-         under another name",
-    ))
+    Err(Error::of(Failure::NotAccepted { verb: verb.to_string(), path: shown }))
 }
 
 /// True if `name` matches `pattern`, or is below it. `*` matches any characters of one name.
@@ -196,21 +193,16 @@ pub(super) fn project(root: &Path) -> Result<PathBuf> {
 
 /// The error for a link that leaves the project, for the primitive `verb`.
 pub(super) fn leads_out(verb: &str, name: &str) -> Error {
-    Error::bad_argument(format!("{verb}: \"{name}\" is a link that leads out of the project"))
-        .hint("copy what it leads to into the project")
+    Error::of(Failure::LinkLeadsOut { verb: verb.to_string(), name: name.to_string() })
 }
 
 /// The error for an existing file that may not be replaced, for the primitive `verb`.
 pub(super) fn stays_as_it_is(verb: &str, name: &str) -> Error {
-    Error::bad_argument(format!("{verb}: {name:?} is here already, and differs from the one on the machine")).hint(
-        "only files below results/, logs/ and checkpoints/ are replaced: fetch it to a place there, remove the one that is here, or \
-         say `outlier run --allow-write DIR SCRIPT` with its folder",
-    )
+    Error::of(Failure::StaysAsItIs { verb: verb.to_string(), name: name.to_string() })
 }
 
 fn secret(verb: &str, name: &str) -> Error {
-    Error::bad_argument(format!("{verb}: \"{name}\" may hold secrets, which stay where they are"))
-        .hint("keys and tokens are handed to machines by the program itself")
+    Error::of(Failure::Secret { verb: verb.to_string(), name: name.to_string() })
 }
 
 /// Rejects a name that leaves the project or is that of a secret.

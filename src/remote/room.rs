@@ -1,8 +1,8 @@
 //! Checks the free space on a machine before anything is sent.
 
+use super::failure::Failure;
 use super::{Machine, finish, quoted};
-use crate::disk::human_size;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Smaller files are sent without a check.
 const LEAST: u64 = 1 << 20;
@@ -23,14 +23,8 @@ pub fn check(machine: &dyn Machine, folder: &str, bytes: u64, what: &str) -> Res
     );
     match free(&finish(machine, &ask)?.out) {
         Some(free) if free < bytes => {
-            let message = format!(
-                "{}: the disk is full, {what} does not fit: it takes {}, {} are free",
-                machine.name(),
-                human_size(bytes),
-                human_size(free)
-            );
-            Err(Error::new(Kind::Io, message)
-                .hint("ask for a larger disk (`disk_gb`), or remove files there with run_command"))
+            let (machine, what) = (machine.name(), what.to_string());
+            Err(Error::of(Failure::NoRoom { machine, what, needed: bytes, free }))
         }
         _ => Ok(()),
     }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use memchr::memmem;
 use ssh2::{Channel, Session};
 
+use super::failure::{Failure, Source};
 use super::pump::{PIECE, Pending, done, ready, wait};
 use super::{Output, quoted};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::outside;
 
 /// A login shell has started `/bin/sh` within this time, including its startup files.
@@ -79,17 +80,14 @@ pub(super) struct Shell {
 /// # Errors
 /// The machine cannot be reached, its login shell starts no other program, or that takes too long.
 pub(super) fn start(session: &Session, mut channel: Channel, entry: Entry, name: &str) -> Result<Shell> {
-    let lost = |what: &str, e: &dyn std::fmt::Display| {
-        Error::new(Kind::Lost, format!("{name}: {what}: {e}"))
-            .hint("is the machine running, and its sshd reachable from here?")
-    };
+    let lost = |doing, source: Source| Error::of(Failure::Connection { machine: name.to_string(), doing, source });
     let mut marks = VecDeque::from([mark()]);
     let mut pending = Pending::default();
     let line = match entry {
         Entry::Command => hello(&marks[0]),
         Entry::Login => at_login(&hello(&marks[0])),
     };
-    channel.exec(&line).map_err(|e| lost("starting a shell", &e))?;
+    channel.exec(&line).map_err(|e| lost("starting a shell", e.into()))?;
     session.set_blocking(false);
     let (begin, mut asked) = (Instant::now(), Instant::now());
     let (mut out, mut errors, mut buffer) = (Vec::new(), Vec::new(), vec![0; PIECE]);
@@ -106,7 +104,7 @@ pub(super) fn start(session: &Session, mut channel: Channel, entry: Entry, name:
             }
             Ok(moved)
         };
-        let moved = step().map_err(|e| lost("the connection broke", &e))?;
+        let moved = step().map_err(|e| lost("the connection broke", e.into()))?;
         // Only after the last line nothing is left that would be taken for a command.
         let newest = marks.back().expect("there is one");
         if memmem::find(&out, format!("{newest}\n").as_bytes()).is_some() {
@@ -116,14 +114,8 @@ pub(super) fn start(session: &Session, mut channel: Channel, entry: Entry, name:
             return Err(ended(session, channel, name, &out, &errors));
         }
         if begin.elapsed() > STARTUP {
-            let message = format!(
-                "{name}: its login shell has not started /bin/sh for {} s{}",
-                STARTUP.as_secs(),
-                last_word(&out, &errors)
-            );
-            return Err(Error::new(Kind::Timeout, message).hint(
-                "do its startup files (.bashrc, .cshrc, config.fish) wait for something, or start another shell?",
-            ));
+            let (machine, last_word) = (name.to_string(), last_word(&out, &errors));
+            return Err(Error::of(Failure::ShellHangs { machine, time: STARTUP, last_word }));
         }
         if asked.elapsed() > AGAIN && pending.is_empty() {
             asked = Instant::now();
@@ -138,19 +130,11 @@ pub(super) fn start(session: &Session, mut channel: Channel, entry: Entry, name:
 
 /// Why a login shell ended without starting another: it runs no commands, or the machine ended it.
 fn ended(session: &Session, channel: Channel, name: &str, out: &[u8], errors: &[u8]) -> Error {
-    let word = last_word(out, errors);
-    match end(session, channel) {
-        Ok(code) => Error::new(
-            Kind::Unsupported,
-            format!("{name}: its login shell ended with exit code {code} and started no /bin/sh{word}"),
-        )
-        .hint(
-            "commands must be allowed there: a forced command, a restricted shell or nologin does not let them; \
-             use another account, or ask for another shell",
-        ),
-        Err(why) => Error::new(Kind::Lost, format!("{name}: its login shell was ended: {why}{word}"))
-            .hint("log in with ssh and look"),
-    }
+    let (machine, last_word) = (name.to_string(), last_word(out, errors));
+    Error::of(match end(session, channel) {
+        Ok(code) => Failure::ShellStartsNothing { machine, code, last_word },
+        Err(reason) => Failure::ShellEnded { machine, reason, last_word },
+    })
 }
 
 /// The last line of a shell's output for a message, preferably of stderr.

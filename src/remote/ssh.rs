@@ -12,12 +12,14 @@ use ssh_key::Fingerprint;
 use ssh2::{ErrorCode, MethodType, Session};
 
 use super::auth::authenticate;
+use super::failure::{CONNECTING, Failure, Source};
 use super::known_hosts::{Hosts, Looked, Standing, kind};
 use super::login::{HostKey, Login};
+use super::refused::Expected;
 use super::shell::{self, Entry};
 use super::this::is_own_address;
 use super::{Listener, Machine, pump, trust};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::progress::note;
 
 /// Pauses before another attempt if a machine closes the connection at once: its sshd limits new
@@ -74,9 +76,8 @@ impl Ssh {
         Self { entry: Entry::Login, ..self }
     }
 
-    fn lost(&self, what: &str, error: impl std::fmt::Display) -> Error {
-        Error::new(Kind::Lost, format!("{}: {what}: {error}", self.name()))
-            .hint("is the machine running, and its sshd reachable from here?")
+    fn lost(&self, doing: &'static str, source: impl Into<Source>) -> Error {
+        Error::of(Failure::Connection { machine: self.name(), doing, source: source.into() })
     }
 
     fn connect(&self) -> Result<Session> {
@@ -152,7 +153,7 @@ impl Ssh {
         };
         // A host name whose address changes must not redirect commands to this computer.
         if *self.here.get_or_init(|| here) != here {
-            return Err(self.lost("connecting", "its name leads to another computer than before"));
+            return Err(self.lost(CONNECTING, "its name leads to another computer than before"));
         }
         Ok(carrier)
     }
@@ -166,9 +167,7 @@ impl Ssh {
             .find_map(|address| TcpStream::connect_timeout(&address, *timeout).map_err(|e| failure = Some(e)).ok());
         let Some(stream) = stream else {
             let failure = failure.unwrap_or_else(|| std::io::Error::other("the host has no address"));
-            let error = self.lost("connecting", &failure);
-            let late = failure.kind() == std::io::ErrorKind::TimedOut;
-            return Err(if late { Error { kind: Kind::Timeout, ..error } } else { error });
+            return Err(self.lost(CONNECTING, failure));
         };
         keep_alive(&stream);
         let _ = stream.set_nodelay(true);
@@ -179,10 +178,9 @@ impl Ssh {
     fn led_on(&self, jump: &Ssh) -> Result<UnixStream> {
         let Login { host, port, .. } = &self.login;
         let session = jump.connect().map_err(|e| e.context(format!("on the way to {}", self.name())))?;
-        let channel = session.channel_direct_tcpip(host, *port, None).map_err(|e| {
-            self.lost("connecting", format!("{} does not lead on to it: {}", jump.name(), e.message()))
-                .hint("is its name right as that machine knows it, and does its sshd allow forwarding?")
-        })?;
+        let channel = session
+            .channel_direct_tcpip(host, *port, None)
+            .map_err(|source| Error::of(Failure::NotLedOn { machine: self.name(), jump: jump.name(), source }))?;
         session.set_blocking(false);
         let (ours, theirs) = UnixStream::pair().map_err(|e| Error::io("opening a stream", &e))?;
         theirs.set_nonblocking(true).map_err(|e| Error::io("opening a stream", &e))?;
@@ -204,33 +202,26 @@ impl Ssh {
         let Login { port, host_key, looked, .. } = &self.login;
         let (key, _) = session.host_key().ok_or_else(|| self.lost("starting SSH", "it has no host key"))?;
         let found = fingerprint(key);
-        let wrong = |expected: &str, hint: &str| {
-            let message = format!("{}: its host key is {found}, expected {expected}", self.name());
-            Err(Error::new(Kind::Auth, message).hint(hint))
+        let wrong = |expected: Expected| {
+            Err(Error::of(Failure::HostKey { machine: self.name(), found: found.clone(), expected }))
         };
-        let another = "this is not the machine that was created, or somebody is in between: nothing was sent to it";
         let standing = hosts.standing(looked, key);
         if let Standing::Revoked(file, line) = &standing {
-            let message = format!(
-                "{}: its host key is {found}, which {}, line {line}, marks as revoked",
-                self.name(),
-                file.display()
-            );
-            return Err(Error::new(Kind::Auth, message).hint("ask whoever runs the machine for its new key"));
+            let (machine, file, line) = (self.name(), file.clone(), *line);
+            return Err(Error::of(Failure::RevokedHostKey { machine, found, file, line }));
         }
         let (fingerprint, file) = match host_key {
             HostKey::Fingerprints(known) if known.contains(&found) => return Ok(()),
-            HostKey::Fingerprints(known) => return wrong(&known.join(" or "), another),
+            HostKey::Fingerprints(known) => return wrong(Expected::OneOf(known.clone())),
             HostKey::Known { fingerprint, known_hosts } => (fingerprint, known_hosts),
         };
         if let Some(fingerprint) = fingerprint.as_ref().filter(|fingerprint| **fingerprint != found) {
-            return wrong(fingerprint, another);
+            return wrong(Expected::OneOf(vec![fingerprint.clone()]));
         }
-        let compare = "log in once with ssh and compare the fingerprint";
         if let Some(file) = file
             && Hosts::read(std::slice::from_ref(file)).standing(looked, key) != Standing::Known
         {
-            return wrong(&format!("one that stands in {}", file.display()), compare);
+            return wrong(Expected::InNamed(file.clone()));
         }
         // Host keys that a script names are trusted only where no script can have named them.
         let noted = !trust::is_scripted() && (fingerprint.is_some() || file.is_some());
@@ -241,25 +232,11 @@ impl Ssh {
             return Ok(());
         }
         let files: Vec<String> = self.login.known_hosts.iter().map(|file| file.display().to_string()).collect();
-        let first = files.first().map_or("a file of known hosts", String::as_str);
+        let first = files.first().cloned().unwrap_or_else(|| "a file of known hosts".to_string());
         match standing {
-            Standing::Other(file, line) => wrong(
-                &format!("another one by {}, line {line}", file.display()),
-                "if the machine was installed anew: `ssh-keygen -R HOST`, then log in once with ssh; else somebody is in between",
-            ),
-            Standing::Unknown if hosts.has_authority(looked) => wrong(
-                &format!(
-                    "one that stands in {first}; a @cert-authority stands there, whose certificates this program does not read"
-                ),
-                "log in once with ssh, and add the machine's own key: `ssh-keyscan HOST`, compared with what ssh says",
-            ),
-            Standing::Unknown => wrong(
-                &format!("one that stands in {first}"),
-                &format!(
-                    "{compare}; or name it yourself: `outlier run --host-key SHA256:… SCRIPT`. What a script names is not \
-                     trusted for that"
-                ),
-            ),
+            Standing::Other(file, line) => wrong(Expected::AnotherBy { file, line }),
+            Standing::Unknown if hosts.has_authority(looked) => wrong(Expected::BySignature(first)),
+            Standing::Unknown => wrong(Expected::InKnown(first)),
             Standing::Known | Standing::Revoked(..) => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
+use super::failure::Failure;
 use super::names::{
     accepted, asked_for, inside, leads_out, matches, project, stays, stays_as_it_is, to_receive, to_send,
 };
@@ -82,9 +83,7 @@ fn send(ends: &Ends, up: &[String], report: &mut SyncReport) -> Result<()> {
         let before = files.len();
         collect_files(root, path, &mut files)?;
         if files.len() == before {
-            return Err(Error::not_found(format!("sync: there is nothing to send at \"{path}\"")).hint(
-                "paths are relative to the folder the program runs in; .env, results/, target/ and keys are never sent",
-            ));
+            return Err(Error::of(Failure::NothingToSend(path.clone())));
         }
     }
     files.sort();
@@ -139,14 +138,8 @@ fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)])
     let Finished { code, out, err } = unpacked?;
     if code != 0 {
         let said = format!("{out}{err}");
-        let full = said.contains("No space left");
-        let hint = if full {
-            "the machine's disk is full: ask for a larger one (`disk_gb`)"
-        } else {
-            "is tar installed there?"
-        };
-        let message = format!("{}: unpacking files: {}", machine.name(), said.trim());
-        return Err(Error::new(if full { Kind::Io } else { Kind::Service }, message).hint(hint));
+        let (complaint, disk_is_full) = (said.trim().to_string(), said.contains("No space left"));
+        return Err(Error::of(Failure::NotUnpacked { machine: machine.name(), complaint, disk_is_full }));
     }
     packed.map_err(|e| Error::io("sending files", &e))
 }
@@ -171,9 +164,8 @@ fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> 
             any = true;
             // A machine cannot cause writes of files that were not requested.
             if !asked_for(path, name) {
-                let message = format!("{}: it lists {name:?}, which is not at \"{path}\"", machine.name());
-                return Err(Error::new(Kind::Service, message)
-                    .hint("nothing was fetched; names with line breaks cannot be: rename them there"));
+                let (machine, name, path) = (machine.name(), name.to_string(), path.clone());
+                return Err(Error::of(Failure::NotAskedFor { machine, name, path }));
             }
             match accepted("sync", name) {
                 Ok(()) => names.push(name.to_string()),
@@ -181,8 +173,7 @@ fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> 
             }
         }
         if !any {
-            return Err(Error::not_found(format!("sync: {} has nothing at \"{path}\"", machine.name()))
-                .hint("paths are relative to the project's folder on the machine"));
+            return Err(Error::of(Failure::NothingThere { machine: machine.name(), path: path.clone() }));
         }
     }
     names.sort();

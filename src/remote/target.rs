@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 
+use super::failure::Failure;
 use crate::error::{Error, Result};
 
 /// The address of a machine. Missing parts are those of `~/.ssh/config`, or ssh's defaults.
@@ -31,9 +32,7 @@ impl Target {
     /// # Errors
     /// An invalid address; the hint shows the form.
     pub fn parse(text: &str) -> Result<Self> {
-        let wrong = |hint: &str| Error::bad_argument(format!("\"{text}\" is not an SSH address")).hint(hint);
-        let forms = "write host, user@host, user@host:port, ssh://user@host:port, or a name of ~/.ssh/config";
-        let bad = || wrong(forms);
+        let bad = || Error::of(Failure::NoAddress(text.to_string()));
         let word = text.trim();
         let word = match word.split_at_checked(SCHEME.len()) {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest.strip_suffix('/').unwrap_or(rest),
@@ -45,13 +44,10 @@ impl Target {
         };
         // A user name has no colon, and the text after it may be a password.
         if user.as_deref().is_some_and(|user| user.contains(':')) {
-            return Err(Error::bad_argument("an SSH address with a password in it")
-                .hint(format!("{forms}; it is logged in with a key, of an agent, of the usual files or under `key`")));
+            return Err(Error::of(Failure::PasswordInAddress));
         }
         if word.split_whitespace().nth(1).is_some() {
-            return Err(wrong(
-                "of a command such as `ssh me@a.b -p 2222 -i FILE` write host: \"me@a.b:2222\", key: \"FILE\"",
-            ));
+            return Err(Error::of(Failure::CommandAsAddress(text.to_string())));
         }
         let number = |port: &str| match port.parse() {
             Ok(port) if port != 0 => Ok(Some(port)),
@@ -65,7 +61,7 @@ impl Target {
             }
             (None, Some((host, port))) if !port.contains(':') => (host, number(port)?),
             (None, Some(_)) if !is_ipv6(place) => {
-                return Err(wrong("an IPv6 address with a port is written [ADDRESS]:PORT"));
+                return Err(Error::of(Failure::Ipv6WithPort(text.to_string())));
             }
             (None, _) => (place, None),
         };

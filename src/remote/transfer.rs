@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::failure::Failure;
 use super::names::stays_as_it_is;
 use super::part::{Claim, Sending, beside, claim};
 use super::{Finished, Machine, Output, collect, finish, keep, output, quoted, room};
@@ -107,7 +108,7 @@ fn send(machine: &dyn Machine, from: &Path, to: &str, progress: &dyn Progress) -
     );
     let finished = finish(machine, &verify)?;
     if finished.code == 9 {
-        return Err(Error::corrupt(format!("{}: {to} did not arrive as it was sent", machine.name())).hint("try again"));
+        return Err(Error::of(Failure::NotSentWhole { machine: machine.name(), path: to.to_string() }));
     }
     check(machine, to, finished)?;
     sending.done();
@@ -139,8 +140,7 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress:
     let path = operand(from);
     let facts = finish(machine, &format!("[ -f {path} ] || exit 8; wc -c < {path} && sha256sum < {path}"))?;
     if facts.code == 8 {
-        return Err(Error::not_found(format!("{}: there is no file {from}", machine.name()))
-            .hint("paths are relative to the project's folder on the machine"));
+        return Err(Error::of(Failure::NoFile { machine: machine.name(), path: from.to_string() }));
     }
     let mut words = facts.out.split_whitespace();
     let total: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
@@ -177,8 +177,8 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress:
         }
         done += bytes.len() as u64;
         if done > total {
-            let message = format!("{}: {from} is longer than the {total} bytes that were announced", machine.name());
-            return Err(Error::corrupt(message).hint("is something still writing it? try again"));
+            let (machine, path) = (machine.name(), from.to_string());
+            return Err(Error::of(Failure::LongerThanAnnounced { machine, path, bytes: total }));
         }
         file.write_all(bytes).map_err(writing)?;
         if done >= told + STEP {
@@ -194,8 +194,7 @@ fn fetch(machine: &dyn Machine, from: &str, to: &Path, replaces: bool, progress:
     let arrived = file.rewind().and_then(|()| sha256(&mut file, u64::MAX)).map_err(writing)?;
     if arrived != whole {
         let _ = fs::remove_file(&part);
-        return Err(Error::corrupt(format!("{}: {from} did not arrive as it is there", machine.name()))
-            .hint("is something still writing it? try again"));
+        return Err(Error::of(Failure::NotFetchedWhole { machine: machine.name(), path: from.to_string() }));
     }
     disk::rename(&part, to).map_err(writing)
 }
@@ -208,12 +207,11 @@ fn check(machine: &dyn Machine, path: &str, finished: Finished) -> Result<()> {
     if finished.code == 0 {
         return Ok(());
     }
-    let name = machine.name();
-    if finished.err.contains("No space left") || finished.err.contains("quota exceeded") {
-        return Err(Error::new(Kind::Io, format!("{name}: the disk is full, {path} does not fit"))
-            .hint("ask for a larger disk (`disk_gb`), or remove files there with run_command"));
-    }
-    Err(Error::new(Kind::Service, format!("{name}: copying {path}: {}", finished.complaint())))
+    let (machine, path) = (machine.name(), path.to_string());
+    Err(Error::of(match finished.err.contains("No space left") || finished.err.contains("quota exceeded") {
+        true => Failure::DiskFull { machine, what: path },
+        false => Failure::NotCopied { machine, path, complaint: finished.complaint().to_string() },
+    }))
 }
 
 /// SHA-256 of the first `count` bytes, in hexadecimal.

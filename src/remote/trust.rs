@@ -4,6 +4,7 @@
 
 use std::sync::OnceLock;
 
+use super::failure::Failure;
 use crate::error::{Error, Result};
 
 /// Number of characters of a SHA-256 in base64.
@@ -59,10 +60,7 @@ pub fn parse(word: &str) -> Option<Named> {
 /// The text is not a fingerprint.
 pub fn fingerprint(text: &str) -> Result<String> {
     let named = parse(text).filter(|named| named.host.is_none());
-    named.map(|named| named.fingerprint).ok_or_else(|| {
-        Error::bad_argument(format!("\"{text}\" is not the fingerprint of a host key"))
-            .hint("write SHA256:… or the whole line that `ssh-keygen -lf` prints; `-E sha256` where it prints MD5")
-    })
+    named.map(|named| named.fingerprint).ok_or_else(|| Error::of(Failure::NoFingerprint(text.to_string())))
 }
 
 /// Sets the keys that the user has named, once per process.

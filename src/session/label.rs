@@ -1,6 +1,6 @@
 //! Identity and price of a machine.
 
-use crate::gpu::ProviderId;
+use crate::gpu::{ProviderId, Tenure};
 
 /// Identity and price of a machine.
 #[derive(Clone, Debug)]
@@ -21,8 +21,8 @@ pub struct Label {
 }
 
 impl Label {
-    /// True for a user's own machine, where only the worker begins and ends.
-    pub fn is_own(&self) -> bool {
-        self.provider.is_own()
+    /// What the machine is to its user.
+    pub fn tenure(&self) -> Tenure {
+        self.provider.tenure()
     }
 }

@@ -85,9 +85,7 @@ pub(super) fn lend(
     if let Some(lease) = terms.lease {
         attach += &format!(" --lease {}", lease.as_secs_f64());
     }
-    if label.is_own() {
-        attach += " --tidy";
-    }
+    attach += label.tenure().attach_options();
     if let Some(command) = give_back(&quoted(&program))? {
         attach += &format!(" --on-end {}", quoted(&command));
     }
@@ -180,10 +178,7 @@ impl Lent {
     pub fn stays(&self) -> String {
         match self.remote.status().map(|status| status.lease) {
             Ok(Some(seconds)) => format!("it ends itself {:.0} min from now if nobody attaches to it", seconds / 60.0),
-            Ok(None) if self.label.is_own() => {
-                format!("it ends itself {:.1} h from now", (self.until - now()).max(0.0) / 3600.0)
-            }
-            Ok(None) => "it stays until it is terminated".to_string(),
+            Ok(None) => self.label.tenure().stays((self.until - now()).max(0.0) / 3600.0),
             Err(error) => format!("it does not answer: {}", error.message),
         }
     }
@@ -192,11 +187,7 @@ impl Lent {
     /// again and how to end it.
     pub(super) fn left_running(&self) -> String {
         let Label { id, name, gpu, price, .. } = &self.label;
-        // A user's own machine has a worker of this name.
-        let (known_as, left) = match self.label.is_own() {
-            true => (name, format!("{id} is left at work as {name}")),
-            false => (id, format!("{id} ({gpu}) is left running: ${price:.2}/h, ${:.2} so far", self.cost())),
-        };
+        let (known_as, left) = self.label.tenure().left_running(name, id, gpu, *price, self.cost());
         format!(
             "{left}; {}; `outlier repl --attach {known_as}` takes it up again, `outlier gpus terminate {known_as}` ends it",
             self.stays()

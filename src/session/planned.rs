@@ -100,9 +100,7 @@ impl Planned {
 impl Serve<Extract> for Planned {
     fn serve(&self, Extract { model, tokens, args }: Extract, progress: &dyn Progress) -> Result<Activations> {
         let (num_sequences, sequence_length) = (tokens.info.num_sequences, tokens.info.sequence_length);
-        let (memory_budget, logits) = (args.memory_budget, args.logits);
-        let asked = EstimateArgs { num_sequences, sequence_length, memory_budget, logits, gpus: 1 };
-        let estimate = self.estimate(&model, &asked, progress)?;
+        let estimate = self.estimate(&model, &EstimateArgs::of(&args, &tokens.info), progress)?;
         let described = describe(headers(&model, progress)?, &model, self.elsewhere, progress)?;
         let num_norms = described.norms.len();
         let values = num_norms as f64 * num_sequences as f64 * described.info.hidden_size as f64;

@@ -156,6 +156,7 @@ const REFUSALS: &[(&str, Kind, &str)] = &[
         Kind::BadArgument,
         "`sacctmgr show associations user=$USER format=account,qos` lists them; give `qos`",
     ),
+    ("nvalid feature", Kind::BadArgument, "`sinfo -o '%N %f'` lists the features of the nodes; give `constraint`"),
     ("ermission denied", Kind::Auth, "ask those who run the cluster for an account on it"),
     ("not permitted", Kind::Auth, "ask those who run the cluster, or give another `partition` or `account`"),
     (
@@ -214,6 +215,7 @@ mod tests {
                 "Batch job submission failed: Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
                 Kind::NoCapacity,
             ),
+            ("Batch job submission failed: Invalid feature specification", Kind::BadArgument),
             ("Invalid --time specification", Kind::BadArgument),
         ];
         for (text, kind) in cases {

@@ -22,7 +22,7 @@ const HOPELESS: &[(&str, &str)] = &[
     ("PartitionConfig", "no node of the partition has all that is asked for: lower `cpus`, `memory_gb` or `gpu_count`"),
     ("PartitionNodeLimit", "no node of the partition may have all that is asked for"),
     ("PartitionTimeLimit", "lower `max_hours`: `sinfo -o '%P %l'` lists what partitions allow"),
-    ("BadConstraints", "no node of the cluster fits"),
+    ("BadConstraints", "no node of the cluster fits: `sinfo -o '%N %f'` lists the features for `constraint`"),
     ("InvalidAccount", "give another `account`"),
     ("InvalidQOS", "give another `qos`"),
     ("AccountNotAllowed", "the partition does not take this account"),
@@ -51,7 +51,7 @@ pub(super) fn script(name: &str) -> String {
 
 /// GPUs in sbatch's syntax; none if 0 are requested.
 pub(super) fn gres(want: &Want, gpu: &str) -> Option<String> {
-    match (&want.gres, want.gpu_count, gpu) {
+    match (&want.job.gres, want.gpu_count, gpu) {
         (Some(gres), ..) => Some(gres.clone()),
         (None, 0, _) => None,
         (None, count, "") => Some(format!("gpu:{count}")),
@@ -63,13 +63,15 @@ pub(super) fn gres(want: &Want, gpu: &str) -> Option<String> {
 pub(super) fn options(name: &str, offer: &Offer, want: &Want) -> String {
     let minutes = (60.0 * want.max_hours).ceil().max(1.0);
     let mut options = format!("--job-name={} --time={minutes:.0} --nodes=1 --ntasks=1 --no-requeue", quoted(name));
+    let job = &want.job;
     let named = [
-        ("partition", want.partition.clone()),
-        ("account", want.account.clone()),
-        ("qos", want.qos.clone()),
+        ("partition", job.partition.clone()),
+        ("account", job.account.clone()),
+        ("qos", job.qos.clone()),
         ("gres", (!offer.gpu.is_empty()).then(|| offer.gpu.clone())),
-        ("cpus-per-task", want.cpus.map(|count| count.to_string())),
-        ("mem", want.memory_gb.map(|gb| format!("{gb}G"))),
+        ("constraint", job.constraint.clone()),
+        ("cpus-per-task", job.cpus.map(|count| count.to_string())),
+        ("mem", job.memory_gb.map(|gb| format!("{gb}G"))),
     ];
     for (option, value) in named {
         if let Some(value) = value {
@@ -146,6 +148,7 @@ pub(super) fn end(cluster: &Cluster, id: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use crate::gpu::JobOptions;
 
     #[test]
     fn what_the_queue_says_is_understood() {
@@ -168,9 +171,13 @@ mod tests {
             gpus: vec!["a100".to_string()],
             gpu_count: 2,
             max_hours: 1.51,
-            partition: Some("gpu".to_string()),
-            cpus: Some(8),
-            memory_gb: Some(64),
+            job: JobOptions {
+                partition: Some("gpu".to_string()),
+                cpus: Some(8),
+                memory_gb: Some(64),
+                constraint: Some("a100&nvlink".to_string()),
+                ..JobOptions::default()
+            },
             ..Want::default()
         };
         let gpu = gres(&want, "a100").unwrap();
@@ -178,9 +185,10 @@ mod tests {
         assert_eq!(
             options("outlier-r-1", &offer, &want),
             "--job-name='outlier-r-1' --time=91 --nodes=1 --ntasks=1 --no-requeue --partition='gpu' \
-             --gres='gpu:a100:2' --cpus-per-task='8' --mem='64G'"
+             --gres='gpu:a100:2' --constraint='a100&nvlink' --cpus-per-task='8' --mem='64G'"
         );
         assert_eq!(gres(&Want { gpu_count: 0, ..want.clone() }, "a100"), None);
-        assert_eq!(gres(&Want { gres: Some("gpu:h100:4".to_string()), ..want }, "").unwrap(), "gpu:h100:4");
+        let named = JobOptions { gres: Some("gpu:h100:4".to_string()), ..JobOptions::default() };
+        assert_eq!(gres(&Want { job: named, ..want }, "").unwrap(), "gpu:h100:4");
     }
 }

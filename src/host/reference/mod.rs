@@ -194,8 +194,9 @@ mod tests {
 
     use super::*;
     use crate::host::language::syntax;
-    use crate::host::values::declaration::Default;
-    use crate::host::values::option_sets::{Declared, OptionSet};
+    use crate::host::values::option_sets::Declared;
+    use crate::host::values::options::Options;
+    use crate::record::option::{Default, ReadFrom};
 
     #[test]
     fn names_and_words_are_whole() {
@@ -215,7 +216,7 @@ mod tests {
     }
 
     /// What is read from an option map, as text.
-    fn read_as_text<S: OptionSet>(declared: &Declared<S>, options: Map) -> String {
+    fn read_as_text<S: ReadFrom<Options>>(declared: &Declared<S>, options: Map) -> String {
         match declared.read(options) {
             Ok(args) => format!("{args:?}"),
             Err(error) => error.message,
@@ -224,7 +225,7 @@ mod tests {
 
     /// Checks that leaving all options out is the same as giving each its documented default, and
     /// gives the number of options with such a default.
-    fn check_defaults<S: OptionSet>(declared: &Declared<S>, checked: &mut Vec<&'static str>) -> usize {
+    fn check_defaults<S: ReadFrom<Options>>(declared: &Declared<S>, checked: &mut Vec<&'static str>) -> usize {
         let engine = syntax::engine();
         checked.push(declared.name());
         let mut given = Map::new();

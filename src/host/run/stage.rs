@@ -213,7 +213,7 @@ impl Stage {
     fn offered(&self, asked: &Provision) -> (String, Option<f64>) {
         if asked.provider != ProviderKind::RunPod {
             let host = asked.ssh.as_ref().map(|ssh| ssh.host.clone());
-            return (host.or(asked.want.gres.clone()).unwrap_or_default(), Some(0.0));
+            return (host.or(asked.want.job.gres.clone()).unwrap_or_default(), Some(0.0));
         }
         let offers =
             asked.provider_id().and_then(|id| gpu::provider(&id)).and_then(|provider| provider.offers(&asked.want));

@@ -8,11 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::grid::Grid;
-use super::option_types::OptionType;
+use super::option_types::ReadOption;
 use super::options::Options;
 use super::readable::{Readable, register_as_map, register_handle};
 use crate::error::{Error, Result};
 use crate::host::language::json::to_json;
+use crate::record::option::OptionType;
 use crate::record::{Answer, Bootstrap, Criterion, Detection, Interval, LayerUnit, Method, field, plain};
 use crate::words::{counted, in_lines, rounded};
 
@@ -43,12 +44,14 @@ impl OptionType for FoundOption {
         DetectionHandle::NAME.to_string()
     }
 
-    fn read(o: &Options, key: &str) -> Result<Option<Arc<Detection>>> {
-        o.any(key, detection)
-    }
-
     fn literal(_: &Arc<Detection>) -> String {
         String::new()
+    }
+}
+
+impl ReadOption for FoundOption {
+    fn read(o: &Options, key: &str) -> Result<Option<Arc<Detection>>> {
+        o.any(key, detection)
     }
 }
 
@@ -62,15 +65,17 @@ impl OptionType for IntervalsOption {
         BootstrapHandle::NAME.to_string()
     }
 
+    fn literal(_: &Arc<Bootstrap>) -> String {
+        String::new()
+    }
+}
+
+impl ReadOption for IntervalsOption {
     fn read(o: &Options, key: &str) -> Result<Option<Arc<Bootstrap>>> {
         o.any(key, |given, what| match given.read_lock::<BootstrapHandle>() {
             Some(handle) => Ok(handle.0.clone()),
             None => of_map(given, what, "what bootstrap_ci returned"),
         })
-    }
-
-    fn literal(_: &Arc<Bootstrap>) -> String {
-        String::new()
     }
 }
 
@@ -90,7 +95,22 @@ fn of_map<T: DeserializeOwned>(value: &Dynamic, what: &str, expected: &str) -> R
     if !value.is::<Map>() {
         return Err(wrong(format!("it is {}", value.type_name())));
     }
-    serde_json::from_value(to_json(value)?).map(Arc::new).map_err(|error| wrong(error.to_string()))
+    of_json(&to_json(value)?).map(Arc::new).map_err(wrong)
+}
+
+/// A record from a map. The error names the field that is wrong.
+fn of_json<T: DeserializeOwned>(json: &Value) -> std::result::Result<T, String> {
+    let fields = json.as_object().into_iter().flatten();
+    // Each field has a line, and an error of the parser has the number of its line.
+    let lines: Vec<String> = fields.clone().map(|(name, value)| format!("{}: {value}", Value::from(&**name))).collect();
+    serde_json::from_str(&format!("{{\n{}\n}}", lines.join(",\n"))).map_err(|error| {
+        let why = error.to_string();
+        let why = why.split(" at line ").next().unwrap_or_default();
+        match error.line().checked_sub(2).and_then(|line| fields.clone().nth(line)) {
+            Some((name, _)) => format!("its `{name}`: {why}"),
+            _ => why.to_string(),
+        }
+    })
 }
 
 impl Readable for DetectionHandle {

@@ -1,65 +1,73 @@
 //! A machine as a value of scripts.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::readable::Readable;
-use crate::error::{Error, Result};
-use crate::host::run::stage::{Part, Stage};
-use crate::session::{Lent, Session};
+use crate::error::Result;
+use crate::host::run::context::Context;
+use crate::remote::{Listener, SyncReport};
+use crate::session::Session;
 
-/// A machine of a script: another one, or this one.
+/// A machine of a script.
 #[derive(Clone)]
-pub(crate) struct Gpu(pub Arc<Held>);
+pub(crate) struct Gpu(Arc<dyn Held>);
 
-/// The kind of machine.
-pub(crate) enum Held {
-    Here(Arc<dyn Session>),
-    Lent(Arc<Lent>),
-    /// A simulated machine in a dry run or a test, with this machine's session.
-    Played(Arc<Part>, Arc<Stage>, Arc<dyn Session>),
+/// What a script does with a machine. Names are checked before, and paths are those of the script.
+pub(crate) trait Held: Send + Sync {
+    /// The session that runs its work.
+    fn session(&self) -> Arc<dyn Session>;
+
+    /// The fields that scripts read.
+    fn json(&self) -> Value;
+
+    /// The folder of the project's results there.
+    fn results(&self, context: &Context) -> PathBuf;
+
+    /// Copies files and folders of the project there and back.
+    ///
+    /// # Errors
+    /// Also `bad_argument` if it is this machine.
+    fn sync(&self, context: &Context, up: &[String], down: &[String]) -> Result<SyncReport>;
+
+    /// Copies one file there.
+    ///
+    /// # Errors
+    /// As `sync`.
+    fn upload(&self, context: &Context, from: &str, to: &str) -> Result<()>;
+
+    /// Copies one file from there.
+    ///
+    /// # Errors
+    /// As `sync`.
+    fn download(&self, context: &Context, from: &str, to: &str) -> Result<()>;
+
+    /// Runs a shell command in the project's folder there, and returns its exit code.
+    ///
+    /// # Errors
+    /// Also `bad_argument` if no command may run there.
+    fn run(&self, context: &Context, command: &str, output: &mut Listener) -> Result<i32>;
+
+    /// Gives it back, if it is not this machine.
+    fn end(&self, context: &Context) -> Result<()>;
 }
 
 impl Gpu {
-    /// The session that runs its work.
-    pub(crate) fn session(&self) -> Arc<dyn Session> {
-        match &*self.0 {
-            Held::Here(session) => session.clone(),
-            Held::Lent(lent) => lent.clone(),
-            Held::Played(part, stage, here) => stage.session(part, here),
-        }
+    pub(crate) fn new(machine: impl Held + 'static) -> Self {
+        Self(Arc::new(machine))
     }
 
-    /// The machine, for an operation `what` that only other machines have.
-    ///
-    /// # Errors
-    /// `bad_argument` if it is this machine, or is simulated.
-    pub(crate) fn lent(&self, what: &str) -> Result<&Lent> {
-        match &*self.0 {
-            Held::Lent(lent) => Ok(lent),
-            _ => Err(Error::bad_argument(format!("{what}: this machine is where the files are already"))
-                .hint("it is for machines of provider \"ssh\", \"slurm\" or \"runpod\"")),
-        }
+    pub(crate) fn machine(&self) -> &dyn Held {
+        &*self.0
     }
 }
 
 impl Readable for Gpu {
     const NAME: &'static str = "gpu";
     fn json(&self) -> Value {
-        match &*self.0 {
-            Held::Here(_) => {
-                json!({ "name": "local", "id": "local", "provider": "local", "gpu": "", "price": 0.0, "cost": 0.0 })
-            }
-            Held::Lent(lent) => {
-                let label = &lent.label;
-                json!({
-                    "name": label.name, "id": label.id, "provider": label.provider.short(), "gpu": label.gpu,
-                    "price": label.price, "cost": lent.cost(), "keep_running": label.keep_running,
-                })
-            }
-            Held::Played(part, stage, _) => stage.json(part),
-        }
+        self.0.json()
     }
     fn field(&self, name: &str) -> Option<Value> {
         self.json().get(name).cloned()

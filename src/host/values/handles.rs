@@ -12,12 +12,14 @@ use serde_json::Value;
 
 use super::findings::{BootstrapHandle, DetectionHandle};
 use super::gpu::Gpu;
-use super::option_types::HandleOption;
+use super::option_types::{HandleOption, ReadOption};
+use super::options::Options;
 use super::readable::{Readable, register_handle};
 use crate::error::Result;
 use crate::host::language::bounds::MAX_ARRAY;
 use crate::host::language::json::{numbers_to_dynamic, to_json_with};
 use crate::host::language::problem::{ScriptResult, throw};
+use crate::record::option_types::Plain;
 use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, field, number, plain};
 use crate::results::Stored;
 use crate::session::Session;
@@ -207,6 +209,12 @@ pub(crate) fn register(engine: &mut Engine) {
     // differently.
     engine.register_fn("to_json", |map: &mut rhai::Map| json_text(&map.clone().into()));
     engine.register_fn("to_json", |array: &mut rhai::Array| json_text(&array.clone().into()));
+}
+
+impl ReadOption for Plain {
+    fn read(o: &Options, key: &str) -> Result<Option<Value>> {
+        o.json(key, as_json)
+    }
 }
 
 /// A value of scripts as JSON. Handles become their readable fields, wherever they are in it.

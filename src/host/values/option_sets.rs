@@ -1,30 +1,16 @@
-//! Sets of options, each declared once: key, type, default and meaning. The declaration makes the
-//! reader, the documentation, completion and the checks of scripts.
+//! Primitives with the sets of their options, and how they are registered.
 
-use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use rhai::{Engine, Map};
 
-use super::declaration::{List, Opt, Primitive};
+use super::declaration::Primitive;
 use super::handles::{ActivationsHandle, RecordHandle, StoredHandle};
-use super::option_types::OptionType;
 use super::options::Options;
 use crate::error::Result;
 use crate::host::language::problem::thrown;
 use crate::record::Activations;
-
-/// The options of a function, or a part of them.
-pub(crate) trait OptionSet {
-    /// What is read from an option map.
-    type Args: Debug + 'static;
-    const LIST: &'static List;
-    const OPTIONS: &'static [Opt] = Self::LIST.as_slice();
-
-    /// # Errors
-    /// If a required option is missing, or a value is not what its option takes.
-    fn read(o: &Options) -> Result<Self::Args>;
-}
+use crate::record::option::{List, OptionSet, ReadFrom, Reader};
 
 /// The set of a function without options.
 pub(crate) struct NoOptions;
@@ -32,181 +18,12 @@ pub(crate) struct NoOptions;
 impl OptionSet for NoOptions {
     type Args = ();
     const LIST: &'static List = &List::of(&[]);
+}
 
-    fn read(_: &Options) -> Result<()> {
+impl<R: Reader> ReadFrom<R> for NoOptions {
+    fn read(_: &R) -> std::result::Result<(), R::Error> {
         Ok(())
     }
-}
-
-/// All options of another set, as a field of a set.
-pub(crate) struct Include<S>(PhantomData<S>);
-
-impl<S: OptionSet> OptionType for Include<S> {
-    type Value = S::Args;
-    const INCLUDED: Option<&'static [Opt]> = Some(S::OPTIONS);
-
-    fn kind() -> String {
-        String::new()
-    }
-
-    fn read(o: &Options, _: &str) -> Result<Option<S::Args>> {
-        S::read(o).map(Some)
-    }
-
-    fn literal(_: &S::Args) -> String {
-        String::new()
-    }
-}
-
-/// The meaning of an option: what is said at it, or else what its type says.
-pub(crate) const fn meaning(own: &'static str, shared: &'static str) -> &'static str {
-    if own.is_empty() { shared } else { own.trim_ascii() }
-}
-
-/// Declares a set of options. A field is `key: Type = default;` with its meaning as doc comment.
-///
-/// A type without a default is required, unless it is `Optional` or a shared option. For an
-/// `Optional` whose default is found later, `, otherwise value` is documented. `=> "words"`
-/// describes a default that depends on something else.
-///
-/// `struct Name { … }` makes a struct with these fields. `Name for Args { … }` fills a struct that
-/// there is, and `with (field = value)` gives a field of it that is no option. `checked by (f)`
-/// calls a function before anything is read.
-macro_rules! option_set {
-    (
-        $(#[$about:meta])*
-        $vis:vis struct $name:ident {
-            $(
-                $(#[doc = $doc:literal])*
-                $key:ident: $type:ty $(= $default:expr)? $(, otherwise $later:expr)? $(=> $words:literal)?
-            );* $(;)?
-        }
-    ) => {
-        $(#[$about])*
-        #[derive(Debug)]
-        $vis struct $name {
-            $(
-                $(#[doc = $doc])*
-                pub(crate) $key: <$type as $crate::host::values::option_types::OptionType>::Value,
-            )*
-        }
-
-        $crate::host::values::option_sets::option_set! {
-            @impl $name, $name, [] []
-            $([$($doc),*] $key [$type] [$($default)?] [$($later)?] [$($words)?])*
-        }
-    };
-    (
-        $(#[$about:meta])*
-        $vis:vis $name:ident for $args:ident $(with ($fixed:ident = $value:expr))? $(checked by ($check:path))? {
-            $(
-                $(#[doc = $doc:literal])*
-                $key:ident: $type:ty $(= $default:expr)? $(, otherwise $later:expr)? $(=> $words:literal)?
-            );* $(;)?
-        }
-    ) => {
-        $(#[$about])*
-        $vis struct $name;
-
-        $crate::host::values::option_sets::option_set! {
-            @impl $name, $args, [$($fixed: $value,)?] [$($check)?]
-            $([$($doc),*] $key [$type] [$($default)?] [$($later)?] [$($words)?])*
-        }
-    };
-    (
-        @impl $name:ident, $args:ident, [$($fixed:ident: $value:expr,)?] [$($check:path)?]
-        $([$($doc:literal),*] $key:ident [$type:ty] [$($default:expr)?] [$($later:expr)?] [$($words:literal)?])*
-    ) => {
-        impl $crate::host::values::option_sets::OptionSet for $name {
-            type Args = $args;
-            const LIST: &'static $crate::host::values::declaration::List =
-                &$crate::host::values::declaration::List::of(&[$(
-                    $crate::host::values::declaration::Part::of(
-                        <$type as $crate::host::values::option_types::OptionType>::INCLUDED,
-                        $crate::host::values::declaration::Opt {
-                            key: stringify!($key),
-                            kind: <$type as $crate::host::values::option_types::OptionType>::kind,
-                            default: $crate::host::values::option_sets::option_set!(
-                                @default [$type] [$($default)?] [$($later)?] [$($words)?]
-                            ),
-                            meaning: $crate::host::values::option_sets::meaning(
-                                concat!($($doc),*),
-                                <$type as $crate::host::values::option_types::OptionType>::MEANING,
-                            ),
-                        },
-                    ),
-                )*]);
-
-            fn read(o: &$crate::host::values::options::Options) -> $crate::error::Result<$args> {
-                $($check(o)?;)?
-                Ok($args {
-                    $($fixed: $value,)?
-                    $(
-                        $key: $crate::host::values::option_sets::option_set!(
-                            @read o, stringify!($key), [$type] [$($default)?]
-                        ),
-                    )*
-                })
-            }
-        }
-    };
-    (@default [$type:ty] [$($default:expr)?] [] [$words:literal]) => {
-        $crate::host::values::declaration::Default::Words($words)
-    };
-    (@default [$type:ty] [$default:expr] [] []) => {
-        $crate::host::values::declaration::Default::Value(|| {
-            <$type as $crate::host::values::option_types::OptionType>::literal(&$default)
-        })
-    };
-    (@default [$type:ty] [] [$later:expr] []) => {
-        $crate::host::values::declaration::Default::Later(|| {
-            <$type as $crate::host::values::option_types::OptionType>::literal(&Some($later))
-        })
-    };
-    (@default [$type:ty] [] [] []) => {
-        <$type as $crate::host::values::option_types::OptionType>::DEFAULT
-    };
-    (@read $o:ident, $key:expr, [$type:ty] [$default:expr]) => {
-        <$type as $crate::host::values::option_types::OptionType>::read($o, $key)?.unwrap_or_else(|| $default)
-    };
-    (@read $o:ident, $key:expr, [$type:ty] []) => {
-        <$type as $crate::host::values::option_types::OptionType>::complete($o, $key)?
-    };
-}
-
-/// Declares an option that several functions share: `Name: Type = default`, with the meaning as
-/// its doc comment.
-macro_rules! shared_option {
-    (
-        $(#[doc = $doc:literal])*
-        $vis:vis $name:ident: $type:ty = $default:expr $(=> $words:literal)?;
-    ) => {
-        $(#[doc = $doc])*
-        $vis struct $name;
-
-        impl $crate::host::values::option_types::OptionType for $name {
-            type Value = <$type as $crate::host::values::option_types::OptionType>::Value;
-            const MEANING: &'static str = concat!($($doc),*).trim_ascii();
-            const DEFAULT: $crate::host::values::declaration::Default =
-                $crate::host::values::option_sets::option_set!(@default [$type] [$default] [] [$($words)?]);
-
-            fn kind() -> String {
-                <$type as $crate::host::values::option_types::OptionType>::kind()
-            }
-
-            fn read(o: &$crate::host::values::options::Options, key: &str) -> $crate::error::Result<Option<Self::Value>> {
-                <$type as $crate::host::values::option_types::OptionType>::read(o, key)
-            }
-
-            fn literal(value: &Self::Value) -> String {
-                <$type as $crate::host::values::option_types::OptionType>::literal(value)
-            }
-
-            fn complete(o: &$crate::host::values::options::Options, key: &str) -> $crate::error::Result<Self::Value> {
-                Ok($crate::host::values::option_sets::option_set!(@read o, key, [$type] [$default]))
-            }
-        }
-    };
 }
 
 /// Registers a primitive with an option map as its last argument, and without one.
@@ -224,7 +41,7 @@ macro_rules! register_with_options {
     };
 }
 
-pub(crate) use {option_set, register_with_options, shared_option};
+pub(crate) use register_with_options;
 
 /// A primitive with the set of its options.
 pub(crate) struct Declared<S> {
@@ -246,20 +63,22 @@ impl<S: OptionSet> Declared<S> {
         self.primitive.name
     }
 
-    /// Reads the options of a call.
-    ///
-    /// # Errors
-    /// If an option is unknown, and as of `OptionSet::read`.
-    pub(crate) fn read(&self, options: Map) -> Result<S::Args> {
-        S::read(&self.options(options)?)
-    }
-
     /// The option map of a call.
     ///
     /// # Errors
     /// If an option is unknown.
     pub(crate) fn options(&self, options: Map) -> Result<Options> {
         Options::of(&self.primitive, options)
+    }
+}
+
+impl<S: ReadFrom<Options>> Declared<S> {
+    /// Reads the options of a call.
+    ///
+    /// # Errors
+    /// If an option is unknown, and as of `ReadFrom::read`.
+    pub(crate) fn read(&self, options: Map) -> Result<S::Args> {
+        S::read(&self.options(options)?)
     }
 
     /// Registers a primitive of records and of stored results, as its signatures say: with an

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::declaration::{Opt, Primitive};
 use crate::error::{Error, Result};
 use crate::home;
-use crate::host::language::json::to_json;
+use crate::record::option::Reader;
 use crate::suggest;
 
 pub(crate) struct Options {
@@ -159,25 +159,20 @@ impl Options {
         })
     }
 
-    /// Checks that `keys` have single values.
+    /// Checks that `key` has a single value.
     ///
     /// # Errors
-    /// If one is an array. `hint` makes the hint for it.
-    pub(crate) fn single<'a>(
-        &self,
-        mut keys: impl Iterator<Item = &'a str>,
-        hint: impl Fn(&str, &str) -> String,
-    ) -> Result<()> {
-        let list = |key: &&str| self.get(key).is_some_and(|value| value.is_array());
-        let Some(key) = keys.find(list) else { return Ok(()) };
-        let value = self.get(key).map_or_else(String::new, ToString::to_string);
+    /// If it is an array. `hint` makes the hint for it.
+    pub(crate) fn single(&self, key: &str, hint: impl Fn(&str) -> String) -> Result<()> {
+        let Some(value) = self.get(key).filter(|value| value.is_array()).map(ToString::to_string) else {
+            return Ok(());
+        };
         let message = format!("{}: `{key}` is a list, {value}, and takes one value", self.function);
-        Err(Error::bad_argument(message).hint(hint(key, &value)))
+        Err(Error::bad_argument(message).hint(hint(&value)))
     }
 
     pub(crate) fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
-        let missing = || Error::bad_argument(format!("{}: option `{key}` is missing", self.function));
-        value.ok_or_else(|| missing().hint(self.help()))
+        value.ok_or_else(|| self.missing(key))
     }
 
     /// One of several words.
@@ -229,9 +224,17 @@ impl Options {
         })
     }
 
-    /// The value of `key` as JSON.
-    pub(crate) fn json(&self, key: &str) -> Result<Option<Value>> {
-        self.typed(key, "plain values", |value| to_json(value).ok())
+    /// The value of `key` as JSON, by a function that makes it.
+    pub(crate) fn json(&self, key: &str, json: impl Fn(&Dynamic) -> Result<Value>) -> Result<Option<Value>> {
+        self.typed(key, "plain values", |value| json(value).ok())
+    }
+}
+
+impl Reader for Options {
+    type Error = Error;
+
+    fn missing(&self, key: &str) -> Error {
+        Error::bad_argument(format!("{}: option `{key}` is missing", self.function)).hint(self.help())
     }
 }
 

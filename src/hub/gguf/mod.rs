@@ -25,6 +25,7 @@ use super::source::{Announcement, ByteSource, FileRange, SourceFile, SourceTenso
 use super::streamed::CONFIG;
 use crate::error::{Error, Result};
 use crate::formats::ggml::Type;
+use crate::hub::failure::Failure;
 use crate::outside::{self, shown};
 use config::{Family, ROPE_FACTORS};
 use header::{Header, MAGIC, Place, damaged, unsupported};
@@ -65,8 +66,8 @@ pub(super) fn in_folder(folder: &Path) -> Result<Option<String>> {
         [only] => Ok(Some(only.clone())),
         [first, ..] => {
             let first = shown(&folder.join(first).display().to_string());
-            let told = format!("{}: it has {} models in GGUF files", folder.display(), models.len());
-            Err(Error::not_found(told).hint(format!("{}: load_model(\"{first}\")", gguf_files::listed(&models))))
+            let (folder, count, listed) = (folder.to_path_buf(), models.len(), gguf_files::listed(&models));
+            Err(Error::of(Failure::SeveralGguf { folder, count, listed, first }))
         }
     }
 }

@@ -9,19 +9,21 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::cache::{Cache, Snapshot};
 use crate::hub::download::{Tally, fits};
 use crate::hub::environment;
+use crate::hub::failure::refused;
 use crate::hub::folder::Folder;
 use crate::hub::gguf_files;
 use crate::hub::http::{Http, Patience};
 use crate::hub::names::{is_commit, is_file_path};
 use crate::hub::questions::ask_all;
-use crate::hub::refusal::{self, Refusal};
+use crate::hub::refusal::Refusal;
 use crate::hub::repository::{self, LOOKED_AT_FIRST};
-use crate::hub::resolve::{Address, DEFAULT_REVISION, RemoteFile, RepositoryKind, check_revision};
+use crate::hub::resolve::{Address, RemoteFile, RepositoryKind, check_revision};
 use crate::hub::shards::LAYOUTS;
 use crate::hub::source::ByteSource;
 use crate::hub::streamed::Streamed;
 use crate::hub::weight_formats::ADAPTER;
 use crate::progress::{Event, Progress};
+use crate::record::DEFAULT_REVISION;
 use crate::words::counted;
 
 /// The files of a model, and a tokenizer.json.
@@ -114,7 +116,7 @@ impl Named {
         let cache = Cache::of(&self.address.id)?;
         let cached = repository::noted(&cache, revision).and_then(|snapshot| self.cached(snapshot));
         if environment::offline() {
-            return cached.ok_or_else(|| refusal::error(&self.address.doing(&self.wanted), Refusal::Offline));
+            return cached.ok_or_else(|| refused(&self.address.doing(&self.wanted), Refusal::Offline));
         }
         let http = Arc::new(Http::new()?);
         let answer = match cached {

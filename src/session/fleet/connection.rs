@@ -91,7 +91,7 @@ pub(super) fn reconnect(
     let id = entry.id.clone().ok_or_else(gone)?;
     let key = entry.key_file.clone().unwrap_or_default();
     let described = provider.describe(entry.known_as().unwrap_or(&id))?;
-    if described.is_none() && entry.is_own() {
+    if described.is_none() && entry.tenure().absence_is_final() {
         ledger.closed(&entry.name)?;
         return Err(Error::of(Failure::WorkerGone { id, worker: entry.name.clone() }));
     }

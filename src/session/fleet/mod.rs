@@ -85,12 +85,11 @@ impl Fleet {
         ledger.keep(&entry.name)?;
         let entry = Entry { keep_running: true, ..entry };
         // A running worker has its own time limit.
-        let left =
-            entry.until.filter(|_| entry.is_own()).map(|until| Duration::from_secs_f64((until - now()).max(1.0)));
+        let left = entry.ends_at().map(|time| Duration::from_secs_f64((time - now()).max(1.0)));
         let terms = Terms { lifetime: left.unwrap_or(terms.lifetime), ..terms.clone() };
         let lent = reconnect(&entry, &*provider, &ledger, &terms, None, progress)?;
         self.registry.add(lent.clone());
-        if !entry.is_own() {
+        if entry.tenure().is_listed() {
             self.registry.first_use(&provider, || ());
         }
         Ok(lent)
@@ -105,8 +104,8 @@ impl Fleet {
     /// the time it stays.
     pub fn leave(&self) -> Vec<String> {
         let machines = self.registry.machines();
-        // The user's own machines are reported once.
-        self.registry.forget_own();
+        // What no provider lists is reported here, and not again by `finish`.
+        self.registry.forget_unlisted();
         let there = machines.iter().filter(|lent| !lent.has_ended());
         there
             .map(|lent| match self.ledger().and_then(|ledger| ledger.keep(&lent.label.name)) {
@@ -132,7 +131,7 @@ impl Fleet {
         }
         let told = lent.end_worker();
         let name = &lent.label.name;
-        if lent.label.is_own() {
+        if !lent.label.tenure().is_listed() {
             // A machine that cannot be reached ends itself, and its row stays until it is checked.
             let _ = self.ledger().and_then(|ledger| if told { ledger.closed(name) } else { ledger.ending(name) });
         } else if let Some(provider) = self.registry.provider(&lent.label.provider) {
@@ -158,8 +157,9 @@ impl Fleet {
         });
         ending.leaked = !failures.is_empty();
         ending.lines.extend(failures.into_iter().map(|error| error.message));
-        let kept = machines.iter().filter(|lent| lent.label.is_own() && lent.label.keep_running && !lent.has_ended());
-        ending.lines.extend(kept.map(|lent| lent.left_running()));
+        let kept = machines.iter().filter(|lent| lent.label.keep_running && !lent.has_ended());
+        let unlisted = kept.filter(|lent| !lent.label.tenure().is_listed());
+        ending.lines.extend(unlisted.map(|lent| lent.left_running()));
         for provider in self.registry.providers() {
             match self.ledger() {
                 Ok(ledger) => ending.add(&*provider, &ledger, &self.run.name),

@@ -55,8 +55,8 @@ pub(super) fn give_back(ledger: &Ledger, task: &str) -> Result<()> {
         for entry in ledger.left_over(&id, task)? {
             let provider = gpu::provider(&id)?;
             match rent::end(&*provider, ledger, &provider.patience(), &entry.name) {
-                // A user's own machine may be switched off and costs nothing. Its row stays.
-                Err(_) if entry.is_own() => (),
+                // Its row stays.
+                Err(_) if entry.tenure().may_be_out_of_reach() => (),
                 ended => ended?,
             }
         }

@@ -25,9 +25,9 @@ impl Registry {
         locked(&self.machines).clone()
     }
 
-    /// Forgets the user's own machines.
-    pub(super) fn forget_own(&self) {
-        locked(&self.machines).retain(|machine| !machine.label.is_own());
+    /// Forgets the machines that no provider lists.
+    pub(super) fn forget_unlisted(&self) {
+        locked(&self.machines).retain(|machine| machine.label.tenure().is_listed());
     }
 
     /// Forgets all machines and providers.

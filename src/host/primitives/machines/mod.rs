@@ -1,10 +1,10 @@
 //! Primitives of machines: provision_gpu, and operations of a machine: the engine's primitives,
 //! sync, run_command, terminate.
 
+mod kinds;
 mod outgoing;
 pub(crate) mod provision;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, Map};
@@ -18,15 +18,14 @@ use crate::host::primitives::models::requests::{
 };
 use crate::host::run::context::Context;
 use crate::host::run::places;
-use crate::host::values::gpu::{Gpu, Held};
-use crate::host::values::option_sets::{Declared, NoOptions, option_set, register_with_options};
-use crate::host::values::option_types::Texts;
+use crate::host::values::gpu::Gpu;
+use crate::host::values::option_sets::{Declared, NoOptions, register_with_options};
 use crate::host::values::readable::register_handle;
 use crate::progress::interrupt_requested;
+use crate::record::option::option_set;
+use crate::record::option_types::Texts;
 use crate::record::plain;
 use crate::remote::{self, Output};
-use crate::session::Session;
-use outgoing::look_at_models;
 use provision::{ATTACH_GPU, LIMIT_COST, PROVISION_GPU, TERMINATE, TERMINATE_LEFT_OVER, attach, limit_cost, provision};
 
 /// Bytes of a command's output that are buffered until their line ends.
@@ -108,31 +107,29 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn(SYNC.name(), move |gpu: Gpu, options: Map| thrown(sync(&c, &gpu, options)));
     let c = context.clone();
-    engine.register_fn(UPLOAD.name(), move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, true)));
+    engine.register_fn(UPLOAD.name(), move |gpu: Gpu, from: &str, to: &str| thrown(upload(&c, &gpu, from, to)));
     let c = context.clone();
-    engine.register_fn(DOWNLOAD.name(), move |gpu: Gpu, from: &str, to: &str| thrown(copy(&c, &gpu, from, to, false)));
+    engine.register_fn(DOWNLOAD.name(), move |gpu: Gpu, from: &str, to: &str| thrown(download(&c, &gpu, from, to)));
     let c = context.clone();
     engine.register_fn(RUN_COMMAND.name(), move |gpu: Gpu, command: &str| thrown(run_command(&c, &gpu, command)));
     let c = context.clone();
-    engine.register_fn(TERMINATE.name(), move |gpu: Gpu| thrown(terminate(&c, &gpu)));
+    engine.register_fn(TERMINATE.name(), move |gpu: Gpu| thrown(gpu.machine().end(&c)));
 }
 
 /// The same primitives on another machine.
 fn engine_primitives(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     register_with_options!(engine, LOAD_MODEL, |gpu: Gpu, id: &str; args| {
-        load_model(&Place { session: &gpu.session(), context: &c }, id, args)
+        load_model(&Place { session: &gpu.machine().session(), context: &c }, id, args)
     });
     let c = context.clone();
     engine.register_fn(MINIATURE_MODEL.name(), move |gpu: Gpu, name: &str| {
-        // On the machine, the project is the folder of the work.
-        let results = if matches!(&*gpu.0, Held::Lent(_)) { PathBuf::from("results") } else { c.results() };
-        thrown(miniature(&Place { session: &gpu.session(), context: &c }, &results, name))
+        let results = gpu.machine().results(&c);
+        thrown(miniature(&Place { session: &gpu.machine().session(), context: &c }, &results, name))
     });
     let c = context.clone();
-    engine.register_fn(ESTIMATE_VRAM.name(), move |gpu: Gpu, id: &str, options: Map| {
-        let place = Place { session: &gpu.session(), context: &c };
-        thrown(ESTIMATE_VRAM.read(options).and_then(|options| estimate(&place, id, options)))
+    register_with_options!(engine, ESTIMATE_VRAM, |gpu: Gpu, id: &str; options| {
+        estimate(&Place { session: &gpu.machine().session(), context: &c }, id, options)
     });
 }
 
@@ -145,81 +142,32 @@ fn sync(context: &Context, gpu: &Gpu, options: Map) -> Result<Dynamic> {
     context.may_fail("sync")?;
     up.iter().chain(&down).try_for_each(|path| remote::inside("sync", path))?;
     down.iter().try_for_each(|path| remote::accepted("sync", path))?;
-    if let Held::Played(part, stage, _) = &*gpu.0 {
-        down.iter().for_each(|path| stage.writes(Path::new(path)));
-        stage.does(format!("sync with {}: {} up, {} down", part.id, up.join(" "), down.join(" ")));
-        return Ok(to_dynamic(&plain(&remote::SyncReport::default())));
-    }
-    let (lent, progress) = (gpu.lent("sync")?, context.progress());
-    look_at_models(context, &up, &*progress);
-    let replaces = |file: &Path| places::may_replace(context, file);
-    let report = lent.sync(&context.root, [&up, &down], context.bounds.commands_here, &replaces, &*progress)?;
+    let report = gpu.machine().sync(context, &up, &down)?;
     Ok(to_dynamic(&plain(&report)))
 }
 
-/// Files on this side are those of the project.
-fn copy(context: &Context, gpu: &Gpu, from: &str, to: &str, up: bool) -> Result<()> {
-    let name = if up { "upload" } else { "download" };
-    let (here, there) = if up { (from, to) } else { (to, from) };
-    context.may_fail(name)?;
-    // Names are checked before the machine is contacted.
-    remote::inside(name, here)?;
-    if up {
-        remote::sendable(name, here)?;
-    } else {
-        remote::accepted(name, here)?;
-        places::within(context, name, &context.root.join(to), "")?;
-    }
-    if let Held::Played(part, stage, _) = &*gpu.0 {
-        if !up {
-            stage.writes(Path::new(to));
-        }
-        stage.does(format!("{name} {from} to {to}, {}", part.id));
-        return Ok(());
-    }
-    let lent = gpu.lent(name)?;
-    if !context.bounds.commands_here {
-        lent.confined(name, there)?;
-    }
-    let (machine, progress) = (lent.machine()?, context.progress());
-    match up {
-        true => remote::upload(machine, &remote::to_send(name, &context.root, here)?, &lent.path(to), &*progress),
-        false => {
-            let file = remote::to_receive(name, &context.root, here)?;
-            remote::download(machine, &lent.path(from), &file, places::may_replace(context, &file), &*progress)
-        }
-    }
+// Names are checked before the machine is contacted.
+
+/// Copies a file of the project to the machine.
+fn upload(context: &Context, gpu: &Gpu, from: &str, to: &str) -> Result<()> {
+    context.may_fail("upload")?;
+    remote::inside("upload", from)?;
+    remote::sendable("upload", from)?;
+    gpu.machine().upload(context, from, to)
 }
 
-/// A script may run commands on this machine only if the user allows it.
-fn may_run(context: &Context, gpu: &Gpu) -> Result<()> {
-    let here = match &*gpu.0 {
-        Held::Here(_) => true,
-        Held::Lent(lent) => lent.is_here(),
-        Held::Played(..) => false,
-    };
-    if here && !context.bounds.commands_here {
-        return Err(Error::bad_argument("run_command: commands do not run on this machine")
-            .hint("`outlier run --allow-commands SCRIPT` lets them; on other machines they always may"));
-    }
-    Ok(())
-}
-
-fn terminate(context: &Context, gpu: &Gpu) -> Result<()> {
-    match &*gpu.0 {
-        Held::Here(_) => Ok(()),
-        Held::Lent(lent) => context.fleet.end(lent),
-        Held::Played(part, stage, _) => {
-            context.may_fail("terminate")?;
-            stage.end(part);
-            Ok(())
-        }
-    }
+/// Copies a file of the machine into the project.
+fn download(context: &Context, gpu: &Gpu, from: &str, to: &str) -> Result<()> {
+    context.may_fail("download")?;
+    remote::inside("download", to)?;
+    remote::accepted("download", to)?;
+    places::within(context, "download", &context.root.join(to), "")?;
+    gpu.machine().download(context, from, to)
 }
 
 /// Handles of the models that are loaded on a machine.
 pub(crate) fn models(context: &Context, gpu: &Gpu) -> Result<Array> {
-    let session = gpu.session();
+    let session = gpu.machine().session();
     let place = Place { session: &session, context };
     session.loaded()?.into_iter().map(|args| place.load(args).map(Dynamic::from)).collect()
 }
@@ -228,19 +176,8 @@ pub(crate) fn models(context: &Context, gpu: &Gpu) -> Result<Array> {
 /// returned.
 fn run_command(context: &Context, gpu: &Gpu, command: &str) -> Result<Dynamic> {
     context.may_fail("run_command")?;
-    may_run(context, gpu)?;
-    let here = remote::HereGrouped;
-    if let Held::Played(part, stage, _) = &*gpu.0 {
-        stage.does(format!("on {}: {command}", part.id));
-        return Ok(to_dynamic(&json!({ "code": 0, "out": "", "err": "" })));
-    }
-    let (machine, line): (&dyn remote::Machine, String) = match &*gpu.0 {
-        Held::Here(_) => (&here, command.to_string()),
-        Held::Lent(lent) => (lent.machine()?, lent.in_project(&format!("{{ {command}\n}}"))),
-        Held::Played(..) => unreachable!("answered above"),
-    };
     let (mut out, mut err, mut shown) = (Vec::new(), Vec::new(), Vec::new());
-    let code = machine.run(&line, &mut std::io::empty(), &mut |piece| {
+    let code = gpu.machine().run(context, command, &mut |piece| {
         if interrupt_requested() {
             return Err(Error::interrupted());
         }

@@ -13,7 +13,7 @@ use crate::{hub, weights};
 const WEIGHTS: [&str; 6] = [".safetensors", ".safetensors.index.json", ".bin", ".pth", ".pt", ".gguf"];
 
 /// Reports, for folders of models that are about to be sent, the errors of loading them.
-pub(crate) fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress) {
+pub(super) fn look_at_models(context: &Context, up: &[String], progress: &dyn Progress) {
     for path in up {
         let folder = remote::to_send("sync", &context.root, path).ok();
         let Some(folder) = folder.filter(|folder| is_model(folder)) else { continue };

@@ -1,25 +1,28 @@
 //! Primitives that give machines and end their costs: provision_gpu, attach_gpu, limit_cost.
 
 use std::io::ErrorKind;
+use std::marker::PhantomData;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rhai::{Dynamic, Map};
 
+use super::kinds::{Other, Simulated, This};
 use crate::error::{Error, Result};
-use crate::gpu::{self, ProviderKind, Want};
+use crate::gpu::{self, JobOptions, ProviderKind, Want};
 use crate::home;
 use crate::host::primitives::models::requests::{ESTIMATE_VRAM, EstimateOptions, Place, estimated};
 use crate::host::run::context::Context;
-use crate::host::values::gpu::{Gpu, Held};
-use crate::host::values::option_sets::{Declared, NoOptions, OptionSet, option_set};
-use crate::host::values::option_types::{
-    Choice, Flag, Hours, Minutes, OptionType, Optional, PositiveFloat, Text, Texts, Whole, Word,
-};
+use crate::host::values::gpu::Gpu;
+use crate::host::values::option_sets::{Declared, NoOptions};
+use crate::host::values::option_types::ReadOption;
 use crate::host::values::options::{Options, number};
 use crate::outside;
 use crate::record::Estimate;
+use crate::record::option::{OptionSet, OptionType, option_set};
+use crate::record::option_types::{
+    Choice, Flag, Hours, Include, Minutes, Optional, PositiveFloat, Text, Texts, Whole, Word, same_option,
+};
 use crate::remote::SshTarget;
 use crate::session::{Provision, Terms};
 
@@ -27,8 +30,8 @@ use crate::session::{Provision, Terms};
 const VRAM_BESIDE_GB: f64 = 1.0;
 /// Disk space in GB in addition to a model's files.
 const DISK_BESIDE: u64 = 20;
-/// Options of estimate_vram that are those of the machine, and are not in option `model`.
-const OF_MACHINE: &[&str] = &["device", "stream", "max_vram", "gpus"];
+/// The option that says whose machine it is.
+const PROVIDER: &str = "provider";
 /// A worker ends its machine after this time without its client.
 const LEASE: Duration = Duration::from_secs(15 * 60);
 const STALL: Duration = Duration::from_secs(60 * 60);
@@ -43,13 +46,14 @@ const KEY_FILE: u64 = 16 << 20;
 pub(crate) struct Owner(Option<ProviderKind>);
 
 const LOCAL: Owner = Owner(None);
+const SLURM: Owner = Owner(Some(ProviderKind::Slurm));
 
 impl Word for Owner {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("local", LOCAL),
         ("ssh", Self(Some(ProviderKind::Ssh))),
         ("runpod", Self(Some(ProviderKind::RunPod))),
-        ("slurm", Self(Some(ProviderKind::Slurm))),
+        ("slurm", SLURM),
     ];
 }
 
@@ -64,6 +68,22 @@ impl Word for Cloud {
         &[("secure", Self("secure")), ("community", Self("community")), ("any", ANY_CLOUD)];
 }
 
+/// An option that a cluster does not have, because its nodes are fixed.
+pub(crate) struct NotOfSlurm<T>(PhantomData<T>);
+
+same_option!(NotOfSlurm);
+
+impl<T: ReadOption> ReadOption for NotOfSlurm<T> {
+    fn read(o: &Options, key: &str) -> Result<Option<T::Value>> {
+        let value = T::read(o, key)?;
+        if value.is_some() && Choice::<Owner>::read(o, PROVIDER)? == Some(SLURM) {
+            return Err(Error::bad_argument(format!("{}: provider \"slurm\" cannot look after `{key}`", o.function()))
+                .hint("choose nodes by `partition`, `gres` or `gpu`, such as gres: \"gpu:a100:1\""));
+        }
+        Ok(value)
+    }
+}
+
 /// A model and its options, or only its id.
 pub(crate) struct Work;
 
@@ -74,12 +94,14 @@ impl OptionType for Work {
         "string | map".to_string()
     }
 
-    fn read(o: &Options, key: &str) -> Result<Option<Map>> {
-        o.map_of(key, "id")
-    }
-
     fn literal(_: &Map) -> String {
         String::new()
+    }
+}
+
+impl ReadOption for Work {
+    fn read(o: &Options, key: &str) -> Result<Option<Map>> {
+        o.map_of(key, "id")
     }
 }
 
@@ -93,11 +115,11 @@ option_set! {
         /// GPUs of one machine
         gpu_count: Whole = 1;
         /// GB per GPU, at least
-        min_vram_gb: Optional<PositiveFloat>;
+        min_vram_gb: NotOfSlurm<Optional<PositiveFloat>>;
         /// runpod: CUDA version that the host must support
-        min_cuda: Optional<Text>, otherwise gpu::runpod::CUDA.to_string();
+        min_cuda: NotOfSlurm<Optional<Text>>, otherwise gpu::runpod::CUDA.to_string();
         /// runpod: kind of host
-        cloud: Optional<Choice<Cloud>>, otherwise ANY_CLOUD;
+        cloud: NotOfSlurm<Optional<Choice<Cloud>>>, otherwise ANY_CLOUD;
         /// USD per hour that it may cost
         max_price: Optional<PositiveFloat>;
         /// USD that it may cost in all; it ends itself before that
@@ -105,9 +127,9 @@ option_set! {
         /// it ends itself after so many hours
         max_hours: Hours = LIFETIME;
         /// disk; more where `model` needs it
-        disk_gb: Optional<Whole>, otherwise DISK_GB;
+        disk_gb: NotOfSlurm<Optional<Whole>>, otherwise DISK_GB;
         /// container image with sshd and cuBLAS
-        image: Optional<Text>;
+        image: NotOfSlurm<Optional<Text>>;
         /// ssh: user@machine:port, ssh://user@machine:port, a name of ~/.ssh/config, or "localhost"
         host: Optional<Text>;
         /// ssh: file of the private key
@@ -117,18 +139,7 @@ option_set! {
         fingerprint: Optional<Text>;
         /// ssh: file that its host key must stand in, beside ~/.ssh/known_hosts
         known_hosts: Optional<Text>;
-        /// slurm: partition
-        partition: Optional<Text>;
-        /// slurm: account
-        account: Optional<Text>;
-        /// slurm: quality of service
-        qos: Optional<Text>;
-        /// slurm: generic resources, such as "gpu:1"
-        gres: Optional<Text>;
-        /// slurm: cores
-        cpus: Optional<Whole>;
-        /// slurm: memory
-        memory_gb: Optional<Whole>;
+        job: Include<JobOptions>;
         /// it ends itself when its client is silent for so long
         lease_minutes: Minutes = LEASE;
         /// it ends itself when its work makes no progress for so long
@@ -205,7 +216,7 @@ pub(crate) fn limit_cost(context: &Context, most: &Dynamic) -> Result<()> {
 /// # Errors
 /// If the model is missing or unreadable. Nothing is paid for yet.
 fn looked_at(context: &Context, model: Map, gpu_count: usize) -> Result<Estimate> {
-    let of_work = EstimateOptions::OPTIONS.iter().map(|option| option.key).filter(|key| !OF_MACHINE.contains(key));
+    let of_work = EstimateOptions::OPTIONS.iter().filter(|option| !option.of_machine).map(|option| option.key);
     let keys: Vec<_> = ["id"].into_iter().chain(of_work).collect();
     let m = Options::new("provision_gpu: model", model.clone(), &keys)?;
     let id = m.required("id", m.string("id")?)?;
@@ -238,20 +249,8 @@ fn file(key: &str, path: Option<String>) -> Result<Option<PathBuf>> {
 pub(crate) fn provision(context: &Context, options: ProvisionOptions) -> Result<Gpu> {
     context.acts("provision_gpu");
     let Owner(Some(provider)) = options.provider else {
-        return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
+        return Ok(Gpu::new(This(context.session.clone())));
     };
-    // The nodes of a cluster are fixed.
-    let not_of_slurm = [
-        ("min_vram_gb", options.min_vram_gb.is_some()),
-        ("min_cuda", options.min_cuda.is_some()),
-        ("cloud", options.cloud.is_some()),
-        ("disk_gb", options.disk_gb.is_some()),
-        ("image", options.image.is_some()),
-    ];
-    if let Some((name, _)) = not_of_slurm.iter().find(|(_, given)| provider == ProviderKind::Slurm && *given) {
-        return Err(Error::bad_argument(format!("provision_gpu: provider \"slurm\" cannot look after `{name}`"))
-            .hint("choose nodes by `partition`, `gres` or `gpu`, such as gres: \"gpu:a100:1\""));
-    }
     let keep_running = options.keep_running;
     let max_hours = options.max_hours.as_secs_f64() / 3600.0;
     let (key, known_hosts) = (options.key, options.known_hosts);
@@ -274,12 +273,7 @@ pub(crate) fn provision(context: &Context, options: ProvisionOptions) -> Result<
             expected_hours: options.expected_hours,
             disk_gb: options.disk_gb.unwrap_or(DISK_GB) as u64,
             image: options.image,
-            partition: options.partition,
-            account: options.account,
-            qos: options.qos,
-            gres: options.gres,
-            cpus: options.cpus,
-            memory_gb: options.memory_gb.map(|gb| gb as u64),
+            job: options.job,
         },
         ssh: options.host.map(target).transpose()?,
         terms: Terms {
@@ -305,7 +299,7 @@ pub(crate) fn provision(context: &Context, options: ProvisionOptions) -> Result<
     if let Some(stage) = &context.stage {
         context.may_fail("provision_gpu")?;
         let part = stage.provision(&asked)?;
-        return Ok(Gpu(Arc::new(Held::Played(part, stage.clone(), context.session.clone()))));
+        return Ok(Gpu::new(Simulated { part, stage: stage.clone(), here: context.session.clone() }));
     }
     let lent = context.fleet.provision(&asked, &*context.progress())?;
     let label = &lent.label;
@@ -313,23 +307,23 @@ pub(crate) fn provision(context: &Context, options: ProvisionOptions) -> Result<
         let most = label.max_cost.unwrap_or(f64::INFINITY).min(label.price * max_hours);
         context.line(&format!("{}: {} at ${:.2}/h, at most ${most:.2} in all", label.id, label.gpu, label.price));
     }
-    // A user's own machine is reported at the end.
-    if keep_running && !label.is_own() {
+    // What no provider lists is reported at the end.
+    if keep_running && label.tenure().is_listed() {
         context.line(&format!(
             "{} will be kept running after this run: ${:.2}/h until it is terminated",
             label.id, label.price
         ));
     }
-    Ok(Gpu(Arc::new(Held::Lent(lent))))
+    Ok(Gpu::new(Other(lent)))
 }
 
 /// Connects to a running machine, and leaves it running when this run ends.
 pub(crate) fn attach(context: &Context, id: &str) -> Result<Gpu> {
     context.acts("attach_gpu");
     if id == "local" || context.stage.is_some() {
-        return Ok(Gpu(Arc::new(Held::Here(context.session.clone()))));
+        return Ok(Gpu::new(This(context.session.clone())));
     }
     let terms = Terms { lease: Some(LEASE), stall: STALL, lifetime: LIFETIME, patience: PATIENCE };
     let lent = context.fleet.attach(id, &terms, &*context.progress())?;
-    Ok(Gpu(Arc::new(Held::Lent(lent))))
+    Ok(Gpu::new(Other(lent)))
 }

@@ -1,103 +1,39 @@
-//! Primitives of the engine: load_model, extract_layernorms, estimate_vram, miniature_model.
+//! Primitives of the engine: load_model, extract_layernorms, extract, estimate_vram,
+//! miniature_model.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rhai::{Dynamic, Engine};
 
-use super::requests::{
-    ESTIMATE_VRAM, LOAD_MODEL, Logits, MINIATURE_MODEL, MemoryBudget, Place, estimate, load_model, miniature,
-};
+use super::requests::{ESTIMATE_VRAM, LOAD_MODEL, MINIATURE_MODEL, Place, estimate, load_model, miniature};
 use crate::error::{Error, Result};
 use crate::host::language::problem::{ScriptResult, thrown};
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::run::unsaved;
 use crate::host::values::handles::{ActivationsHandle, Model, TokensHandle};
-use crate::host::values::option_sets::{Declared, Include, option_set, register_with_options};
-use crate::host::values::option_types::{AllOr, Choice, Floats, Optional, PathText, Positive, Whole, Wholes, Word};
+use crate::host::values::option_sets::{Declared, register_with_options};
+use crate::host::values::option_types::ReadOption;
+use crate::host::values::options::Options;
 use crate::progress::Event;
-use crate::record::{CheckpointArgs, DEFAULT_TOP, ExtractArgs, Keep, Measure, MeasureArgs, Site};
+use crate::record::option::{ReadFrom, option_set};
+use crate::record::option_types::Include;
+use crate::record::{Checkpoint, CheckpointArgs, CheckpointOptions, ExtractArgs, Keep, MeasureArgs};
 use crate::results::{self, FULL_ACTIVATIONS as FULL};
 use crate::secret::secret_name;
 use crate::session::{Extract, full_activations_bytes};
 use crate::stats;
 
-impl Word for Keep {
-    const WORDS: &'static [(&'static str, Self)] = &[("stats", Self::Stats), ("full", Self::Full)];
-}
-
-impl Word for Site {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("attn_in", Self::AttnIn),
-        ("ffn_in", Self::FfnIn),
-        ("embed", Self::Embed),
-        ("q", Self::Q),
-        ("k", Self::K),
-        ("q_delta", Self::QDelta),
-        ("k_delta", Self::KDelta),
-        ("attn_out", Self::AttnOut),
-        ("attn_write", Self::AttnWrite),
-        ("resid_mid", Self::ResidMid),
-        ("router_logits", Self::RouterLogits),
-        ("ffn_mid", Self::FfnMid),
-        ("ffn_mid_shared", Self::FfnMidShared),
-        ("ffn_write", Self::FfnWrite),
-        ("resid_post", Self::ResidPost),
-        ("final_norm", Self::FinalNorm),
-        ("input_layernorm", Self::AttnIn),
-        ("post_attention_layernorm", Self::FfnIn),
-    ];
-}
-
-impl Word for Measure {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("outliers", Self::Outliers),
-        ("moments", Self::Moments),
-        ("top", Self::Top),
-        ("massive", Self::Massive),
-        ("attention_sinks", Self::AttentionSinks),
-        ("experts", Self::Experts),
-        ("quantisation_error", Self::QuantisationError),
-        ("super_weights", Self::SuperWeights),
-    ];
-}
-
-option_set! {
-    /// The options of extract_layernorms.
-    pub(crate) struct ExtractOptions {
-        /// rungs beside 3, 3.5, … 7, 8, 10, 12, 16, … 1024
-        thresholds: Floats = Vec::new();
-        /// "full" also writes activations.safetensors to `out`
-        keep: Choice<Keep> = Keep::Stats;
-        /// folder for keep: "full"
-        out: Optional<PathText>;
-        logits: Logits;
-        memory_budget: MemoryBudget;
-        /// a file of the project from which a run that was cut off goes on, and one that failed
-        /// behind the pass takes it up
-        checkpoint: Optional<PathText>;
-        /// layers between two states that are left there
-        checkpoint_layers: Optional<Whole> => "by time";
-    }
-}
-
 option_set! {
     /// The options of extract.
-    pub(crate) struct MeasureOptions {
-        /// the tensors that are measured, by name, or "all": docs/sites.md
-        sites: AllOr<Site> = Site::NORMS.to_vec();
-        /// what is measured of them, by name, or "all": docs/measures.md
-        observe: AllOr<Measure> = vec![Measure::Outliers];
-        /// largest values that are kept at each site of a layer
-        top: Positive = DEFAULT_TOP;
-        /// dimensions of the residual stream that quantisation_error also keeps exact
-        dims: Wholes = Vec::new();
-        extraction: Include<ExtractOptions>;
+    pub(crate) struct MeasuredExtraction {
+        measure: Include<MeasureArgs>;
+        extraction: Include<ExtractArgs>;
     }
 }
 
-pub(crate) const EXTRACT: Declared<MeasureOptions> = Declared::new(
+pub(crate) const EXTRACT: Declared<MeasuredExtraction> = Declared::new(
     "extract",
     &["extract(model: model, tokens: tokens, options?: map) -> activations"],
     "As extract_layernorms, and measures more in the same pass: other tensors than the norms, and other quantities than \
@@ -108,7 +44,7 @@ let acts = model.extract(tokens, #{ sites: ["attn_in", "resid_post"], observe: [
 print(acts.at("resid_post").norms.len());"#,
 );
 
-pub(crate) const EXTRACT_LAYERNORMS: Declared<ExtractOptions> = Declared::new(
+pub(crate) const EXTRACT_LAYERNORMS: Declared<ExtractArgs> = Declared::new(
     "extract_layernorms",
     &["extract_layernorms(model: model, tokens: tokens, options?: map) -> activations"],
     "Runs the model over the tokens, reading every weight once, and keeps what every later criterion needs of each \
@@ -123,13 +59,12 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     register_with_options!(engine, LOAD_MODEL, |id: &str; args| load_model(&Place::here(&c), id, args));
     let c = context.clone();
     register_with_options!(engine, EXTRACT_LAYERNORMS, |model: Model, tokens: TokensHandle; options| {
-        extract(&c, &model, &tokens, options, MeasureArgs::default())
+        extract(&c, &model, &tokens, options)
     });
     let c = context.clone();
     register_with_options!(engine, EXTRACT, |model: Model, tokens: TokensHandle; options| {
-        let MeasureOptions { sites, observe, top, dims, extraction } = options;
-        let measure = MeasureArgs { sites, observe, top, dims, ..MeasureArgs::default() };
-        extract(&c, &model, &tokens, extraction, measure)
+        let MeasuredExtraction { measure, extraction } = options;
+        extract(&c, &model, &tokens, ExtractArgs { measure, ..extraction })
     });
     let c = context.clone();
     register_with_options!(engine, ESTIMATE_VRAM, |id: &str; options| estimate(&Place::here(&c), id, options));
@@ -143,20 +78,11 @@ pub(crate) fn extract(
     context: &Context,
     model: &Model,
     tokens: &TokensHandle,
-    options: ExtractOptions,
-    measure: MeasureArgs,
+    args: ExtractArgs,
 ) -> Result<ActivationsHandle> {
     context.acts("extract_layernorms");
     context.may_fail("extract_layernorms")?;
-    let args = ExtractArgs {
-        thresholds: options.thresholds.iter().map(|threshold| *threshold as f32).collect(),
-        keep: options.keep,
-        out: options.out,
-        logits: options.logits,
-        memory_budget: options.memory_budget,
-        checkpoint: checkpoint(context, options.checkpoint, options.checkpoint_layers)?,
-        measure,
-    };
+    check_checkpoint(context, args.checkpoint.as_ref())?;
     if args.out.is_some() && args.keep != Keep::Full {
         let message = "extract_layernorms: `out` is given, and nothing is kept there: `keep` is \"stats\"";
         return Err(Error::bad_argument(message).hint("add keep: \"full\" for all activations, or leave `out` out"));
@@ -213,26 +139,32 @@ fn gives_way(context: &Context, file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The checkpoint file in the project's folder on the machine.
-fn checkpoint(context: &Context, path: Option<String>, layers: Option<usize>) -> Result<Option<CheckpointArgs>> {
-    let Some(path) = path else {
-        return match layers {
-            None => Ok(None),
-            Some(_) => Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` goes with `checkpoint`")
-                .hint("add checkpoint: \"checkpoints/NAME\"")),
-        };
-    };
-    if layers == Some(0) {
-        return Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` is 0")
-            .hint("1 is after every layer; leave it out to let time decide"));
+impl ReadOption for Checkpoint {
+    fn read(o: &Options, _: &str) -> Result<Option<Option<CheckpointArgs>>> {
+        let CheckpointOptions { checkpoint, checkpoint_layers: layers } = CheckpointOptions::read(o)?;
+        match (checkpoint, layers) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => {
+                Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` goes with `checkpoint`")
+                    .hint("add checkpoint: \"checkpoints/NAME\""))
+            }
+            (Some(_), Some(0)) => Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` is 0")
+                .hint("1 is after every layer; leave it out to let time decide")),
+            (Some(path), layers) => Ok(Some(Some(CheckpointArgs { path, layers }))),
+        }
     }
-    places::in_project(context, "extract_layernorms: `checkpoint`", "file", &path)?;
+}
+
+/// Checks that the checkpoint file may be in the project's folder on the machine.
+fn check_checkpoint(context: &Context, checkpoint: Option<&CheckpointArgs>) -> Result<()> {
+    let Some(CheckpointArgs { path, .. }) = checkpoint else { return Ok(()) };
+    places::in_project(context, "extract_layernorms: `checkpoint`", "file", path)?;
     // It is sent to the machine and back.
-    if secret_name(Path::new(&path)) {
+    if secret_name(Path::new(path)) {
         return Err(Error::bad_argument(format!(
             "extract_layernorms: \"{path}\" may hold secrets, and is no checkpoint"
         ))
         .hint("name a file of its own, such as \"checkpoints/olmoe\""));
     }
-    Ok(Some(CheckpointArgs { path, layers }))
+    Ok(())
 }

@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, Map};
 
-use super::extract::{EXTRACT_LAYERNORMS, ExtractOptions, extract};
+use super::extract::extract;
 use crate::error::Result;
 use crate::host::language::json::numbers_to_dynamic;
 use crate::host::language::problem::thrown;
 use crate::host::primitives::statistics::criteria::ResamplingOptions;
 use crate::host::run::context::Context;
 use crate::host::values::handles::{ActivationsHandle, Model, RecordHandle, StoredHandle, TokensHandle};
-use crate::host::values::option_sets::{Declared, Include, OptionSet, option_set, register_with_options};
-use crate::host::values::option_types::Bytes;
+use crate::host::values::option_sets::{Declared, register_with_options};
 use crate::host::values::options::Options;
-use crate::record::{Activations, DEFAULT_MEMORY_BUDGET, MeasureArgs, plain};
+use crate::record::option::{OptionSet, ReadFrom, option_set};
+use crate::record::option_types::{Bytes, Include};
+use crate::record::{Activations, DEFAULT_MEMORY_BUDGET, ExtractArgs, plain};
 use crate::stats;
 
 option_set! {
@@ -57,8 +58,8 @@ fn of_model(context: &Context, model: &Model, tokens: &TokensHandle, options: Pe
     let PerplexityOptions { memory_budget, resampling } = options;
     // Before the pass, which may take hours.
     stats::check_perplexity(tokens.0.info.num_sequences, tokens.0.info.sequence_length, &resampling)?;
-    let args = ExtractOptions { logits: true, memory_budget, ..EXTRACT_LAYERNORMS.read(Map::new())? };
-    let perplexity = stats::perplexity(&extract(context, model, tokens, args, MeasureArgs::default())?.0, &resampling)?;
+    let args = ExtractArgs { logits: true, memory_budget, ..ExtractArgs::default() };
+    let perplexity = stats::perplexity(&extract(context, model, tokens, args)?.0, &resampling)?;
     Ok(numbers_to_dynamic(&plain(&perplexity)))
 }
 

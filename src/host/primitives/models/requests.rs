@@ -14,71 +14,25 @@ use crate::host::language::weight;
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::values::handles::{Model, ModelHandle};
-use crate::host::values::option_sets::{Declared, Include, NoOptions, option_set, shared_option};
-use crate::host::values::option_types::{Bytes, Choice, Flag, Optional, Positive, Text, Whole, Word};
-use crate::record::{ComputeDtype, DEFAULT_CHUNK_LAYERS, DEFAULT_MEMORY_BUDGET, Estimate, EstimateArgs, LoadArgs};
+use crate::host::values::option_sets::{Declared, NoOptions};
+use crate::record::option::option_set;
+use crate::record::option_types::Include;
+use crate::record::{Estimate, EstimateArgs, LoadArgs};
 use crate::remote;
 use crate::session::{EstimateWork, Load, Loaded, MakeMiniature, Request, Serve, Session};
-
-impl Word for ComputeDtype {
-    const WORDS: &'static [(&'static str, Self)] = &[("f32", Self::F32), ("bf16", Self::Bf16)];
-}
 
 /// The largest number of tokens in an estimate, for which all sums fit into 64 bits.
 const MAX_TOKENS: usize = 1 << 36;
 
-shared_option! {
-    /// also compute the loss per sequence, which reads the head's weights
-    pub(crate) Logits: Flag = false;
-}
-
-shared_option! {
-    /// workspace beside weights and hidden states; a number or "512MiB"
-    pub(crate) MemoryBudget: Bytes = DEFAULT_MEMORY_BUDGET;
-}
-
-option_set! {
-    /// The options of load_model.
-    pub(crate) LoadOptions for LoadArgs with (id = String::new()) {
-        /// how products are computed: in f32, or with inputs that are rounded to bf16 where that is
-        /// faster; weights are read as they are stored and activations are f32 in both
-        dtype: Choice<ComputeDtype> = ComputeDtype::F32;
-        /// where to compute: "auto", "cpu", "cuda" (all GPUs), "cuda:0" or "cuda:0,2": docs/gpu.md
-        device: Text = "auto".to_string();
-        /// branch, tag or commit on the hub
-        revision: Optional<Text>;
-        /// layers of weights in memory at once, at most
-        chunk_layers: Whole = DEFAULT_CHUNK_LAYERS;
-        /// a model of the hub is read by ranges when it is needed; nothing is put on disk
-        stream: Flag = false;
-        /// memory of a GPU that may be used; a number or "24GB"
-        max_vram: Optional<Bytes> => "what is free";
-    }
-}
-
-option_set! {
-    /// The size of an analysis.
-    pub(crate) AnalysisOptions for EstimateArgs {
-        /// sequences of the analysis
-        num_sequences: Positive = 16;
-        /// tokens per sequence
-        sequence_length: Positive = 2048;
-        memory_budget: MemoryBudget;
-        logits: Logits;
-        /// GPUs that share the sequences; vram_bytes is what each needs
-        gpus: Positive = 1;
-    }
-}
-
 option_set! {
     /// The options of estimate_vram.
     pub(crate) struct EstimateOptions {
-        model: Include<LoadOptions>;
-        analysis: Include<AnalysisOptions>;
+        model: Include<LoadArgs>;
+        analysis: Include<EstimateArgs>;
     }
 }
 
-pub(crate) const LOAD_MODEL: Declared<LoadOptions> = Declared::new(
+pub(crate) const LOAD_MODEL: Declared<LoadArgs> = Declared::new(
     "load_model",
     &["load_model(id: string, options?: map) -> model", "load_model(gpu: gpu, id: string, options?: map) -> model"],
     "Opens a model: a folder with config.json and safetensors or PyTorch files, a GGUF file, or a hub id. Only headers \
@@ -89,7 +43,7 @@ print(`${format_count(model.num_layers, "layer")}, ${format_count(model.num_expe
 
 pub(crate) const ESTIMATE_VRAM: Declared<EstimateOptions> = Declared::new(
     "estimate_vram",
-    &["estimate_vram(id: string, options?: map) -> map", "estimate_vram(gpu: gpu, id: string, options: map) -> map"],
+    &["estimate_vram(id: string, options?: map) -> map", "estimate_vram(gpu: gpu, id: string, options?: map) -> map"],
     "What an analysis will need in bytes and operations, from config.json and, where they are at hand, the headers of \
      the weights.",
     r#"let e = estimate_vram("examples/shakespeare-olmoe", #{ num_sequences: 4, sequence_length: 128 });
@@ -152,25 +106,21 @@ impl<'a> Place<'a> {
     }
 }
 
-impl LoadOptions {
-    /// The request for a model with these options.
-    ///
-    /// # Errors
-    /// If no layer may be in memory, or the device has no such name.
-    fn checked(id: &str, args: LoadArgs) -> Result<LoadArgs> {
-        if args.chunk_layers == 0 {
-            return Err(
-                Error::bad_argument("load_model: `chunk_layers` is 0").hint("at least one layer must be in memory")
-            );
-        }
-        cuda::check_name(&args.device)?;
-        Ok(LoadArgs { id: id.to_string(), ..args })
+/// The request for a model with these options.
+///
+/// # Errors
+/// If no layer may be in memory, or the device has no such name.
+fn checked(id: &str, args: LoadArgs) -> Result<LoadArgs> {
+    if args.chunk_layers == 0 {
+        return Err(Error::bad_argument("load_model: `chunk_layers` is 0").hint("at least one layer must be in memory"));
     }
+    cuda::check_name(&args.device)?;
+    Ok(LoadArgs { id: id.to_string(), ..args })
 }
 
 /// Loads a model at `place`.
 pub(crate) fn load_model(place: &Place, id: &str, args: LoadArgs) -> Result<Model> {
-    let args = LoadOptions::checked(id, args)?;
+    let args = checked(id, args)?;
     place.context.acts("load_model");
     place.context.may_fail("load_model")?;
     place.load(args)
@@ -190,7 +140,7 @@ pub(crate) fn estimated(place: &Place, id: &str, options: EstimateOptions) -> Re
             .hint(format!("num_sequences times sequence_length may be {MAX_TOKENS}")));
     }
     place.context.acts("estimate_vram");
-    let request = EstimateWork { model: LoadOptions::checked(id, options.model)?, args };
+    let request = EstimateWork { model: checked(id, options.model)?, args };
     place.call(request).map_err(|error| place.there(id, error))
 }
 

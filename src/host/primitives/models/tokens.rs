@@ -13,38 +13,20 @@ use crate::host::language::weight;
 use crate::host::run::context::Context;
 use crate::host::run::reads;
 use crate::host::values::handles::{Model, TokensHandle};
-use crate::host::values::option_sets::{Declared, Include, NoOptions, OptionSet, option_set};
-use crate::host::values::option_types::{
-    Choice, Flag, Float, Handle, OptionType, Optional, SeedNumber, Text, Whole, Word,
-};
+use crate::host::values::option_sets::{Declared, NoOptions};
+use crate::host::values::option_types::{Handle, ReadOption};
 use crate::host::values::options::Options;
 use crate::hub::{self, Documents};
 use crate::plain::plain;
+use crate::record::option::{OptionSet, OptionType, ReadFrom, option_set};
+use crate::record::option_types::{Choice, Flag, Float, Include, Optional, SeedNumber, Text, Whole};
 use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
 use crate::session::LoadTokens;
 use crate::text;
 
-/// The tensor of a safetensors file, the split of a dataset, and the seed of an order of
-/// documents, where none is named.
+/// The tensor of a safetensors file, and the seed of an order of documents, where none is named.
 const IDS_TENSOR: &str = "input_ids";
-const SPLIT: &str = "train";
 const ORDER_SEED: u64 = 0;
-
-impl Word for Windows {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("tokens", Self::Tokens), ("text", Self::Text), ("documents", Self::Documents)];
-}
-
-impl Word for TextFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("text", Self::Text),
-        ("json", Self::Json),
-        ("csv", Self::Csv),
-        ("tsv", Self::Tsv),
-        ("unquoted", Self::Unquoted),
-        ("parquet", Self::Parquet),
-    ];
-}
 
 /// Token ids, or the path of a file of them.
 pub(crate) struct Ids;
@@ -62,15 +44,17 @@ impl OptionType for Ids {
         "string | array".to_string()
     }
 
+    fn literal(_: &GivenIds) -> String {
+        String::new()
+    }
+}
+
+impl ReadOption for Ids {
     fn read(o: &Options, key: &str) -> Result<Option<GivenIds>> {
         match o.host::<Array>(key, "a file name or an array") {
             Ok(rows) => Ok(rows.map(GivenIds::Rows)),
             Err(_) => Ok(o.string(key)?.map(GivenIds::File)),
         }
-    }
-
-    fn literal(_: &GivenIds) -> String {
-        String::new()
     }
 }
 
@@ -86,22 +70,8 @@ option_set! {
         text: Optional<Text>;
         /// a dataset on the hub, in place of text, such as "HuggingFaceFW/fineweb-edu"
         dataset: Optional<Text>;
-        of_dataset: Include<DatasetOptions>;
+        of_dataset: Include<DatasetArgs>;
         cutting: Include<CuttingOptions>;
-    }
-}
-
-option_set! {
-    /// The options that apply only to a dataset.
-    pub(crate) struct DatasetOptions {
-        /// configuration of the dataset, such as "sample-10BT"
-        config: Optional<Text>;
-        /// split of the dataset
-        split: Text = SPLIT.to_string();
-        /// branch, tag or commit of the dataset; the result holds the commit
-        revision: Optional<Text>, otherwise hub::DEFAULT_REVISION.to_string();
-        /// file of the dataset, in place of config and split
-        file: Optional<Text>;
     }
 }
 
@@ -303,7 +273,7 @@ fn only<S: OptionSet>(o: &Options, what: &str, hint: &str) -> Result<()> {
 fn given(o: &Options, ids: GivenIds, tensor: Option<String>) -> Result<TokenSource> {
     let hint = "ids are taken as they are: leave the option out";
     only::<CuttingOptions>(o, "`text`, not with `ids`", hint)?;
-    only::<DatasetOptions>(o, "`dataset`, not with `ids`", hint)?;
+    only::<DatasetArgs>(o, "`dataset`, not with `ids`", hint)?;
     let path = match ids {
         GivenIds::Rows(rows) => return Ok(TokenSource::Ids { ids: given_ids(&rows)? }),
         GivenIds::File(path) => named("load_tokens: `ids`", path)?,
@@ -363,19 +333,18 @@ fn check_size(num_sequences: usize, sequence_length: usize, skip_sequences: usiz
     Ok(())
 }
 
-fn from_dataset(o: &Options, id: Option<String>, options: DatasetOptions) -> Result<Option<DatasetArgs>> {
+fn from_dataset(o: &Options, id: Option<String>, args: DatasetArgs) -> Result<Option<DatasetArgs>> {
     let Some(id) = id else {
-        only::<DatasetOptions>(o, "`dataset`", "a file of this machine has neither configs nor revisions")?;
+        only::<DatasetArgs>(o, "`dataset`", "a file of this machine has neither configs nor revisions")?;
         return Ok(None);
     };
-    let DatasetOptions { config, split, revision, file } = options;
-    if file.is_some()
+    if args.file.is_some()
         && let Some(key) = ["config", "split"].into_iter().find(|key| o.has(key))
     {
         let message = format!("load_tokens: `{key}` goes with the choice of a file, which `file` makes already");
         return Err(Error::bad_argument(message).hint("leave one of them out"));
     }
-    Ok(Some(DatasetArgs { id, config, split, revision, file }))
+    Ok(Some(DatasetArgs { id, ..args }))
 }
 
 /// The seed, if documents are shuffled.

@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 use crate::host::language::problem::thrown;
 use crate::host::run::context::Context;
 use crate::host::values::handles::{ActivationsHandle, RecordHandle, StoredHandle};
-use crate::host::values::option_sets::{Declared, NoOptions, option_set};
-use crate::host::values::option_types::{Choice, Word};
+use crate::host::values::option_sets::{Declared, NoOptions};
+use crate::record::option::option_set;
+use crate::record::option_types::{Choice, Word};
 use crate::results::{self, ScaleKind};
 
 impl Word for ScaleKind {

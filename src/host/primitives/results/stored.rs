@@ -14,9 +14,11 @@ use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::values::findings::{FoundOption, IntervalsOption};
 use crate::host::values::handles::{ActivationsHandle, StoredHandle};
-use crate::host::values::option_sets::{Declared, NoOptions, option_set};
-use crate::host::values::option_types::{Handle, Optional, Plain};
+use crate::host::values::option_sets::{Declared, NoOptions};
+use crate::host::values::option_types::Handle;
 use crate::progress::Event;
+use crate::record::option::option_set;
+use crate::record::option_types::{Optional, Plain};
 use crate::results::{self, Analysis};
 use crate::secret::ledger_name;
 

@@ -12,10 +12,11 @@ use crate::host::language::deep;
 use crate::host::language::growth::Size;
 use crate::host::language::problem::{ScriptResult, as_map, failure_text, throw, thrown, thrown_value};
 use crate::host::run::context::Context;
-use crate::host::values::option_sets::{Declared, NoOptions, option_set};
-use crate::host::values::option_types::{Float, Optional, Whole};
+use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::options;
 use crate::progress::{doze, interrupt_requested};
+use crate::record::option::option_set;
+use crate::record::option_types::{Float, Optional, Whole};
 
 /// The largest delay between the starts of two items of `parallel`.
 const MAX_STAGGER: Duration = Duration::from_secs(86_400);

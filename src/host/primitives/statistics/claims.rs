@@ -5,9 +5,10 @@ use rhai::{Array, Dynamic, Engine};
 use crate::error::{Error, Result};
 use crate::host::language::json::record_to_dynamic;
 use crate::host::language::problem::thrown;
-use crate::host::values::option_sets::{Declared, Include, NoOptions, option_set, register_with_options};
-use crate::host::values::option_types::{Choice, Flag, SeedNumber, Whole, Word};
+use crate::host::values::option_sets::{Declared, NoOptions, register_with_options};
 use crate::host::values::options::number;
+use crate::record::option::option_set;
+use crate::record::option_types::{Choice, Flag, Include, SeedNumber, Whole, Word};
 use crate::record::{Alternative, Correction, TestArgs};
 use crate::stats;
 

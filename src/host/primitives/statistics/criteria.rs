@@ -1,9 +1,14 @@
 //! Options of criteria and of resampling, which several primitives share.
 
+use std::marker::PhantomData;
+
 use crate::error::Result;
-use crate::host::values::option_sets::{Include, OptionSet, option_set, shared_option};
-use crate::host::values::option_types::{Choice, Choices, Float, Float32, Floats, SeedNumber, Whole, Wholes, Word};
+use crate::host::values::option_types::ReadOption;
 use crate::host::values::options::Options;
+use crate::record::option::{OptionSet, option_set, shared_option};
+use crate::record::option_types::{
+    Choice, Choices, Float, Float32, Floats, Include, SeedNumber, Whole, Wholes, Word, same_option,
+};
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope};
 
 /// Enough resamples for a curve or for many criteria. The intervals of a result use ten times as
@@ -39,20 +44,35 @@ shared_option! {
     pub(crate) SkipPositions: Whole = Criterion::default().skip_positions;
 }
 
+/// An option of which `sweep_criteria` takes a list, and other primitives one value.
+pub(crate) struct Single<T>(PhantomData<T>);
+
+same_option!(Single);
+
+impl<T: ReadOption> ReadOption for Single<T> {
+    fn read(o: &Options, key: &str) -> Result<Option<T::Value>> {
+        o.single(key, |value| match SweepOptions::OPTIONS.iter().any(|option| option.key == key) {
+            true => format!("acts.sweep_criteria(#{{ {key}: {value} }}) answers every combination of lists"),
+            false => format!("call it once for each: for value in {value} {{ … }}"),
+        })?;
+        T::read(o, key)
+    }
+}
+
 option_set! {
     /// The options of a criterion.
-    pub(crate) CriterionOptions for Criterion checked by (single_values) {
+    pub(crate) CriterionOptions for Criterion {
         /// |x| from which a value is a hit; a rung of the ladder
-        magnitude_threshold: Float32 = Criterion::default().magnitude_threshold;
+        magnitude_threshold: Single<Float32> = Criterion::default().magnitude_threshold;
         /// share of layers that a feature must reach, 0 to 1
-        min_layer_percentage: Float = Criterion::default().min_layer_percentage;
+        min_layer_percentage: Single<Float> = Criterion::default().min_layer_percentage;
         /// share of positions that a feature must reach, 0 to 1
-        min_seq_percentage: Float = Criterion::default().min_seq_percentage;
-        layer_unit: UnitOption;
-        scope: ScopeOption;
-        skip_positions: SkipPositions;
+        min_seq_percentage: Single<Float> = Criterion::default().min_seq_percentage;
+        layer_unit: Single<UnitOption>;
+        scope: Single<ScopeOption>;
+        skip_positions: Single<SkipPositions>;
         /// layer share from which a feature is SYSTEMATIC
-        systematic_layers: Float = Criterion::default().systematic_layers;
+        systematic_layers: Single<Float> = Criterion::default().systematic_layers;
     }
 }
 
@@ -117,14 +137,4 @@ option_set! {
         systematic_layers: Floats = vec![Criterion::default().systematic_layers];
         resampling: Include<CurveOptions>;
     }
-}
-
-/// Refuses lists of values, and says what answers them.
-fn single_values(o: &Options) -> Result<()> {
-    let swept = |key: &str| SweepOptions::OPTIONS.iter().any(|option| option.key == key);
-    let keys = CriterionOptions::OPTIONS.iter().map(|option| option.key);
-    o.single(keys, |key, value| match swept(key) {
-        true => format!("acts.sweep_criteria(#{{ {key}: {value} }}) answers every combination of lists"),
-        false => format!("call it once for each: for value in {value} {{ … }}"),
-    })
 }

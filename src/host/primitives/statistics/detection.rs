@@ -7,7 +7,9 @@ use rhai::Engine;
 
 use super::criteria::{CriterionOptions, ResamplingOptions};
 use crate::host::values::findings::{BootstrapHandle, DetectionHandle};
-use crate::host::values::option_sets::{Declared, Include, option_set};
+use crate::host::values::option_sets::Declared;
+use crate::record::option::option_set;
+use crate::record::option_types::Include;
 use crate::stats;
 
 option_set! {

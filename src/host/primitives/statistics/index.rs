@@ -7,8 +7,9 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult};
 use super::criteria::{ScopeOption, SkipPositions, UnitOption};
 use crate::host::language::problem::thrown;
 use crate::host::language::weight;
-use crate::host::values::option_sets::{Declared, NoOptions, option_set};
+use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::record::Criterion;
+use crate::record::option::option_set;
 use crate::stats::ThresholdIndex;
 
 option_set! {

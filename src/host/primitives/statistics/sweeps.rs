@@ -8,8 +8,10 @@ use crate::error::{Error, Result};
 use crate::host::language::json::record_to_dynamic;
 use crate::host::language::problem::thrown;
 use crate::host::values::findings::{self, DetectionHandle};
-use crate::host::values::option_sets::{Declared, Include, NoOptions, option_set};
+use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::record::Criterion;
+use crate::record::option::option_set;
+use crate::record::option_types::Include;
 use crate::stats;
 
 option_set! {
