@@ -18,6 +18,8 @@ const CALLS: &[(&str, &str, &str)] = &[
         "load_tokens(OPTIONS)",
         "text: \"docs.jsonl\", shuffle: true, model: model, num_sequences: 2, sequence_length: 8",
     ),
+    ("encode", "encode(model, \"Speak, lords.\", OPTIONS)", ""),
+    ("decode", "decode(model, [[5, 6, 7]], OPTIONS)", ""),
     ("extract_layernorms", "extract_layernorms(model, tokens, OPTIONS)", ""),
     ("estimate_vram", "estimate_vram(\"model\", OPTIONS)", ""),
     ("detect_outliers", "detect_outliers(acts, OPTIONS)", ""),
@@ -43,7 +45,7 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("max_vram", "what is free"),
     ("checkpoint_layers", "by time"),
     ("seed", "a fixed one"),
-    ("windows", "\"tokens\", or \"documents\" with separator"),
+    ("windows", "\"tokens\", or \"documents\" with separator or texts"),
 ];
 
 const SETUP: &str = "

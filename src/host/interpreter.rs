@@ -7,7 +7,7 @@ use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt};
 use super::diagnostics::diagnostic::Diagnostic;
 use super::language::{closures, growth, names, syntax, usage};
 use super::primitives::machines;
-use super::primitives::models::{extract, perplexity, tokens};
+use super::primitives::models::{extract, perplexity, texts, tokens};
 use super::primitives::results::{figures, files, stored};
 use super::primitives::script::{assertions, ending, flags, flow, logs, show};
 use super::primitives::statistics::{claims, detection, index, sweeps};
@@ -34,6 +34,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     findings::register(&mut engine);
     extract::register(&mut engine, context);
     tokens::register(&mut engine, context);
+    texts::register(&mut engine, context);
     machines::register(&mut engine, context);
     detection::register(&mut engine);
     index::register(&mut engine);

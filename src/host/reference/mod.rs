@@ -13,7 +13,7 @@ pub use text::{definitions, for_reading, markdown};
 
 use crate::host::language::names;
 use crate::host::primitives::machines::{self, provision};
-use crate::host::primitives::models::{extract, perplexity, requests, tokens};
+use crate::host::primitives::models::{extract, perplexity, requests, texts, tokens};
 use crate::host::primitives::results::{figures, files, stored};
 use crate::host::primitives::script::{assertions, flags, flow, logs, show};
 use crate::host::primitives::statistics::{claims, detection, index, sweeps};
@@ -27,6 +27,8 @@ pub const AREAS: &[Area] = &[
             requests::LOAD_MODEL.primitive,
             tokens::CHECK_TEXT.primitive,
             tokens::LOAD_TOKENS.primitive,
+            texts::ENCODE.primitive,
+            texts::DECODE.primitive,
             extract::EXTRACT_LAYERNORMS.primitive,
             requests::ESTIMATE_VRAM.primitive,
             requests::MINIATURE_MODEL.primitive,
@@ -233,6 +235,8 @@ mod tests {
         let counts = [
             check_defaults(&requests::LOAD_MODEL, &mut checked),
             check_defaults(&tokens::LOAD_TOKENS, &mut checked),
+            check_defaults(&texts::ENCODE, &mut checked),
+            check_defaults(&texts::DECODE, &mut checked),
             check_defaults(&extract::EXTRACT_LAYERNORMS, &mut checked),
             check_defaults(&requests::ESTIMATE_VRAM, &mut checked),
             check_defaults(&detection::DETECT_OUTLIERS, &mut checked),
