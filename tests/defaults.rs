@@ -28,6 +28,8 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("sweep_criteria", "sweep_criteria(acts, OPTIONS)", ""),
     ("sequences_needed", "sequences_needed(acts, OPTIONS)", "magnitude_threshold: 3.0"),
     ("per_sequence", "per_sequence(acts, OPTIONS)", "magnitude_threshold: 3.0"),
+    ("cells", "cells(acts, OPTIONS)", "dims: [1, 2]"),
+    ("halves", "halves(acts, OPTIONS).map(|half| half.per_sequence(#{ magnitude_threshold: 3.0 }))", ""),
     ("threshold_index", "threshold_index(acts, OPTIONS).feature_dims(3.0, 0.25, 0.06)", ""),
     ("perplexity", "perplexity(acts, OPTIONS)", ""),
     ("perplexity", "perplexity(model, tokens, OPTIONS)", ""),

@@ -398,7 +398,14 @@ mod tests {
 
     fn extract(ids: Vec<Vec<u32>>, num_sequences: usize, sequence_length: usize) -> Extract {
         let sha256 = crate::text::hash_of_ids(&ids);
-        let info = TokensInfo { source: "script".into(), revision: None, num_sequences, sequence_length, sha256 };
+        let info = TokensInfo {
+            source: "script".into(),
+            revision: None,
+            num_sequences,
+            sequence_length,
+            sha256,
+            parts: vec![],
+        };
         let (id, device) = ("m".to_string(), "cpu".to_string());
         let (revision, max_vram, stream, chunk_layers) = (None, None, false, 2);
         let model = LoadArgs { id, revision, dtype: ComputeDtype::F32, device, chunk_layers, stream, max_vram };

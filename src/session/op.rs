@@ -133,7 +133,7 @@ mod tests {
 
     fn tokens_info() -> TokensInfo {
         let (source, sha256) = ("script".to_string(), String::new());
-        TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256 }
+        TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256, parts: Vec::new() }
     }
 
     fn model_info() -> ModelInfo {

@@ -171,6 +171,7 @@ impl Serve<LoadTokens> for Planned {
             num_sequences,
             sequence_length,
             sha256: String::new(),
+            parts: Vec::new(),
         };
         Ok(Tokens { ids: vec![vec![0; sequence_length]; num_sequences], info })
     }

@@ -9,6 +9,7 @@
 
 mod bootstrap;
 mod bracket;
+mod cells;
 mod correction;
 mod criterion;
 mod detect;
@@ -22,6 +23,7 @@ mod ladder;
 mod layer_stats;
 mod normal;
 mod outcome;
+mod parts;
 mod permutation;
 mod perplexity;
 mod profile;
@@ -36,6 +38,7 @@ mod brute_force;
 pub(crate) mod dense;
 
 pub use bootstrap::bootstrap;
+pub use cells::cells;
 pub use correction::adjust;
 pub use detect::detect;
 pub use index::ThresholdIndex;
@@ -43,6 +46,7 @@ pub use integrity::{check_metadata, check_record, check_whole};
 pub use interval::{Replicates, interval};
 pub use ladder::ladder;
 pub use normal::{normal_cdf, normal_quantile};
+pub use parts::{check_paired, halves, join, select};
 pub use permutation::{correlation_test, group_test, paired_test};
 pub use perplexity::{check_perplexity, mean_interval, perplexity};
 pub use profile::{heat_map, layer_agreement, layer_profile, magnitude_histogram, per_sequence};

@@ -8,10 +8,10 @@ use serde::de::{Deserializer, Error as _, Visitor, value::Error};
 use serde::forward_to_deserialize_any;
 
 use crate::record::{
-    Agreement, Bootstrap, BootstrapArgs, Bracket, Criterion, Detection, Estimate, EstimateArgs, ExpertCoverage,
+    Agreement, Bootstrap, BootstrapArgs, Bracket, Cell, Criterion, Detection, Estimate, EstimateArgs, ExpertCoverage,
     Feature, FeatureIntervals, FileHash, HeatMap, Interval, LayerProfile, LayerStats, MagnitudeBin, Measurements,
     Miniature, ModelInfo, NonFinite, Perplexity, PossibleFeature, SequenceValues, SequencesNeeded, StoredAs, SweepRow,
-    TestResult, TokensInfo, UndecidedFeature,
+    TestResult, TokensInfo, TokensPart, UndecidedFeature,
 };
 
 /// Fields of maps that are no records: errors, outcomes of `parallel`, machines, commands, copies.
@@ -75,8 +75,8 @@ pub(crate) fn fields() -> impl Iterator<Item = &'static str> + Clone {
         add_fields!(
             names: Feature, Bracket, PossibleFeature, Detection, LayerStats, Criterion, BootstrapArgs, Interval,
             FeatureIntervals, Bootstrap, SequencesNeeded, Agreement, UndecidedFeature, TestResult, SweepRow, Perplexity,
-            HeatMap, LayerProfile, MagnitudeBin, SequenceValues, Estimate, EstimateArgs, ModelInfo, StoredAs, FileHash,
-            TokensInfo, Measurements, Miniature, NonFinite, ExpertCoverage,
+            Cell, HeatMap, LayerProfile, MagnitudeBin, SequenceValues, Estimate, EstimateArgs, ModelInfo, StoredAs, FileHash,
+            TokensInfo, TokensPart, Measurements, Miniature, NonFinite, ExpertCoverage,
         );
         names.extend(OF_MAPS);
         names

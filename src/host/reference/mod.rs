@@ -16,7 +16,7 @@ use crate::host::primitives::machines::{self, provision};
 use crate::host::primitives::models::{extract, perplexity, requests, texts, tokens};
 use crate::host::primitives::results::{figures, files, stored};
 use crate::host::primitives::script::{assertions, flags, flow, logs, show};
-use crate::host::primitives::statistics::{claims, detection, index, sweeps};
+use crate::host::primitives::statistics::{cells, claims, detection, index, parts, sweeps};
 
 /// All areas, in the order of an experiment.
 pub const AREAS: &[Area] = &[
@@ -54,6 +54,10 @@ pub const AREAS: &[Area] = &[
             index::FEATURE_DIMS.primitive,
             sweeps::SEQUENCES_NEEDED.primitive,
             sweeps::PER_SEQUENCE.primitive,
+            cells::CELLS.primitive,
+            parts::SEQUENCES.primitive,
+            parts::HALVES.primitive,
+            parts::JOIN.primitive,
             sweeps::LAYER_AGREEMENT.primitive,
             perplexity::PERPLEXITY.primitive,
         ],
@@ -246,6 +250,8 @@ mod tests {
             check_defaults(&index::THRESHOLD_INDEX, &mut checked),
             check_defaults(&sweeps::SEQUENCES_NEEDED, &mut checked),
             check_defaults(&sweeps::PER_SEQUENCE, &mut checked),
+            check_defaults(&cells::CELLS, &mut checked),
+            check_defaults(&parts::HALVES, &mut checked),
             check_defaults(&perplexity::PERPLEXITY, &mut checked),
             check_defaults(&claims::PAIRED_TEST, &mut checked),
             check_defaults(&claims::GROUP_TEST, &mut checked),

@@ -114,6 +114,7 @@ impl Readable for ActivationsHandle {
     fn field(&self, name: &str) -> Option<Value> {
         match name {
             "norms" => Some(norm_names(&self.0)),
+            "tokens" => Some(tokens(&self.0)),
             _ if FOLDS.contains(&name) => None,
             _ => field(&*self.0, name),
         }
@@ -159,12 +160,22 @@ fn norm_names(acts: &Activations) -> Value {
     acts.norms.iter().map(|norm| norm.name()).collect()
 }
 
+/// The tokens of a record. One that was neither cut nor joined has no parts.
+fn tokens(acts: &Activations) -> Value {
+    let mut json = plain(&acts.tokens);
+    if acts.tokens.parts.is_empty() {
+        json["parts"] = Value::Array(Vec::new());
+    }
+    json
+}
+
 /// All parts of a record but the folds.
 fn summary(acts: &Activations) -> Value {
     let mut json = plain(&acts.clone_light());
     if let Some(map) = json.as_object_mut() {
         map.retain(|key, _| !FOLDS.contains(&key.as_str()));
         map.insert("norms".into(), norm_names(acts));
+        map.insert("tokens".into(), tokens(acts));
     }
     json
 }
@@ -243,7 +254,7 @@ mod tests {
     #[test]
     fn every_field_of_tokens_reads_alone() {
         let (source, sha256) = ("ids.json".to_string(), "0".repeat(64));
-        let info = TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256 };
+        let info = TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256, parts: vec![] };
         let tokens = TokensHandle(Arc::new(Tokens { ids: vec![vec![3, 4]], info }));
         let json = tokens.json();
         assert!(json.as_object().unwrap().len() > 4);

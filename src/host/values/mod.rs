@@ -11,3 +11,4 @@ pub(crate) mod option_sets;
 pub(crate) mod option_types;
 pub(crate) mod options;
 pub(crate) mod readable;
+pub(crate) mod sites;
