@@ -34,6 +34,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("perplexity", "perplexity(acts, OPTIONS)", ""),
     ("perplexity", "perplexity(model, tokens, OPTIONS)", ""),
     ("paired_test", "paired_test(x, y, OPTIONS)", ""),
+    ("paired_test", "paired_test(acts, acts, \"max_magnitude\", OPTIONS)", ""),
     ("group_test", "group_test([x, y], OPTIONS)", ""),
     ("correlation_test", "correlation_test(x, y, OPTIONS)", ""),
     ("heat_map", "heat_map(acts, OPTIONS)", ""),
@@ -48,6 +49,7 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("checkpoint_layers", "by time"),
     ("seed", "a fixed one"),
     ("windows", "\"tokens\", or \"documents\" with separator or texts"),
+    ("where", "the two limits"),
 ];
 
 const SETUP: &str = "
@@ -126,6 +128,8 @@ fn fits(name: &str, call: &str, needed: &str, key: &str) -> bool {
         ("load_tokens", "seed") => needed.contains("shuffle"),
         ("load_tokens", _) => needed.starts_with("text"),
         ("perplexity", "memory_budget") => call.contains("model"),
+        // Lists take the options of the test only.
+        ("paired_test", key) => call.contains("acts") || ["n_resamples", "alternative", "seed"].contains(&key),
         _ => true,
     }
 }

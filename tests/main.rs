@@ -108,6 +108,7 @@ mod writing;
 
 /// Further questions to a stored record, and tables, figures, reports and exports.
 mod first_model;
+mod own_criterion;
 mod parts;
 mod perplexity;
 mod reports;

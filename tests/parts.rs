@@ -1,4 +1,4 @@
-//! Records that are cut and joined, the long table of cells: against passes over the same sequences.
+//! Records that are cut and joined, the long table of cells, and tests of pairs: against passes over the same sequences.
 
 use serde_json::{Value, json};
 
@@ -111,12 +111,43 @@ fn what_does_not_belong_together_is_refused() {
             "the ladder is with [2.5] in the first record",
             "in the same way",
         ),
+        (
+            "paired_test(acts, acts.sequences([0, 1]), \"num_features\")",
+            "the records are not paired: one has 4 sequences, the other 2",
+            "group_test",
+        ),
+        (
+            "paired_test(acts.sequences([1]), acts.sequences([0]), \"num_features\", asked)",
+            "at place 0, one has sequence 1 of script",
+            "group_test",
+        ),
+        ("paired_test(acts, acts, \"num_feature\")", "\"num_feature\" is no number of a sequence", "num_features"),
+        ("paired_test(acts, acts, \"num_features\", #{ magnitude_threshold: 2.6 })", "not in the ladder", "rung"),
+        ("acts.per_sequence(#{ magnitude_threshold: 2.6 })", "not in the ladder", "rung"),
+        ("acts.detect_outliers(#{ skip_positions: 2 })", "only 0 and 1 are recorded", "0 takes all positions"),
+        ("acts.heat_map(#{ skip_positions: 2 })", "only 0 and 1 are recorded", "0 takes all positions"),
         ("acts.cells(#{ magnitude_threshold: 2.5 })", "option `dims` is missing", "outlier doc cells"),
         ("acts.cells(#{ dims: [100000] })", "feature 100000: the model has", "numbered from 0"),
         ("print(\"abc\".layer)", "\"abc\" is not the name of a site", "acts.norms[0]"),
     ] {
         project.refuses(&format!("{ACTS}{call};"), 1, message, hint);
     }
+}
+
+#[test]
+fn pairs_of_two_records_are_tested() {
+    let said = printed(
+        &project(),
+        r#"
+        let other = load_model("model", #{ dtype: "bf16" }).extract_layernorms(load_tokens(#{ ids: ids }), options);
+        let values = |acts, name| acts.per_sequence(asked).map(|row| row[name]);
+        for name in ["num_features", "max_magnitude", "total_occurrences", "mean_nll"] {
+            let lists = paired_test(values.call(acts, name), values.call(other, name), #{ n_resamples: 500 });
+            print(paired_test(acts, other, name, asked + #{ n_resamples: 500 }) == lists);
+        }
+        "#,
+    );
+    assert_eq!(said, "true\n".repeat(4));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::primitives::statistics::{cells, claims, detection, index, parts, swee
 use super::run::context::{Context, Watch};
 use super::run::modules;
 use super::scripts;
-use super::values::{findings, handles, readable, sites};
+use super::values::{candidate, findings, handles, readable, sites};
 use crate::progress::{Progress, Silent, interrupt_requested};
 use crate::terminal;
 
@@ -33,6 +33,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     handles::register(&mut engine);
     findings::register(&mut engine);
     sites::register(&mut engine);
+    candidate::register(&mut engine);
     extract::register(&mut engine, context);
     tokens::register(&mut engine, context);
     texts::register(&mut engine, context);

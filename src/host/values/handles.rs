@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine};
 use serde_json::Value;
 
+use super::candidate::CandidateHandle;
 use super::findings::{BootstrapHandle, DetectionHandle};
 use super::gpu::Gpu;
 use super::option_types::HandleOption;
@@ -198,6 +199,7 @@ pub(crate) fn handle_json(value: &Dynamic) -> Option<Value> {
     let stored = of::<Model>(value).or_else(|| of::<TokensHandle>(value));
     let stored = stored.or_else(|| of::<ActivationsHandle>(value)).or_else(|| of::<StoredHandle>(value));
     let stored = stored.or_else(|| of::<DetectionHandle>(value)).or_else(|| of::<BootstrapHandle>(value));
+    let stored = stored.or_else(|| of::<CandidateHandle>(value));
     stored.or_else(|| of::<Gpu>(value))
 }
 

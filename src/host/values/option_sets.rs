@@ -4,14 +4,14 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
-use rhai::{Engine, Map};
+use rhai::{Engine, Map, NativeCallContext};
 
 use super::declaration::{List, Opt, Primitive};
 use super::handles::{ActivationsHandle, RecordHandle, StoredHandle};
 use super::option_types::OptionType;
 use super::options::Options;
 use crate::error::Result;
-use crate::host::language::problem::thrown;
+use crate::host::language::problem::{ScriptResult, thrown};
 use crate::record::Activations;
 
 /// The options of a function, or a part of them.
@@ -61,6 +61,14 @@ impl<S: OptionSet> OptionType for Include<S> {
 /// The meaning of an option: what is said at it, or else what its type says.
 pub(crate) const fn meaning(own: &'static str, shared: &'static str) -> &'static str {
     if own.is_empty() { shared } else { own.trim_ascii() }
+}
+
+/// The key of an option by the name of its field. A field that is a keyword of Rust is `r#where`.
+pub(crate) const fn key_of(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
 }
 
 /// Declares a set of options. A field is `key: Type = default;` with its meaning as doc comment.
@@ -124,7 +132,7 @@ macro_rules! option_set {
                     $crate::host::values::declaration::Part::of(
                         <$type as $crate::host::values::option_types::OptionType>::INCLUDED,
                         $crate::host::values::declaration::Opt {
-                            key: stringify!($key),
+                            key: $crate::host::values::option_sets::key_of(stringify!($key)),
                             kind: <$type as $crate::host::values::option_types::OptionType>::kind,
                             default: $crate::host::values::option_sets::option_set!(
                                 @default [$type] [$($default)?] [$($later)?] [$($words)?]
@@ -143,7 +151,7 @@ macro_rules! option_set {
                     $($fixed: $value,)?
                     $(
                         $key: $crate::host::values::option_sets::option_set!(
-                            @read o, stringify!($key), [$type] [$($default)?]
+                            @read o, $crate::host::values::option_sets::key_of(stringify!($key)), [$type] [$($default)?]
                         ),
                     )*
                 })
@@ -271,6 +279,33 @@ impl<S: OptionSet> Declared<S> {
     ) {
         self.register_on::<ActivationsHandle, R>(engine, run);
         self.register_on::<StoredHandle, R>(engine, run);
+    }
+
+    /// The same for a primitive that may call functions of the script.
+    pub(crate) fn register_asking_on_records<R: Clone + Send + Sync + 'static>(
+        &self,
+        engine: &mut Engine,
+        run: fn(&NativeCallContext, &Activations, &Options) -> ScriptResult<R>,
+    ) {
+        self.register_asking_on::<ActivationsHandle, R>(engine, run);
+        self.register_asking_on::<StoredHandle, R>(engine, run);
+    }
+
+    fn register_asking_on<T: RecordHandle, R: Clone + Send + Sync + 'static>(
+        &self,
+        engine: &mut Engine,
+        run: fn(&NativeCallContext, &Activations, &Options) -> ScriptResult<R>,
+    ) {
+        let primitive = self.primitive;
+        let call = move |context: &NativeCallContext, handle: &T, options: Map| {
+            run(context, handle.activations(), &thrown(Options::of(&primitive, options))?)
+        };
+        if primitive.arities().contains(&1) {
+            let alone = move |context: NativeCallContext, handle: T| call(&context, &handle, Map::new());
+            engine.register_fn(primitive.name, alone);
+        }
+        let with_options = move |context: NativeCallContext, handle: T, options: Map| call(&context, &handle, options);
+        engine.register_fn(primitive.name, with_options);
     }
 
     fn register_on<T: RecordHandle, R: Clone + Send + Sync + 'static>(

@@ -5,6 +5,7 @@ use std::fmt::{Debug, Display};
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use rhai::FnPtr;
 use serde_json::Value;
 
 use super::declaration::{Default, Opt};
@@ -145,6 +146,11 @@ option_type!(
 option_type!(
     /// Plain values of any kind, in a map.
     Plain, Value, "map", |o, key| o.json(key), |value| format!("#{value}")
+);
+
+option_type!(
+    /// A function of the script.
+    Function, FnPtr, "function", |o, key| o.host(key, "a function, such as |f| f.max > 8.0"), |_| String::new()
 );
 
 option_type!(

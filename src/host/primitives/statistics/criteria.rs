@@ -35,13 +35,13 @@ shared_option! {
 }
 
 shared_option! {
-    /// 1 leaves the first position of each sequence out
+    /// 0 takes all positions, 1 leaves out the first of each sequence; no other number is recorded
     pub(crate) SkipPositions: Whole = Criterion::default().skip_positions;
 }
 
 option_set! {
     /// The options of a criterion.
-    pub(crate) CriterionOptions for Criterion checked by (single_values) {
+    pub(crate) CriterionOptions for Criterion with (own = None) checked by (single_values) {
         /// |x| from which a value is a hit; a rung of the ladder
         magnitude_threshold: Float32 = Criterion::default().magnitude_threshold;
         /// share of layers that a feature must reach, 0 to 1

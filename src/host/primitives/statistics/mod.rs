@@ -5,5 +5,6 @@ pub(crate) mod claims;
 pub(crate) mod criteria;
 pub(crate) mod detection;
 pub(crate) mod index;
+pub(crate) mod own;
 pub(crate) mod parts;
 pub(crate) mod sweeps;
