@@ -205,3 +205,39 @@ fn cells_add_up_to_what_was_found() {
     let keys: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["feature_dim", "hits", "layer", "max_value", "min_value", "sequence", "share", "site"]);
 }
+
+#[test]
+fn files_of_the_project_are_read_back_and_no_others() {
+    let project = Project::new();
+    project.file("notes.txt", "\u{feff}own notes\n").file("results/bad.json", "{\"a\": 1,").file(".env", "SECRET=1");
+    project.file("results/gpus.sqlite", "x").file("results/bytes.txt", [0xff, 0xfe, 0x00]);
+    let script = r##"
+        let value = #{ name: "a", list: [1, 2.5, ()], inner: #{ yes: true } };
+        print(read_json(write_json("results/value.json", value)) == value);
+        print(read_text(write_text("results/deep/note.md", "# Notes\n")) == "# Notes\n");
+        print(read_text("notes.txt") == "own notes\n");
+        for path in ["results/bad.json", "results/none.json", ".env", "results/gpus.sqlite", "results/bytes.txt", "results",
+                     "/etc/hostname", "../x"] {
+            try { read_json(path); print("read"); } catch (e) { print(`${e.kind}: ${e.message}`); }
+        }
+    "##;
+    let said = project.script(script).ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..3], ["true"; 3], "{said}");
+    for (line, begins) in lines[3..].iter().zip([
+        "corrupt: read_json: results/bad.json: ",
+        "not_found: reading results/none.json",
+        "bad_argument: read_json: \".env\" has a name that secrets have",
+        "bad_argument: read_json: \"results/gpus.sqlite\" is the program's list",
+        "corrupt: read_json: results/bytes.txt: byte 0 is not UTF-8",
+        "io: reading results",
+        "bad_argument: read_json: \"/etc/hostname\" is outside of the project",
+        "not_found: reading ../x",
+    ]) {
+        assert!(line.starts_with(begins), "{line}\nexpected {begins}");
+    }
+    let planned = r#"write_json("results/later.json", #{ a: 1 }); print(read_json("results/later.json")); read_text("nowhere.txt");"#;
+    let plan = project.file("plan.rhai", planned).run(&["plan", "plan.rhai"]);
+    assert!(plan.stdout.contains("results/later.json: it is written by this script"), "{}{}", plan.stdout, plan.stderr);
+    assert!(plan.stderr.contains("nowhere.txt"), "{}{}", plan.stdout, plan.stderr);
+}

@@ -8,7 +8,7 @@ use super::diagnostics::diagnostic::Diagnostic;
 use super::language::{closures, growth, names, syntax, usage};
 use super::primitives::machines;
 use super::primitives::models::{extract, perplexity, texts, tokens};
-use super::primitives::results::{figures, files, stored};
+use super::primitives::results::{figures, files, reading, stored};
 use super::primitives::script::{assertions, ending, flags, flow, logs, show};
 use super::primitives::statistics::{cells, claims, detection, index, parts, sweeps};
 use super::run::context::{Context, Watch};
@@ -47,6 +47,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     perplexity::register(&mut engine, context);
     figures::register(&mut engine, context);
     files::register(&mut engine, context);
+    reading::register(&mut engine, context);
     stored::register(&mut engine, context);
     flags::register(&mut engine, context);
     flow::register(&mut engine, context);

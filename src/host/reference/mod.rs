@@ -14,7 +14,7 @@ pub use text::{definitions, for_reading, markdown};
 use crate::host::language::names;
 use crate::host::primitives::machines::{self, provision};
 use crate::host::primitives::models::{extract, perplexity, requests, texts, tokens};
-use crate::host::primitives::results::{figures, files, stored};
+use crate::host::primitives::results::{figures, files, reading, stored};
 use crate::host::primitives::script::{assertions, flags, flow, logs, show};
 use crate::host::primitives::statistics::{cells, claims, detection, index, parts, sweeps};
 
@@ -93,6 +93,8 @@ pub const AREAS: &[Area] = &[
             files::LIST_RESULTS.primitive,
             files::WRITE_JSON.primitive,
             files::WRITE_TEXT.primitive,
+            reading::READ_TEXT.primitive,
+            reading::READ_JSON.primitive,
             files::WRITE_TABLE.primitive,
             files::EXPORT_TABLES.primitive,
             files::STDLIB_JSON.primitive,

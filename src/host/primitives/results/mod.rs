@@ -2,4 +2,5 @@
 
 pub(crate) mod figures;
 pub(crate) mod files;
+pub(crate) mod reading;
 pub(crate) mod stored;
