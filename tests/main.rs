@@ -83,6 +83,7 @@ mod words;
 /// The tools around scripts: documentation, check, test, plan, the prompt; and the limits of scripts.
 mod plan;
 mod prompt;
+mod record_fields;
 mod security;
 mod tools;
 

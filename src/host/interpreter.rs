@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt};
 
+use super::diagnostics::caught;
 use super::diagnostics::diagnostic::Diagnostic;
 use super::language::{closures, growth, names, syntax, usage};
 use super::primitives::machines;
@@ -24,6 +25,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     usage::enforce(&mut engine, &context.bounds, &context.used);
     growth::register(&mut engine);
     closures::register(&mut engine);
+    caught::register(&mut engine);
     let c = context.clone();
     engine.on_print(move |text| c.prints(text));
     engine.on_debug(|text, source, position| {

@@ -12,4 +12,5 @@ pub(crate) mod option_sets;
 pub(crate) mod option_types;
 pub(crate) mod options;
 pub(crate) mod readable;
+pub(crate) mod shapes;
 pub(crate) mod sites;
