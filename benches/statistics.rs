@@ -53,6 +53,7 @@ fn empty(layers: usize, hidden: usize, length: usize, ladder: &[f32]) -> Activat
             num_sequences: SEQUENCES,
             sequence_length: length,
             sha256: String::new(),
+            parts: vec![],
         },
         norms,
         num_layers: layers,

@@ -186,7 +186,7 @@ fn a_threshold_between_rungs_is_shown_as_a_range() {
     let save =
         "let acts = load_model(\"model\").extract_layernorms(load_tokens(#{ ids: \"model/reference.safetensors\" }));
                 let found = acts.detect_outliers(#{ magnitude_threshold: 2.5 });
-                print(`${found.num_features} to ${found.bracket.num_features_high}`);
+                print(`${found.certain.num_features} to ${found.bracket.num_features_high}`);
                 save_results(\"demo\", #{ activations: acts, found: found });";
     let range = project.script(save).ok();
     let table = project.run(&["run", "analyze.rhai"]).ok();

@@ -95,9 +95,28 @@ fn lists_with_nan_stayed_unsorted_and_mixed_numbers_were_refused() {
 }
 
 #[test]
-fn a_field_that_is_missing_was_offered_in_its_own_place() {
-    let text = refused("try { nope(1); } catch(e) { print(e.kind); }");
-    assert!(text.contains("no field `kind`") && text.contains("`error` and `message`"), "{text}");
-    let caught = "try { nope(1); } catch(e) { print(\"kind\" in e); print(e.message != \"\"); }";
-    assert_eq!(printed(caught), "false\ntrue\n");
+fn errors_of_the_language_had_no_kind_and_no_hint() {
+    for (wrong, kind, message, hint) in [
+        ("nope(1)", "script", "nope", "outlier doc"),
+        ("load_modle(\"m\")", "script", "load_modle", "did you mean `load_model`?"),
+        ("let a = [1]; a[3]", "script", "1", "the first item is [0]"),
+        ("let m = #{ a: 1 }; m.b", "script", "b", "print(value.keys())"),
+        ("1 / 0", "script", "zero", "numbers with a point"),
+        ("let n = 5; for i in n {}", "script", "iterable", "arrays, ranges"),
+        ("undefined + 1", "script", "undefined", "misspelt"),
+        ("throw \"boom\"", "thrown", "boom", ""),
+        ("throw #{ kind: \"own\", message: \"boom\", hint: \"so\" }", "own", "boom", "so"),
+        ("load_model(\"nowhere\")", "not_found", "nowhere", ""),
+    ] {
+        let said = printed(&format!(
+            "try {{ {wrong}; }} catch (e) {{ print(e.kind); print(e.message); print(`hint: ${{e.hint}}`); }}"
+        ));
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[0], kind, "{wrong}: {said}");
+        assert!(lines[1].contains(message) && lines[2].contains(hint), "{wrong}: {said}");
+    }
+    let caught = "try { nope(1); } catch(e) { print(e.kind + (\"hint\" in e) + e.error); }";
+    assert_eq!(printed(caught), "scripttrueErrorFunctionNotFound\n");
+    let text = refused("let figure = #{ title: \"x\" }; print(figure.kind);");
+    assert!(text.contains("no field `kind`"), "{text}");
 }

@@ -18,6 +18,8 @@ const CALLS: &[(&str, &str, &str)] = &[
         "load_tokens(OPTIONS)",
         "text: \"docs.jsonl\", shuffle: true, model: model, num_sequences: 2, sequence_length: 8",
     ),
+    ("encode", "encode(model, \"Speak, lords.\", OPTIONS)", ""),
+    ("decode", "decode(model, [[5, 6, 7]], OPTIONS)", ""),
     ("extract_layernorms", "extract_layernorms(model, tokens, OPTIONS)", ""),
     ("estimate_vram", "estimate_vram(\"model\", OPTIONS)", ""),
     ("detect_outliers", "detect_outliers(acts, OPTIONS)", ""),
@@ -26,10 +28,13 @@ const CALLS: &[(&str, &str, &str)] = &[
     ("sweep_criteria", "sweep_criteria(acts, OPTIONS)", ""),
     ("sequences_needed", "sequences_needed(acts, OPTIONS)", "magnitude_threshold: 3.0"),
     ("per_sequence", "per_sequence(acts, OPTIONS)", "magnitude_threshold: 3.0"),
+    ("cells", "cells(acts, OPTIONS)", "dims: [1, 2]"),
+    ("halves", "halves(acts, OPTIONS).map(|half| half.per_sequence(#{ magnitude_threshold: 3.0 }))", ""),
     ("threshold_index", "threshold_index(acts, OPTIONS).feature_dims(3.0, 0.25, 0.06)", ""),
     ("perplexity", "perplexity(acts, OPTIONS)", ""),
     ("perplexity", "perplexity(model, tokens, OPTIONS)", ""),
     ("paired_test", "paired_test(x, y, OPTIONS)", ""),
+    ("paired_test", "paired_test(acts, acts, \"max_magnitude\", OPTIONS)", ""),
     ("group_test", "group_test([x, y], OPTIONS)", ""),
     ("correlation_test", "correlation_test(x, y, OPTIONS)", ""),
     ("heat_map", "heat_map(acts, OPTIONS)", ""),
@@ -43,7 +48,8 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("max_vram", "what is free"),
     ("checkpoint_layers", "by time"),
     ("seed", "a fixed one"),
-    ("windows", "\"tokens\", or \"documents\" with separator"),
+    ("windows", "\"tokens\", or \"documents\" with separator or texts"),
+    ("where", "the two limits"),
 ];
 
 const SETUP: &str = "
@@ -122,6 +128,8 @@ fn fits(name: &str, call: &str, needed: &str, key: &str) -> bool {
         ("load_tokens", "seed") => needed.contains("shuffle"),
         ("load_tokens", _) => needed.starts_with("text"),
         ("perplexity", "memory_budget") => call.contains("model"),
+        // Lists take the options of the test only.
+        ("paired_test", key) => call.contains("acts") || ["n_resamples", "alternative", "seed"].contains(&key),
         _ => true,
     }
 }

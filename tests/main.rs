@@ -84,6 +84,7 @@ mod words;
 /// The tools around scripts: documentation, check, test, plan, the prompt; and the limits of scripts.
 mod plan;
 mod prompt;
+mod record_fields;
 mod security;
 mod tools;
 
@@ -110,6 +111,8 @@ mod writing;
 
 /// Further questions to a stored record, and tables, figures, reports and exports.
 mod first_model;
+mod own_criterion;
+mod parts;
 mod perplexity;
 mod reports;
 mod rethreshold;

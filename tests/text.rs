@@ -131,3 +131,81 @@ fn documents() {
     let options = "num_sequences: 2, sequence_length: 2, separator: \"---\"";
     assert_eq!(ids(&project, options), json!([[0, 3], [0, 6]]));
 }
+
+#[test]
+fn a_script_encodes_and_decodes_with_the_models_tokenizer() {
+    let script = r#"
+        let model = load_model("model");
+        let text = TEXT;
+        let ids = model.encode(text);
+        print(ids.to_json());
+        print(model.decode(ids) == text);
+        print(model.encode([text, "The lamp"]) == [ids, ids.extract(0, 4)]);
+        print(model.decode([ids.extract(0, 4), []]).to_json());
+        print(model.decode(ids.extract(0, 4).map(|id| [id])).to_json());
+        print(model.encode("").to_json() + model.decode([]) + model.encode([]).to_json());
+        let tokens = load_tokens(#{ ids: [ids.extract(0, 4)] });
+        print(model.decode(tokens.ids[0]));
+    "#;
+    let said = project().script(&script.replace("TEXT", &json!(TEXT).to_string())).ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(serde_json::from_str::<Vec<u32>>(lines[0]).unwrap(), IDS);
+    let rest = ["true", "true", r#"["The lamp",""]"#, r#"["The"," l","am","p"]"#, "[][]", "The lamp"];
+    assert_eq!(lines[1..], rest, "{said}");
+}
+
+#[test]
+fn special_tokens_are_added_and_left_out_as_asked() {
+    let project = with_special_tokens();
+    let script = r#"
+        let model = load_model("model");
+        print(model.encode("one two").to_json());
+        print(model.encode("one two", #{ add_special_tokens: false }).to_json());
+        print(model.decode([0, 3, 4]));
+        print(model.decode([0, 3, 4], #{ skip_special_tokens: true }));
+        for ids in [[1, 99], [-1], ["one"], [[1], 2]] {
+            try { model.decode(ids); print("?"); } catch (e) { print(`${e.message}`); }
+        }
+        try { model.encode(["one", 2]); } catch (e) { print(e.message); }
+    "#;
+    let said = project.script(script).ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..4], ["[0,3,4]", "[3,4]", "<s> one two", "one two"], "{said}");
+    assert_eq!(lines[4], "decode: id 99 at position 1 is no token of this tokenizer");
+    assert!(lines[5..8].iter().all(|line| line.contains("not an array of token ids")), "{said}");
+    assert_eq!(lines[8..], ["encode: texts[1] is of type i64, expected a string"], "{said}");
+}
+
+#[test]
+fn texts_of_a_script_become_windows() {
+    let project = project();
+    let texts = |options: &str| {
+        let script = format!(
+            "let model = load_model(\"model\");
+             let tokens = load_tokens(#{{ texts: [{}, \"The lamp was lit at four\"], model: model, {options} }});
+             print(#{{ ids: tokens.ids, source: tokens.source }}.to_json());",
+            json!(TEXT)
+        );
+        project.script(&script)
+    };
+    let got = texts("sequence_length: 8").json();
+    assert_eq!(got["source"], "script");
+    assert_eq!(got["ids"], json!([IDS[..8], [354, 279, 385, 80, 493, 279, 275, 464]]));
+    assert_eq!(texts("sequence_length: 8, skip_sequences: 1").json()["ids"].as_array().unwrap().len(), 1);
+    // All texts as one stream.
+    let stream = texts("sequence_length: 16, num_sequences: 5, windows: \"tokens\"").json();
+    assert_eq!(stream["ids"].as_array().unwrap().len(), 5);
+    let short = texts("sequence_length: 40").ends(3).stderr;
+    assert!(short.contains("script: document 1 gives sequences of at most"), "{short}");
+    for (options, said) in [
+        ("sequence_length: 8, shuffle: true", "`shuffle` goes with a file, not with `texts`"),
+        ("sequence_length: 8, text: \"text.txt\"", "give `text` or `texts`, not both"),
+        ("num_sequences: 1", "option `sequence_length` is missing"),
+        ("sequence_length: 8, num_sequences: 3", "2 documents, num_sequences is 3"),
+    ] {
+        let refused = texts(options).stderr;
+        assert!(refused.contains(said), "{options}: {refused}");
+    }
+    let blank = r#"load_tokens(#{ texts: ["a", " "], model: load_model("model"), sequence_length: 1 });"#;
+    assert!(project.script(blank).ends(1).stderr.contains("texts[1] is blank"));
+}

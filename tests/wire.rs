@@ -149,6 +149,8 @@ fn every_call() -> String {
         "gpu.miniature_model(\"olmoe\")",
         "load_tokens(#{ text: \"t.txt\", model: model, num_sequences: 1, sequence_length: 2 })",
         "model.extract_layernorms(tokens)",
+        "model.encode(\"one two\")",
+        "model.decode([7, 8])",
         "gpu.load_model(\"other\")",
     ];
     let tried = calls.map(|call| {
@@ -164,8 +166,8 @@ fn every_call() -> String {
 pub fn a_reply_of_the_wrong_kind_is_an_error() {
     let project = Project::new();
     project.file("work/t.txt", "one two three");
-    assert_eq!(run(&project, "", &every_call(), Answer::faithful).ok(), "done\n".repeat(5));
-    for wrong in ["Load", "Tokens", "Extract", "Estimate", "Miniature"] {
+    assert_eq!(run(&project, "", &every_call(), Answer::faithful).ok(), "done\n".repeat(7));
+    for wrong in ["Load", "Tokens", "Extract", "Estimate", "Miniature", "Encode", "Decode"] {
         let lie = move |answer: &mut Answer| {
             let (op, first) = (answer.op().clone(), answer.op()["Load"]["id"] == "m");
             if !op.is_object() || first {
@@ -180,8 +182,8 @@ pub fn a_reply_of_the_wrong_kind_is_an_error() {
         let said = run(&project, "", &every_call(), lie).ok();
         let wrong =
             said.lines().filter(|line| line.starts_with("corrupt: ") && line.contains("no answer to what was asked"));
-        // One of the five calls is answered by its own kind, and may be content.
-        assert!(wrong.count() >= 4 && said.lines().count() == 5, "{said}");
+        // One of the seven calls is answered by its own kind, and may be content.
+        assert!(wrong.count() >= 6 && said.lines().count() == 7, "{said}");
     }
 }
 
@@ -253,6 +255,10 @@ fn a_model_or_tokens_that_cannot_be_are_refused() {
         ("/Tokens/ids/0", json!([9, 9])),
         ("/Tokens/info/sequence_length", json!(u64::MAX)),
         ("/Miniature/path", json!("/etc")),
+        ("/Ids", json!([])),
+        ("/Ids/0", json!(vec![7; 10_000])),
+        ("/Texts", json!(["seven", "eight"])),
+        ("/Texts/0", json!("x".repeat(10_000))),
     ] {
         let tell = move |answer: &mut Answer| {
             let mut reply = honest(answer.op()).unwrap_or_default();
@@ -265,7 +271,7 @@ fn a_model_or_tokens_that_cannot_be_are_refused() {
         };
         let said = run(&project, "", &every_call(), tell).ok();
         assert_eq!(said.matches("corrupt: ").count(), 1, "{place}: {said}");
-        assert_eq!(said.matches("done").count(), 4, "{place}: {said}");
+        assert_eq!(said.matches("done").count(), 6, "{place}: {said}");
     }
 }
 

@@ -93,6 +93,7 @@ pub(super) fn run(asked: &Rethreshold) -> Result<Exit> {
         },
         skip_positions: if asked.skip_first { 1 } else { before.skip_positions },
         systematic_layers: asked.systematic.unwrap_or(before.systematic_layers),
+        own: None,
     };
     let found = stats::detect(&stored.activations, &criterion)?;
     if asked.json {

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use rhai::{AST, ASTNode, Engine, Expr, Scope, Stmt};
 
+use super::diagnostics::caught;
 use super::diagnostics::diagnostic::Diagnostic;
 use super::language::{closures, growth, names, syntax, usage};
 use super::primitives::machines;
-use super::primitives::models::{extract, perplexity, tokens};
-use super::primitives::results::{exports, figures, files, stored};
+use super::primitives::models::{extract, perplexity, texts, tokens};
+use super::primitives::results::{exports, figures, files, reading, stored};
 use super::primitives::script::{assertions, ending, flags, flow, logs, show};
-use super::primitives::statistics::{claims, detection, index, measures, sweeps};
+use super::primitives::statistics::{cells, claims, detection, index, measures, parts, sweeps};
 use super::run::context::{Context, Watch};
 use super::run::modules;
 use super::scripts;
-use super::values::{findings, handles, readable};
+use super::values::{candidate, findings, handles, readable, sites};
 use crate::progress::{Progress, Silent, interrupt_requested};
 use crate::terminal;
 
@@ -24,6 +25,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     usage::enforce(&mut engine, &context.bounds, &context.used);
     growth::register(&mut engine);
     closures::register(&mut engine);
+    caught::register(&mut engine);
     let c = context.clone();
     engine.on_print(move |text| c.prints(text));
     engine.on_debug(|text, source, position| {
@@ -32,18 +34,24 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     engine.set_module_resolver(modules::Modules::new(context.library.clone()));
     handles::register(&mut engine);
     findings::register(&mut engine);
+    sites::register(&mut engine);
+    candidate::register(&mut engine);
     extract::register(&mut engine, context);
     tokens::register(&mut engine, context);
+    texts::register(&mut engine, context);
     machines::register(&mut engine, context);
     detection::register(&mut engine);
     measures::register(&mut engine);
     index::register(&mut engine);
+    parts::register(&mut engine);
     sweeps::register(&mut engine);
     claims::register(&mut engine);
+    cells::register(&mut engine);
     perplexity::register(&mut engine, context);
     figures::register(&mut engine, context);
     files::register(&mut engine, context);
     exports::register(&mut engine, context);
+    reading::register(&mut engine, context);
     stored::register(&mut engine, context);
     flags::register(&mut engine, context);
     flow::register(&mut engine, context);

@@ -71,6 +71,9 @@ pub struct SequencesNeeded {
     /// The smallest number of sequences from which on at least `confidence_level` of the draws have
     /// the classification of all sequences.
     pub sufficient: Option<usize>,
+    /// The same for the passing features: from this number on at least `confidence_level` of the
+    /// draws have exactly the features of all sequences.
+    pub sufficient_for_features: Option<usize>,
     /// The number of sequences that would separate the position shares behind the classification
     /// from the limit; absent if one lies on the limit.
     pub decides: Option<usize>,
@@ -83,6 +86,8 @@ pub struct Agreement {
     pub num_sequences: usize,
     /// Share of draws with the classification of all sequences.
     pub same_classification: f64,
+    /// Share of draws in which the same features pass as with all sequences.
+    pub same_features: f64,
     /// Mean number of passing features.
     pub mean_features: f64,
 }

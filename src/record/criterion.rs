@@ -45,6 +45,10 @@ pub struct Criterion {
     pub skip_positions: usize,
     /// `layer_percentage` from which on a passing feature is `SYSTEMATIC`.
     pub systematic_layers: f64,
+    /// Present if a function of a script decides which features pass, in place of the two limits,
+    /// which are 0 then: how such a criterion is described.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub own: Option<String>,
 }
 
 impl Default for Criterion {
@@ -57,6 +61,7 @@ impl Default for Criterion {
             scope: Scope::Pooled,
             skip_positions: 0,
             systematic_layers: SYSTEMATIC_LAYERS,
+            own: None,
         }
     }
 }

@@ -103,8 +103,25 @@ pub struct TokensInfo {
     pub revision: Option<String>,
     pub num_sequences: usize,
     pub sequence_length: usize,
-    /// SHA-256 of the ids as little-endian u32, row by row.
+    /// SHA-256 of the ids as little-endian u32, row by row. Empty if there are `parts`, whose ids
+    /// are not in the record.
     pub sha256: String,
+    /// Of a record that was cut or joined: which sequences of which tokens it has, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<TokensPart>,
+}
+
+/// Some sequences of one set of tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokensPart {
+    /// Origin, commit, hash and number of sequences of the set, as in `TokensInfo`.
+    pub source: String,
+    #[serde(default)]
+    pub revision: Option<String>,
+    pub sha256: String,
+    pub num_sequences: usize,
+    /// Which of them, counted from 0, in the order of the record.
+    pub sequences: Vec<usize>,
 }
 
 impl Tokens {

@@ -196,6 +196,14 @@ pub(crate) const fn meaning(own: &'static str, shared: &'static str) -> &'static
     if own.is_empty() { shared } else { own.trim_ascii() }
 }
 
+/// The key of an option by the name of its field. A field that is a keyword of Rust is `r#where`.
+pub(crate) const fn key_of(field: &'static str) -> &'static str {
+    match field.as_bytes() {
+        [b'r', b'#', ..] => field.split_at(2).1,
+        _ => field,
+    }
+}
+
 /// Declares a set of options. A field is `key: Type = default;` with its meaning as doc comment.
 ///
 /// A type without a default is required, unless it is `Optional` or a shared option. For an
@@ -258,7 +266,7 @@ macro_rules! option_set {
                     $crate::record::option::Part::of(
                         <$type as $crate::record::option::OptionType>::INCLUDED,
                         $crate::record::option::Opt {
-                            key: stringify!($key),
+                            key: $crate::record::option::key_of(stringify!($key)),
                             kind: <$type as $crate::record::option::OptionType>::kind,
                             default: $crate::record::option::option_set!(
                                 @default [$type] [$($default)?] [$($later)?] [$($words)?]
@@ -281,9 +289,10 @@ macro_rules! option_set {
                 Ok($args {
                     $(
                         $key: {
-                            let given = <R as $crate::record::option::Reads<$type>>::read(reader, stringify!($key))?;
+                            let key = $crate::record::option::key_of(stringify!($key));
+                            let given = <R as $crate::record::option::Reads<$type>>::read(reader, key)?;
                             $crate::record::option::option_set!(
-                                @absent reader, stringify!($key), given, [$type] [$($default)?]
+                                @absent reader, key, given, [$type] [$($default)?]
                             )
                         },
                     )*

@@ -24,6 +24,25 @@ pub struct LayerProfile {
     pub max_magnitude: Vec<f32>,
 }
 
+/// One feature at one norm, over all sequences or in one of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    pub layer: usize,
+    /// The name of the site, such as `input_layernorm`.
+    pub site: String,
+    pub feature_dim: usize,
+    /// Absent over all sequences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<usize>,
+    /// The largest and the smallest signed value; absent if no value is finite.
+    pub max_value: Option<f32>,
+    pub min_value: Option<f32>,
+    /// Number of values at or beyond the threshold, of both signs.
+    pub hits: u64,
+    /// Their share of the positions.
+    pub share: f64,
+}
+
 /// Number of values between two rungs of the ladder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MagnitudeBin {

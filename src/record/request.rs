@@ -119,6 +119,13 @@ pub struct TextArgs {
     pub add_special_tokens: bool,
 }
 
+impl TextArgs {
+    /// True for texts that a script gives, and that are not read from a file or a dataset.
+    pub fn is_given(&self) -> bool {
+        self.documents.is_some() && self.path == super::Tokens::SCRIPT
+    }
+}
+
 /// Documents that a script has read or made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Brought {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::failure::Failure;
-use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request};
+use super::request::{DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request};
 use crate::engine::{is_checkpoint_of, may_be_of};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
@@ -39,6 +39,12 @@ const EVENTS: u64 = 1_000_000;
 const EVENTS_PER_SECOND: u64 = 20;
 /// Bytes of text in all events of a call.
 const EVENT_TEXT: usize = 16 << 20;
+/// The largest number of tokens for a byte of text, beside the special tokens of a sequence. A
+/// tokenizer of bytes has one, and a normalizer may put a few characters in the place of one.
+const MAX_TOKENS_PER_BYTE: usize = 32;
+const MAX_SPECIAL_TOKENS: usize = 1 << 10;
+/// The largest number of bytes of a token.
+const MAX_TOKEN_BYTES: usize = 1 << 10;
 /// Counts are exact in a float up to this number, and sums of several of them do not overflow.
 const MAX_COUNT: u64 = 1 << 53;
 
@@ -160,6 +166,42 @@ impl Verify for MakeMiniature {
 
     fn verify(&self, reply: &Miniature, _: Option<&ModelInfo>) -> Checked {
         check_miniature(&self.folder, &self.name, reply)
+    }
+}
+
+/// The largest number of tokens of a text.
+fn most_tokens(text: &str) -> usize {
+    text.len().saturating_mul(MAX_TOKENS_PER_BYTE).saturating_add(MAX_SPECIAL_TOKENS)
+}
+
+/// The largest number of bytes of the text of so many ids.
+fn most_text(ids: usize) -> usize {
+    ids.saturating_mul(MAX_TOKEN_BYTES)
+}
+
+impl Verify for EncodeTexts {
+    fn largest_reply(&self, _: Option<&ModelInfo>) -> u64 {
+        let tokens = self.texts.iter().map(|text| most_tokens(text) as u64);
+        tokens.fold(0, u64::saturating_add).saturating_mul(NUMBER).saturating_add(BESIDE)
+    }
+
+    fn verify(&self, reply: &Vec<Vec<u32>>, _: Option<&ModelInfo>) -> Checked {
+        same("texts", &reply.len(), &self.texts.len())?;
+        let mut texts = self.texts.iter().zip(reply);
+        texts.try_for_each(|(text, ids)| at_most("tokens of a text", ids.len(), most_tokens(text)))
+    }
+}
+
+impl Verify for DecodeIds {
+    fn largest_reply(&self, _: Option<&ModelInfo>) -> u64 {
+        let bytes = self.ids.iter().map(|ids| most_text(ids.len()) as u64 + NUMBER);
+        bytes.fold(0, u64::saturating_add).saturating_add(BESIDE)
+    }
+
+    fn verify(&self, reply: &Vec<String>, _: Option<&ModelInfo>) -> Checked {
+        same("lists of ids", &reply.len(), &self.ids.len())?;
+        let mut texts = self.ids.iter().zip(reply);
+        texts.try_for_each(|(ids, text)| at_most("bytes of a text", text.len(), most_text(ids.len())))
     }
 }
 
@@ -356,7 +398,14 @@ mod tests {
 
     fn extract(ids: Vec<Vec<u32>>, num_sequences: usize, sequence_length: usize) -> Extract {
         let sha256 = crate::text::hash_of_ids(&ids);
-        let info = TokensInfo { source: "script".into(), revision: None, num_sequences, sequence_length, sha256 };
+        let info = TokensInfo {
+            source: "script".into(),
+            revision: None,
+            num_sequences,
+            sequence_length,
+            sha256,
+            parts: vec![],
+        };
         let (id, device) = ("m".to_string(), "cpu".to_string());
         let (revision, max_vram, stream, chunk_layers) = (None, None, false, 2);
         let model = LoadArgs { id, revision, dtype: ComputeDtype::F32, device, chunk_layers, stream, max_vram };

@@ -12,7 +12,9 @@ use super::failure::Failure;
 use super::label::Label;
 use super::project_folder::{self, ProjectFolder, SHORT};
 use super::remote::{Link, status};
-use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve};
+use super::request::{
+    DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve,
+};
 use super::watched::{GiveUp, Watched};
 use super::{Remote, Session};
 use crate::error::{Error, Kind, Result};
@@ -273,6 +275,18 @@ impl Serve<LoadTokens> for Lent {
 
 impl Serve<EstimateWork> for Lent {
     fn serve(&self, request: EstimateWork, progress: &dyn Progress) -> Result<Estimate> {
+        self.relayed(request, progress)
+    }
+}
+
+impl Serve<EncodeTexts> for Lent {
+    fn serve(&self, request: EncodeTexts, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
+        self.relayed(request, progress)
+    }
+}
+
+impl Serve<DecodeIds> for Lent {
+    fn serve(&self, request: DecodeIds, progress: &dyn Progress) -> Result<Vec<String>> {
         self.relayed(request, progress)
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::Session;
-use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
+use super::request::{DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
 use crate::error::{Error, Result};
 use crate::home;
 use crate::hub::{self, Access};
@@ -12,13 +12,16 @@ use crate::memory;
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{Activations, Estimate, LoadArgs, Miniature, TokenSource, Tokens};
+use crate::text::Tokenizers;
 use crate::weights::{self, OpenModel};
 use crate::{engine, miniature, text};
 
-/// Keeps opened models (headers, not weights) by their arguments, in the order of opening.
+/// Keeps opened models (headers, not weights) by their arguments, in the order of opening, and the
+/// tokenizers that were used last.
 #[derive(Default)]
 pub struct Local {
     models: Mutex<Vec<(LoadArgs, Arc<OpenModel>)>>,
+    tokenizers: Tokenizers,
 }
 
 impl Serve<Load> for Local {
@@ -54,6 +57,23 @@ impl Serve<EstimateWork> for Local {
 impl Serve<MakeMiniature> for Local {
     fn serve(&self, MakeMiniature { folder, name }: MakeMiniature, _: &dyn Progress) -> Result<Miniature> {
         miniature::make(Path::new(&folder), &name)
+    }
+}
+
+impl Serve<EncodeTexts> for Local {
+    fn serve(&self, request: EncodeTexts, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
+        let EncodeTexts { tokenizer, texts, add_special_tokens } = request;
+        self.tokenizers.encode(&tokenizer, &texts, add_special_tokens, progress)
+    }
+}
+
+impl Serve<DecodeIds> for Local {
+    fn serve(
+        &self,
+        DecodeIds { tokenizer, ids, skip_special_tokens }: DecodeIds,
+        _: &dyn Progress,
+    ) -> Result<Vec<String>> {
+        self.tokenizers.decode(&tokenizer, &ids, skip_special_tokens)
     }
 }
 

@@ -40,7 +40,9 @@ pub use planned::{Planned, Step};
 pub use provision::Provision;
 pub use pulse::{Limits, seconds};
 pub use remote::Remote;
-pub use request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve};
+pub use request::{
+    DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve,
+};
 pub use wire::Status;
 pub use worker::work;
 
@@ -52,7 +54,15 @@ use crate::record::LoadArgs;
 
 /// A place where requests of every type are carried out.
 pub trait Session:
-    Serve<Load> + Serve<LoadTokens> + Serve<Extract> + Serve<EstimateWork> + Serve<MakeMiniature> + Send + Sync
+    Serve<Load>
+    + Serve<LoadTokens>
+    + Serve<EncodeTexts>
+    + Serve<DecodeIds>
+    + Serve<Extract>
+    + Serve<EstimateWork>
+    + Serve<MakeMiniature>
+    + Send
+    + Sync
 {
     /// The models that clients have opened here by `Load`, in that order.
     fn loaded(&self) -> Result<Vec<LoadArgs>> {

@@ -6,7 +6,9 @@ use sha2::{Digest, Sha256};
 
 use super::Local;
 use super::answer::Verify;
-use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve};
+use super::request::{
+    DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve,
+};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::record::{Activations, Estimate, Miniature, Tokens};
@@ -92,6 +94,8 @@ requests! {
     Extract(Extract) => Activations(Activations), "activations";
     Estimate(EstimateWork) => Estimate(Estimate), "an estimate";
     Miniature(MakeMiniature) => Miniature(Miniature), "a miniature model";
+    Encode(EncodeTexts) => Ids(Vec<Vec<u32>>), "the ids of texts";
+    Decode(DecodeIds) => Texts(Vec<String>), "the texts of ids";
 }
 
 impl Op {
@@ -107,7 +111,7 @@ mod tests {
     use super::*;
     use crate::record::{ComputeDtype, EstimateArgs, ExtractArgs, LoadArgs, ModelInfo, TokenSource, TokensInfo};
 
-    /// Requests and replies as protocol 6 spells them.
+    /// Requests and replies as protocol 7 spells them.
     #[derive(Serialize)]
     enum Spelt {
         Load(LoadArgs),
@@ -115,17 +119,21 @@ mod tests {
         Extract { model: LoadArgs, tokens: Tokens, args: ExtractArgs },
         Estimate { model: LoadArgs, args: EstimateArgs },
         Miniature { folder: String, name: String },
+        Encode { tokenizer: String, texts: Vec<String>, add_special_tokens: bool },
+        Decode { tokenizer: String, ids: Vec<Vec<u32>>, skip_special_tokens: bool },
     }
 
     #[derive(Serialize)]
     enum SpeltReply {
         Model { info: ModelInfo, folder: String },
         Tokens(Tokens),
+        Ids(Vec<Vec<u32>>),
+        Texts(Vec<String>),
     }
 
     fn tokens_info() -> TokensInfo {
         let (source, sha256) = ("script".to_string(), String::new());
-        TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256 }
+        TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256, parts: Vec::new() }
     }
 
     fn model_info() -> ModelInfo {
@@ -145,7 +153,7 @@ mod tests {
 
     #[test]
     fn requests_have_the_bytes_of_their_protocol() {
-        assert_eq!(super::super::wire::PROTOCOL, 6, "another protocol has another spelling: change it here");
+        assert_eq!(super::super::wire::PROTOCOL, 7, "another protocol has another spelling: change it here");
         let model = LoadArgs {
             id: "m".to_string(),
             revision: None,
@@ -168,6 +176,15 @@ mod tests {
         same_bytes(&estimate.op(), &Spelt::Estimate { model, args });
         let miniature = MakeMiniature { folder: folder.clone(), name: name.clone() };
         same_bytes(&miniature.op(), &Spelt::Miniature { folder, name });
+        let (tokenizer, texts, ids) = ("m".to_string(), vec!["a".to_string()], vec![vec![1, 2]]);
+        let (add_special_tokens, skip_special_tokens) = (true, false);
+        let encode = EncodeTexts { tokenizer: tokenizer.clone(), texts: texts.clone(), add_special_tokens };
+        let spelt = Spelt::Encode { tokenizer: tokenizer.clone(), texts: texts.clone(), add_special_tokens };
+        same_bytes(&encode.op(), &spelt);
+        let decode = DecodeIds { tokenizer: tokenizer.clone(), ids: ids.clone(), skip_special_tokens };
+        same_bytes(&decode.op(), &Spelt::Decode { tokenizer, ids: ids.clone(), skip_special_tokens });
+        same_bytes(&Reply::Ids(Box::new(ids.clone())), &SpeltReply::Ids(ids));
+        same_bytes(&Reply::Texts(Box::new(texts.clone())), &SpeltReply::Texts(texts));
         let info = model_info();
         let folder = "models/m".to_string();
         let loaded = Loaded { info: info.clone(), folder: folder.clone() };

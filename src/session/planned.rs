@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::failure::Failure;
-use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
+use super::request::{DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
 use super::{Local, Session};
 use crate::engine::{self, Laddered};
 use crate::error::{Error, Kind, Result};
@@ -170,6 +170,7 @@ impl Serve<LoadTokens> for Planned {
             num_sequences,
             sequence_length,
             sha256: String::new(),
+            parts: Vec::new(),
         };
         Ok(Tokens { ids: vec![vec![0; sequence_length]; num_sequences], info })
     }
@@ -187,6 +188,38 @@ impl Serve<MakeMiniature> for Planned {
         let known = Path::new(&folder).join(&name).join("miniature.json").exists();
         let folder = if known { folder } else { self.scratch.path().display().to_string() };
         self.local.serve(MakeMiniature { folder, name }, progress)
+    }
+}
+
+/// Bytes of a text per token, where no tokenizer is at hand in a plan.
+const BYTES_PER_TOKEN: usize = 4;
+
+impl Serve<EncodeTexts> for Planned {
+    /// The ids, if the tokenizer is here. Otherwise about as many zeros.
+    fn serve(&self, request: EncodeTexts, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
+        let zeros = |text: &String| vec![0; text.len().div_ceil(BYTES_PER_TOKEN)];
+        let instead = request.texts.iter().map(zeros).collect();
+        if_there(&request.tokenizer.clone(), self.local.serve(request, progress), instead, progress)
+    }
+}
+
+impl Serve<DecodeIds> for Planned {
+    /// The texts, if the tokenizer is here. Otherwise empty ones.
+    fn serve(&self, request: DecodeIds, progress: &dyn Progress) -> Result<Vec<String>> {
+        let instead = vec![String::new(); request.ids.len()];
+        if_there(&request.tokenizer.clone(), self.local.serve(request, progress), instead, progress)
+    }
+}
+
+/// What a tokenizer has answered, or `instead` if it is not on this machine.
+fn if_there<T>(tokenizer: &str, answer: Result<T>, instead: T, progress: &dyn Progress) -> Result<T> {
+    match answer {
+        Err(error) if error.kind == Kind::NotFound => {
+            progress
+                .event(Event::Note(format!("{tokenizer}: no tokenizer is here; the number of its tokens is a guess")));
+            Ok(instead)
+        }
+        answer => answer,
     }
 }
 

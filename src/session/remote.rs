@@ -11,7 +11,7 @@ use super::answer::{Told, Verify, told};
 use super::failure::Failure;
 use super::line::{Line, TICK, Wait};
 use super::op::{Reply, Sent};
-use super::request::{EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
+use super::request::{DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Serve};
 use super::wire::{Answer, MAX_FRAME, Message, Status};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress, interrupt_requested};
@@ -159,6 +159,18 @@ impl Serve<Extract> for Remote {
 
 impl Serve<EstimateWork> for Remote {
     fn serve(&self, request: EstimateWork, progress: &dyn Progress) -> Result<Estimate> {
+        self.exchange(request, None, progress)
+    }
+}
+
+impl Serve<EncodeTexts> for Remote {
+    fn serve(&self, request: EncodeTexts, progress: &dyn Progress) -> Result<Vec<Vec<u32>>> {
+        self.exchange(request, None, progress)
+    }
+}
+
+impl Serve<DecodeIds> for Remote {
+    fn serve(&self, request: DecodeIds, progress: &dyn Progress) -> Result<Vec<String>> {
         self.exchange(request, None, progress)
     }
 }

@@ -33,6 +33,27 @@ pub struct Loaded {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LoadTokens(pub TokenSource);
 
+/// Turns texts into token ids with the tokenizer of a model. The reply has the ids of each text.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EncodeTexts {
+    /// The folder of the model, as `Loaded` gives it.
+    pub tokenizer: String,
+    pub texts: Vec<String>,
+    /// True if each text gets the special tokens that tokenizer.json adds, such as `<s>` at the
+    /// start.
+    pub add_special_tokens: bool,
+}
+
+/// Turns token ids into texts with the tokenizer of a model. The reply has the text of each list.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DecodeIds {
+    /// The folder of the model, as `Loaded` gives it.
+    pub tokenizer: String,
+    pub ids: Vec<Vec<u32>>,
+    /// True if special tokens are left out of the texts.
+    pub skip_special_tokens: bool,
+}
+
 /// Runs tokens through a model, and records its norm outputs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Extract {

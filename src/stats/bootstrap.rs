@@ -33,12 +33,7 @@ pub fn bootstrap(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs
     check(acts, criterion, args)?;
     let applied = BoundCriterion::new(acts, criterion)?;
     let hits = HitTable::new(&applied);
-    let run = Run {
-        draws: Draws::new(acts.num_sequences, args.n_resamples, args.seed),
-        applied: &applied,
-        hits: &hits,
-        args,
-    };
+    let run = Run::new(&applied, &hits, args);
     let hit: Vec<usize> = hits.hit(0..acts.num_sequences).collect();
     let tasks = hit.par_chunks(FEATURES_PER_TASK).map(|features| run.partial(features));
     let partial = tasks.reduce_with(Partial::join).unwrap_or_else(|| run.partial(&[]));
@@ -84,7 +79,7 @@ pub(super) fn check_args(num_sequences: usize, args: &BootstrapArgs) -> Result<(
 }
 
 /// The inputs of all tasks.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     applied: &'a BoundCriterion<'a>,
     hits: &'a HitTable,
     draws: Draws,
@@ -92,7 +87,7 @@ struct Run<'a> {
 }
 
 /// The result of one task: feature intervals, and sums over its features.
-struct Partial {
+pub(super) struct Partial {
     /// One per sample.
     sums: Vec<Sums>,
     /// The features that pass in the full sample.
@@ -122,25 +117,44 @@ impl Partial {
     }
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    pub(super) fn new(applied: &'a BoundCriterion<'a>, hits: &'a HitTable, args: &'a BootstrapArgs) -> Self {
+        let draws = Draws::new(applied.acts.num_sequences, args.n_resamples, args.seed);
+        Self { applied, hits, draws, args }
+    }
+
+    /// The samples as lists of sequences.
+    pub(super) fn samples(&self) -> impl Iterator<Item = &[u32]> + Clone {
+        self.draws.samples()
+    }
+
+    /// The result without any feature.
+    pub(super) fn nothing(&self) -> Partial {
+        Partial { sums: vec![Sums::default(); self.draws.num_samples()], features: vec![] }
+    }
+
     fn partial(&self, features: &[usize]) -> Partial {
-        let mut partial = Partial { sums: vec![Sums::default(); self.draws.num_samples()], features: vec![] };
+        let mut partial = self.nothing();
         for &feature in features.iter().filter(|&&feature| can_pass(self.applied, self.hits, feature)) {
-            let outcomes = outcomes(self.applied, self.hits, &self.draws, feature);
-            let in_full_sample = outcomes[0].class != Classification::None;
-            for (sum, outcome) in partial.sums.iter_mut().zip(&outcomes) {
-                sum.passing += usize::from(outcome.class != Classification::None);
-                sum.systematic += usize::from(outcome.class == Classification::Systematic);
-                if in_full_sample {
-                    sum.layers_hit += outcome.counts.layers_hit as u64;
-                    sum.positions_hit += outcome.counts.positions_hit;
-                }
-            }
-            if in_full_sample {
-                partial.features.push(self.feature_intervals(feature, &outcomes));
-            }
+            self.add(&mut partial, feature, &outcomes(self.applied, self.hits, &self.draws, feature));
         }
         partial
+    }
+
+    /// Adds a feature with its outcome on every sample.
+    pub(super) fn add(&self, partial: &mut Partial, feature: usize, outcomes: &[Outcome]) {
+        let in_full_sample = outcomes[0].class != Classification::None;
+        for (sum, outcome) in partial.sums.iter_mut().zip(outcomes) {
+            sum.passing += usize::from(outcome.class != Classification::None);
+            sum.systematic += usize::from(outcome.class == Classification::Systematic);
+            if in_full_sample {
+                sum.layers_hit += outcome.counts.layers_hit as u64;
+                sum.positions_hit += outcome.counts.positions_hit;
+            }
+        }
+        if in_full_sample {
+            partial.features.push(self.feature_intervals(feature, outcomes));
+        }
     }
 
     fn interval(&self, values: Vec<f64>) -> Interval {
@@ -167,7 +181,7 @@ impl Run<'_> {
         }
     }
 
-    fn finish(&self, partial: Partial) -> Bootstrap {
+    pub(super) fn finish(&self, partial: Partial) -> Bootstrap {
         let Partial { sums, mut features } = partial;
         // In the order of a detection: largest magnitude first, then by feature.
         features.sort_by(|a, b| {

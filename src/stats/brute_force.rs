@@ -42,6 +42,7 @@ fn random_criterion(random: &mut ChaCha8Rng) -> Criterion {
         layer_unit: if random.random() { LayerUnit::Norm } else { LayerUnit::Block },
         scope: if random.random() { Scope::Pooled } else { Scope::PerSequence },
         skip_positions: random.random_range(0..2),
+        own: None,
     }
 }
 

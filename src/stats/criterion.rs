@@ -61,10 +61,7 @@ impl<'a> BoundCriterion<'a> {
     pub(super) fn with_lower_counts(acts: &'a Activations, criterion: &'a Criterion) -> Result<Self> {
         check_numbers(criterion)?;
         let skip = criterion.skip_positions;
-        let fold = acts.fold(skip).ok_or_else(|| {
-            Error::bad_argument(format!("`skip_positions` is {skip}, and only 0 and 1 are recorded"))
-                .hint("0 takes all positions, 1 leaves out position 0 of each sequence")
-        })?;
+        let fold = fold_of(acts, skip)?;
         check_record(acts, fold)?;
         let positions = acts.sequence_length.saturating_sub(skip) as u64;
         if acts.num_sequences == 0 || positions == 0 {
@@ -100,12 +97,36 @@ impl<'a> BoundCriterion<'a> {
         let passes = counts.layers_hit > 0
             && layer_percentage >= self.criterion.min_layer_percentage
             && seq_percentage >= self.criterion.min_seq_percentage;
-        match passes {
-            false => Classification::None,
-            true if layer_percentage >= self.criterion.systematic_layers => Classification::Systematic,
-            true => Classification::Probabilistic,
+        if passes { self.class_of_passing(counts) } else { Classification::None }
+    }
+
+    /// The class of a feature that passes, by its layer share.
+    pub(super) fn class_of_passing(&self, counts: &Counts) -> Classification {
+        let layer_percentage = share(counts.layers_hit as u64, counts.num_layers as u64);
+        match layer_percentage >= self.criterion.systematic_layers {
+            true => Classification::Systematic,
+            false => Classification::Probabilistic,
         }
     }
+}
+
+/// Checks that a criterion is valid and that its threshold is a rung of the record's ladder.
+///
+/// # Errors
+/// `bad_argument` if it is not.
+pub fn check_exact(acts: &Activations, criterion: &Criterion) -> Result<()> {
+    BoundCriterion::new(acts, criterion).map(|_| ())
+}
+
+/// The statistics without the first `skip_positions` positions of each sequence.
+///
+/// # Errors
+/// `bad_argument` for a number that is not recorded.
+pub(super) fn fold_of(acts: &Activations, skip_positions: usize) -> Result<&Fold> {
+    acts.fold(skip_positions).ok_or_else(|| {
+        Error::bad_argument(format!("`skip_positions` is {skip_positions}, and only 0 and 1 are recorded"))
+            .hint("0 takes all positions, 1 leaves out position 0 of each sequence")
+    })
 }
 
 /// The share `part / whole`; 0 of 0 is 0. All shares that are compared or reported are computed

@@ -104,6 +104,7 @@ impl Dense {
                 num_sequences: self.sequences,
                 sequence_length: self.length,
                 sha256: String::new(),
+                parts: vec![],
             },
             norms: self.norms(),
             num_layers: self.layers,

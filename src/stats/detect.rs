@@ -13,7 +13,7 @@ use crate::record::{
 };
 
 use super::bracket::bracket;
-use super::criterion::{BoundCriterion, classify_model, share};
+use super::criterion::{BoundCriterion, Counts, classify_model, share};
 use super::group::{Group, counts};
 use super::hit_table::{HitTable, magnitude, signs_hit};
 use super::layer_stats::layer_stats;
@@ -27,6 +27,18 @@ use super::signed_ladder::SignedLadder;
 pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
     let applied = BoundCriterion::with_lower_counts(acts, criterion)?;
     let hits = HitTable::new(&applied);
+    detect_by(&applied, &hits, &mut |_, counts, _| Ok(applied.classify(counts)))
+}
+
+/// The class of a feature with these counts and signed extremes; `None` if it does not pass.
+type Classify<'a> = dyn FnMut(usize, &Counts, (f32, f32)) -> Result<Classification> + 'a;
+
+/// Detection with `classify` to say which features with a hit pass.
+///
+/// # Errors
+/// Those of `classify`.
+pub(super) fn detect_by(applied: &BoundCriterion, hits: &HitTable, classify: &mut Classify) -> Result<Detection> {
+    let (acts, criterion) = (applied.acts, applied.criterion);
     let everything = 0..acts.num_sequences;
     let groups: Vec<Group> = match criterion.scope {
         Scope::Pooled => vec![Group { sequence: None, sequences: everything.clone() }],
@@ -34,12 +46,15 @@ pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
             everything.clone().map(|one| Group { sequence: Some(one), sequences: one..one + 1 }).collect()
         }
     };
-    let features: Vec<Feature> = groups.iter().flat_map(|group| passing(&applied, &hits, group)).collect();
+    let mut features: Vec<Feature> = Vec::new();
+    for group in &groups {
+        features.extend(passing(applied, hits, group, classify)?);
+    }
     let systematic = features.iter().filter(|feature| feature.classification == Classification::Systematic).count();
     Ok(Detection {
         criterion: criterion.clone(),
         answer: if applied.is_exact() { Answer::Exact } else { Answer::Bracketed },
-        bracket: applied.with_upper_counts().map(|upper| bracket(&upper, &hits, &groups, &features)),
+        bracket: applied.with_upper_counts().map(|upper| bracket(&upper, hits, &groups, &features)),
         classification: classify_model(features.len(), systematic),
         num_features: features.len(),
         features,
@@ -49,26 +64,34 @@ pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
         num_blocks: hits.layers(LayerUnit::Block).num_layers,
         num_positions: applied.num_positions(),
         num_non_finite: acts.non_finite.iter().map(|NonFinite { nan, infinite, .. }| nan + infinite).sum(),
-        layer_stats: layer_stats(&applied),
+        layer_stats: layer_stats(applied),
     })
 }
 
 /// The features that pass over the group, largest magnitude first.
-fn passing(applied: &BoundCriterion, hits: &HitTable, group: &Group) -> Vec<Feature> {
-    let hit = hits.hit(group.sequences.clone());
-    let mut features: Vec<Feature> = hit.filter_map(|feature| describe(applied, hits, group, feature)).collect();
+fn passing(applied: &BoundCriterion, hits: &HitTable, group: &Group, classify: &mut Classify) -> Result<Vec<Feature>> {
+    let mut features = Vec::new();
+    for feature in hits.hit(group.sequences.clone()) {
+        let counts = counts(applied, hits, group, feature);
+        let class = classify(feature, &counts, hits.extremes(feature, group.sequences.clone()))?;
+        if class != Classification::None {
+            features.push(describe(applied, hits, group, feature, &counts, class));
+        }
+    }
     // Magnitudes of hits are positive and finite, so that their bits sort as they do.
-    features.sort_by_key(|feature| (Reverse(feature.max_magnitude.to_bits()), feature.feature_dim));
-    features
+    features.sort_by_key(|feature: &Feature| (Reverse(feature.max_magnitude.to_bits()), feature.feature_dim));
+    Ok(features)
 }
 
-/// The statistics of a feature, if it passes over the group.
-fn describe(applied: &BoundCriterion, hits: &HitTable, group: &Group, feature: usize) -> Option<Feature> {
-    let counts = counts(applied, hits, group, feature);
-    let classification = applied.classify(&counts);
-    if classification == Classification::None {
-        return None;
-    }
+/// The statistics of a feature that passes over the group.
+fn describe(
+    applied: &BoundCriterion,
+    hits: &HitTable,
+    group: &Group,
+    feature: usize,
+    counts: &Counts,
+    classification: Classification,
+) -> Feature {
     let sequences = group.sequences.clone();
     let BoundCriterion { acts, criterion, fold, rung, .. } = *applied;
     let (norms, blocks) = (hits.layers(LayerUnit::Norm), hits.layers(LayerUnit::Block));
@@ -76,7 +99,7 @@ fn describe(applied: &BoundCriterion, hits: &HitTable, group: &Group, feature: u
     let blocks_hit = blocks.union(feature, sequences.clone()).len();
     let (max, min) = hits.extremes(feature, sequences.clone());
     let signed = SignedLadder::new(fold, feature, sequences, acts.ladder.len());
-    Some(Feature {
+    Feature {
         feature_dim: feature,
         sequence: group.sequence,
         layer_percentage: share(norms_hit.len() as u64, norms.num_layers as u64),
@@ -98,7 +121,7 @@ fn describe(applied: &BoundCriterion, hits: &HitTable, group: &Group, feature: u
         quartiles: signed.quartiles(&acts.ladder, rung, max, min),
         layers_affected: norms_hit.into_iter().map(|norm| acts.norms[norm].name()).collect(),
         classification,
-    })
+    }
 }
 
 #[cfg(test)]

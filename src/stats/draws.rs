@@ -34,7 +34,7 @@ impl Draws {
     }
 
     /// All samples: the full one, the jackknife, then the resamples.
-    pub(super) fn samples(&self) -> impl Iterator<Item = &[u32]> {
+    pub(super) fn samples(&self) -> impl Iterator<Item = &[u32]> + Clone {
         let jackknife = self.leave_one_out.chunks_exact(self.num_sequences - 1);
         std::iter::once(&self.everything[..]).chain(jackknife).chain(self.resamples.chunks_exact(self.num_sequences))
     }

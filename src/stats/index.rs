@@ -121,7 +121,12 @@ impl ThresholdIndex {
         min_layer_percentage: f64,
         min_seq_percentage: f64,
     ) -> Result<impl Iterator<Item = usize> + '_> {
-        check_numbers(&Criterion { magnitude_threshold, min_layer_percentage, min_seq_percentage, ..self.base })?;
+        check_numbers(&Criterion {
+            magnitude_threshold,
+            min_layer_percentage,
+            min_seq_percentage,
+            ..self.base.clone()
+        })?;
         let enough = |layers: &usize| share(*layers as u64, self.num_layers as u64) >= min_layer_percentage;
         // A feature without a hit never passes.
         let min_layers = (1..=self.num_layers).find(enough).unwrap_or(usize::MAX);

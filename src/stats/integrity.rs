@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use super::parts::check_parts;
 use crate::error::{Error, Result};
 use crate::record::{
     Activations, Channels, ExpertCoverage, Experts, Fold, Ladder, Ladders, Measures, Moments, NormFold, SiteId, Top,
@@ -50,6 +51,7 @@ pub fn check_metadata(acts: &Activations) -> Result<()> {
 fn metadata(acts: &Activations) -> Result<()> {
     let norms: HashSet<SiteId> = acts.norms.iter().copied().filter(|norm| norm.layer < acts.num_layers).collect();
     check_count("norms of the model, each named once,", norms.len(), acts.norms.len())?;
+    check_parts(&acts.tokens)?;
     let mut places = HashSet::new();
     for place in &acts.non_finite {
         let values = (acts.sequence_length as u64).saturating_mul(acts.hidden_size as u64);

@@ -7,16 +7,15 @@
 use crate::error::{Error, Result};
 use crate::record::{
     Activations, Criterion, Detection, Fold, HeatMap, LayerProfile, MagnitudeBin, NormFold, Scope, SequenceValues,
+    field,
 };
 
-use super::criterion::BoundCriterion;
+use super::criterion::{BoundCriterion, fold_of};
 use super::hit_table::magnitude;
-use super::{check_record, detect};
+use super::{check_exact, check_record, detect};
 
 fn fold(acts: &Activations, skip_positions: usize) -> Result<&Fold> {
-    let fold = acts.fold(skip_positions).ok_or_else(|| {
-        Error::bad_argument(format!("`skip_positions` is {skip_positions}, and only 0 and 1 are recorded"))
-    })?;
+    let fold = fold_of(acts, skip_positions)?;
     check_record(acts, fold)?;
     Ok(fold)
 }
@@ -132,6 +131,32 @@ pub fn per_sequence(acts: &Activations, criterion: &Criterion) -> Result<Vec<Seq
     };
     Ok((0..acts.num_sequences).map(one).collect())
 }
+
+/// One number of every sequence: the field `name` of what `per_sequence` gives.
+///
+/// # Errors
+/// `bad_argument` if there is no such number, if a sequence has none, or if the threshold lies
+/// between two rungs, where numbers of positions and hits have bounds only.
+pub fn values_per_sequence(acts: &Activations, criterion: &Criterion, name: &str) -> Result<Vec<f64>> {
+    if !VALUES.contains(&name) {
+        return Err(Error::bad_argument(format!("{name:?} is no number of a sequence"))
+            .hint(crate::suggest::hint(name, VALUES)));
+    }
+    check_exact(acts, criterion)?;
+    let value = |row: &SequenceValues| {
+        field(row, name).and_then(|value| value.as_f64()).ok_or_else(|| {
+            Error::bad_argument(format!("sequence {} has no `{name}`", row.sequence)).hint(match name {
+                "mean_nll" => "losses are measured with logits: true; one that is infinite or NaN is no number",
+                _ => "means are over the passing features, and there no feature passes: take num_features, say",
+            })
+        })
+    };
+    per_sequence(acts, criterion)?.iter().map(value).collect()
+}
+
+/// The numbers of a sequence.
+const VALUES: [&str; 6] =
+    ["num_features", "mean_layer_percentage", "mean_seq_percentage", "max_magnitude", "total_occurrences", "mean_nll"];
 
 /// Agreement of the norms in which the passing features have hits: the mean Jaccard index over
 /// pairs of features. None for fewer than two features.

@@ -18,7 +18,7 @@ use crate::record::{
 use super::criterion::{BoundCriterion, Counts, classify_model, share};
 use super::hit_table::HitTable;
 use super::normal_quantile;
-use super::outcome::{can_pass, outcomes_on};
+use super::outcome::{Outcome, can_pass, outcomes_on};
 
 /// `n_resamples` of `args` is the number of draws of each size.
 pub fn sequences_needed(acts: &Activations, criterion: &Criterion, args: &BootstrapArgs) -> Result<SequencesNeeded> {
@@ -28,52 +28,93 @@ pub fn sequences_needed(acts: &Activations, criterion: &Criterion, args: &Bootst
     let n = acts.num_sequences;
     let candidates: Vec<usize> = hits.hit(0..n).filter(|&feature| can_pass(&applied, &hits, feature)).collect();
     let samples = prefixes(n, args);
-    let zero = || vec![(0usize, 0usize); samples.len()];
-    let add = |mut sums: Vec<(usize, usize)>, &feature: &usize| {
-        for (sum, outcome) in
-            sums.iter_mut().zip(outcomes_on(&applied, &hits, samples.iter().map(Vec::as_slice), feature))
-        {
-            sum.0 += usize::from(outcome.class != Classification::None);
-            sum.1 += usize::from(outcome.class == Classification::Systematic);
-        }
+    let zero = || vec![Sums::default(); samples.len()];
+    let add = |mut sums: Vec<Sums>, &feature: &usize| {
+        let outcomes = outcomes_on(&applied, &hits, samples.iter().map(Vec::as_slice), feature);
+        add_feature(&mut sums, &outcomes, n);
         sums
     };
-    let join = |mut one: Vec<(usize, usize)>, other: Vec<(usize, usize)>| {
-        one.iter_mut().zip(other).for_each(|(one, other)| *one = (one.0 + other.0, one.1 + other.1));
+    let join = |mut one: Vec<Sums>, other: Vec<Sums>| {
+        one.iter_mut().zip(other).for_each(|(one, other)| one.add(&other));
         one
     };
     let sums = candidates.par_iter().fold(zero, add).reduce(zero, join);
-    let class = |sum: &(usize, usize)| classify_model(sum.0, sum.1);
-    // The last sample of every permutation has all sequences.
-    let classification = class(&sums[n - 1]);
-    let of_size = |size: usize| sums.iter().skip(size - 1).step_by(n);
-    let agreement: Vec<Agreement> = (1..=n)
-        .map(|size| Agreement {
-            num_sequences: size,
-            same_classification: of_size(size).filter(|sum| class(sum) == classification).count() as f64
-                / args.n_resamples as f64,
-            mean_features: of_size(size).map(|sum| sum.0 as f64).sum::<f64>() / args.n_resamples as f64,
-        })
-        .collect();
-    let fails = agreement.iter().rposition(|a| a.same_classification < args.confidence_level);
+    let needed = needed(&sums, n, args);
     let shares: Vec<Shares> = candidates.iter().map(|&feature| Shares::new(&applied, &hits, feature, args)).collect();
     let mut undecided: Vec<UndecidedFeature> =
         shares.iter().filter(|s| s.needed.is_none_or(|needed| needed > n)).map(Shares::undecided).collect();
     undecided.sort_by_key(|feature| (feature.needed.is_none(), feature.needed, feature.feature_dim));
-    Ok(SequencesNeeded {
+    Ok(SequencesNeeded { decides: decides(&shares, needed.classification, n), undecided, ..needed })
+}
+
+/// Sums over features for one sample.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sums {
+    passing: usize,
+    systematic: usize,
+    /// Number of passing features that pass with all sequences as well.
+    in_common: usize,
+}
+
+impl Sums {
+    fn add(&mut self, other: &Self) {
+        self.passing += other.passing;
+        self.systematic += other.systematic;
+        self.in_common += other.in_common;
+    }
+}
+
+/// Adds one feature to the sums of all samples. The last sample of every permutation of `n`
+/// sequences has all of them.
+pub(super) fn add_feature(sums: &mut [Sums], outcomes: &[Outcome], n: usize) {
+    let with_all = outcomes[n - 1].class != Classification::None;
+    for (sum, outcome) in sums.iter_mut().zip(outcomes) {
+        let passes = outcome.class != Classification::None;
+        sum.passing += usize::from(passes);
+        sum.systematic += usize::from(outcome.class == Classification::Systematic);
+        sum.in_common += usize::from(passes && with_all);
+    }
+}
+
+/// What the sums over all features say, without a comparison with the limits.
+pub(super) fn needed(sums: &[Sums], n: usize, args: &BootstrapArgs) -> SequencesNeeded {
+    let class = |sum: &Sums| classify_model(sum.passing, sum.systematic);
+    let all = sums[n - 1];
+    let classification = class(&all);
+    let of_size = |size: usize| sums.iter().skip(size - 1).step_by(n);
+    let share = |size, holds: &dyn Fn(&Sums) -> bool| {
+        of_size(size).filter(|sum| holds(sum)).count() as f64 / args.n_resamples as f64
+    };
+    let agreement = |size| Agreement {
+        num_sequences: size,
+        same_classification: share(size, &|sum| class(sum) == classification),
+        // Both sets are equal if each has as many features as they have in common.
+        same_features: share(size, &|sum| sum.passing == sum.in_common && sum.in_common == all.passing),
+        mean_features: of_size(size).map(|sum| sum.passing as f64).sum::<f64>() / args.n_resamples as f64,
+    };
+    let agreement: Vec<Agreement> = (1..=n).map(agreement).collect();
+    let sufficient = |share: fn(&Agreement) -> f64| sufficient(&agreement, share, args.confidence_level);
+    SequencesNeeded {
         num_sequences: n,
         classification,
         confidence_level: args.confidence_level,
-        // The full sample always agrees with itself, so the last size never fails.
-        sufficient: fails.map_or(Some(1), |size| agreement.get(size + 1).map(|a| a.num_sequences)),
+        sufficient: sufficient(|size| size.same_classification),
+        sufficient_for_features: sufficient(|size| size.same_features),
         agreement,
-        decides: decides(&shares, classification, n),
-        undecided,
-    })
+        decides: None,
+        undecided: Vec::new(),
+    }
+}
+
+/// The smallest number of sequences from which on the share is at least `level`.
+fn sufficient(agreement: &[Agreement], share: fn(&Agreement) -> f64, level: f64) -> Option<usize> {
+    // The full sample always agrees with itself, so the last size never fails.
+    let fails = agreement.iter().rposition(|size| share(size) < level);
+    fails.map_or(Some(1), |size| agreement.get(size + 1).map(|a| a.num_sequences))
 }
 
 /// The first 1, 2, … sequences of every random permutation.
-fn prefixes(n: usize, args: &BootstrapArgs) -> Vec<Vec<u32>> {
+pub(super) fn prefixes(n: usize, args: &BootstrapArgs) -> Vec<Vec<u32>> {
     let mut random = ChaCha8Rng::seed_from_u64(args.seed);
     let mut order: Vec<u32> = (0..n as u32).collect();
     let mut samples = Vec::with_capacity(n * args.n_resamples);
@@ -179,6 +220,23 @@ mod tests {
         assert!((got.agreement[0].same_classification - 0.5).abs() < 0.15, "{:?}", got.agreement[0]);
         assert_eq!((got.agreement[7].same_classification, got.agreement[7].mean_features), (1.0, 1.0));
         assert!(got.sufficient.is_some_and(|sufficient| sufficient > 2), "{:?}", got.sufficient);
+    }
+
+    #[test]
+    fn a_class_may_be_stable_while_the_features_are_not() {
+        // Feature 0 has hits in every sequence. Feature 1 has all of its hits in the first of four,
+        // and passes with any sequences of which that is one.
+        let shape = [1, 4, 100, 2];
+        let dense = Dense::drawn(shape, |[_, s, t, d]| if t < 50 && (d == 0 || s == 0) { 7.0 } else { 0.0 });
+        let got = sequences_needed(&dense.activations(&[6.0]), &Criterion::default(), &args()).unwrap();
+        assert_eq!((got.sufficient, got.sufficient_for_features), (Some(1), Some(4)));
+        for (size, agreement) in (1..=4).zip(&got.agreement) {
+            // The first sequence is among so many of four.
+            let expected = f64::from(size) / 4.0;
+            assert!((agreement.same_features - expected).abs() < 0.12, "{agreement:?}");
+            assert!((agreement.mean_features - 1.0 - agreement.same_features).abs() < 1e-12);
+            assert_eq!(agreement.same_classification, 1.0);
+        }
     }
 
     #[test]

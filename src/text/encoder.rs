@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::hub;
 use crate::outside::{complaint, guarded, json, syntax};
 use crate::progress::Progress;
+use crate::words::counted;
 
 /// Bytes of text that are tokenised at a time.
 pub(super) const PIECE: usize = 64 << 10;
@@ -131,7 +132,28 @@ impl Encoder {
 
     /// Decodes ids to text, without special tokens.
     pub(super) fn text(&self, ids: &[u32]) -> Result<String> {
-        let text = guarded_call(|| self.tokenizer.decode(ids, true));
+        self.decode(ids, true)
+    }
+
+    /// Decodes ids of any origin to text, without special tokens if `skip_special`.
+    ///
+    /// # Errors
+    /// `bad_argument` for an id that is no token. The library leaves such ids out.
+    pub(super) fn decoded(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        let unknown = ids.iter().position(|id| self.tokenizer.id_to_token(*id).is_none());
+        if let Some(at) = unknown {
+            let size = self.tokenizer.get_vocab_size(true);
+            return Err(Error::bad_argument(format!("id {} at position {at} is no token of this tokenizer", ids[at]))
+                .hint(format!(
+                    "it has {}; is it the tokenizer of the model that the ids are of?",
+                    counted(size, "token")
+                )));
+        }
+        self.decode(ids, skip_special)
+    }
+
+    fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        let text = guarded_call(|| self.tokenizer.decode(ids, skip_special));
         text.map_err(|said| Error::bad_argument(format!("turning tokens back into text: {said}")))
     }
 

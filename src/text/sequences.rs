@@ -100,8 +100,8 @@ struct Slicer<'a> {
 }
 
 impl Slicer<'_> {
-    /// The first `content` tokens of each document. In a text file every document must have that
-    /// many. In a corpus, shorter documents are skipped.
+    /// The first `content` tokens of each document. In a text file, and of texts that a script
+    /// gives, every document must have that many. In a corpus, shorter documents are skipped.
     fn first_tokens_of_documents(&self, source: &mut Source) -> Result<Vec<Vec<u32>>> {
         let args = self.args;
         let mut sequences = Vec::new();
@@ -127,7 +127,8 @@ impl Slicer<'_> {
                     fit => format!("use num_sequences: {fit} or more text"),
                 }));
             };
-            if ids.len() < self.content && args.separator.is_none() {
+            let strict = args.separator.is_some() || args.is_given();
+            if ids.len() < self.content && !strict {
                 passed_over += 1;
                 continue;
             }

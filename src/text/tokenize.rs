@@ -53,6 +53,7 @@ fn tokens(source: &str, revision: Option<String>, ids: Vec<Vec<u32>>) -> Result<
         num_sequences: ids.len(),
         sequence_length: length,
         sha256: hash_of_ids(&ids),
+        parts: Vec::new(),
     };
     Ok(Tokens { ids, info })
 }

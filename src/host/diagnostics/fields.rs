@@ -3,15 +3,12 @@
 
 use std::sync::OnceLock;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, Visitor, value::Error};
-use serde::forward_to_deserialize_any;
-
+use crate::host::values::shapes::names_of;
 use crate::record::{
-    Agreement, Bootstrap, BootstrapArgs, Bracket, Criterion, Detection, Estimate, EstimateArgs, ExpertCoverage,
+    Agreement, Bootstrap, BootstrapArgs, Bracket, Cell, Criterion, Detection, Estimate, EstimateArgs, ExpertCoverage,
     Feature, FeatureIntervals, FileHash, HeatMap, Interval, LayerProfile, LayerStats, MagnitudeBin, Measurements,
     Miniature, ModelInfo, NonFinite, Perplexity, PossibleFeature, SequenceValues, SequencesNeeded, StoredAs, SweepRow,
-    TestResult, TokensInfo, UndecidedFeature,
+    TestResult, TokensInfo, TokensPart, UndecidedFeature,
 };
 
 /// Fields of maps that are no records: errors, outcomes of `parallel`, machines, commands, copies.
@@ -33,37 +30,10 @@ const OF_MAPS: [&str; 15] = [
     "error",
 ];
 
-/// A deserialiser that reads nothing, and writes down the names of a struct's fields.
-struct Names<'a>(&'a mut Vec<&'static str>);
-
-impl<'de> Deserializer<'de> for Names<'_> {
-    type Error = Error;
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        fields: &'static [&'static str],
-        _: V,
-    ) -> Result<V::Value, Error> {
-        self.0.extend(fields);
-        Err(Error::custom("only the names of fields are asked for"))
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
-        Err(Error::custom("a record is a struct"))
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-    }
-}
-
 /// Adds the names of the fields of records.
 macro_rules! add_fields {
     ($names:ident: $($record:ty),* $(,)?) => {
-        // What is deserialised is an error: no value is there.
-        $(let _ = <$record>::deserialize(Names(&mut $names));)*
+        $($names.extend(names_of::<$record>());)*
     };
 }
 
@@ -75,8 +45,8 @@ pub(crate) fn fields() -> impl Iterator<Item = &'static str> + Clone {
         add_fields!(
             names: Feature, Bracket, PossibleFeature, Detection, LayerStats, Criterion, BootstrapArgs, Interval,
             FeatureIntervals, Bootstrap, SequencesNeeded, Agreement, UndecidedFeature, TestResult, SweepRow, Perplexity,
-            HeatMap, LayerProfile, MagnitudeBin, SequenceValues, Estimate, EstimateArgs, ModelInfo, StoredAs, FileHash,
-            TokensInfo, Measurements, Miniature, NonFinite, ExpertCoverage,
+            Cell, HeatMap, LayerProfile, MagnitudeBin, SequenceValues, Estimate, EstimateArgs, ModelInfo, StoredAs, FileHash,
+            TokensInfo, TokensPart, Measurements, Miniature, NonFinite, ExpertCoverage,
         );
         names.extend(OF_MAPS);
         names

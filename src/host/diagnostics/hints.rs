@@ -73,11 +73,6 @@ pub(crate) fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<Str
         }
         EvalAltResult::ErrorPropertyNotFound(name, _) => {
             let near = close(name, fields()).filter(|near| near != name);
-            if ["kind", "hint"].contains(&name.as_str()) {
-                let hint = "errors of primitives have `kind`, `message` and `hint`, those of the language itself have \
-                            `error` and `message`: \"kind\" in e asks which one it is";
-                return (format!("no field `{name}`"), Some(hint.to_string()));
-            }
             let hint = near.map_or("print(value.keys()) shows what there is".to_string(), |near| {
                 format!("did you mean `{near}`?")
             });

@@ -1,5 +1,6 @@
 //! Errors as the user sees them, with hints.
 
+pub(crate) mod caught;
 pub(crate) mod diagnostic;
 pub(crate) mod fields;
 pub(crate) mod habits;

@@ -142,7 +142,7 @@ fn shown(context: &NativeCallContext, value: &Dynamic) -> String {
 }
 
 /// The answer of a predicate.
-fn truth(name: &str, context: &NativeCallContext, answer: &Dynamic) -> ScriptResult<bool> {
+pub(crate) fn truth(name: &str, context: &NativeCallContext, answer: &Dynamic) -> ScriptResult<bool> {
     answer.as_bool().map_err(|_| {
         let message = format!("{name}: the function gave {}, expected true or false", shown(context, answer));
         throw(Error::bad_argument(message).hint("compare: |item| item > 0, |item| item != ()"))

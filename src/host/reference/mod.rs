@@ -13,10 +13,10 @@ pub use text::{definitions, for_reading, markdown};
 
 use crate::host::language::names;
 use crate::host::primitives::machines::{self, provision};
-use crate::host::primitives::models::{extract, perplexity, requests, tokens};
-use crate::host::primitives::results::{exports, figures, files, stored};
+use crate::host::primitives::models::{extract, perplexity, requests, texts, tokens};
+use crate::host::primitives::results::{exports, figures, files, reading, stored};
 use crate::host::primitives::script::{assertions, flags, flow, logs, show};
-use crate::host::primitives::statistics::{claims, detection, index, measures, sweeps};
+use crate::host::primitives::statistics::{cells, claims, detection, index, measures, parts, sweeps};
 
 /// All areas, in the order of an experiment.
 pub const AREAS: &[Area] = &[
@@ -27,6 +27,8 @@ pub const AREAS: &[Area] = &[
             requests::LOAD_MODEL.primitive,
             tokens::CHECK_TEXT.primitive,
             tokens::LOAD_TOKENS.primitive,
+            texts::ENCODE.primitive,
+            texts::DECODE.primitive,
             extract::EXTRACT_LAYERNORMS.primitive,
             extract::EXTRACT.primitive,
             requests::ESTIMATE_VRAM.primitive,
@@ -63,6 +65,10 @@ pub const AREAS: &[Area] = &[
             index::FEATURE_DIMS.primitive,
             sweeps::SEQUENCES_NEEDED.primitive,
             sweeps::PER_SEQUENCE.primitive,
+            cells::CELLS.primitive,
+            parts::SEQUENCES.primitive,
+            parts::HALVES.primitive,
+            parts::JOIN.primitive,
             sweeps::LAYER_AGREEMENT.primitive,
             perplexity::PERPLEXITY.primitive,
         ],
@@ -98,6 +104,8 @@ pub const AREAS: &[Area] = &[
             files::LIST_RESULTS.primitive,
             files::WRITE_JSON.primitive,
             files::WRITE_TEXT.primitive,
+            reading::READ_TEXT.primitive,
+            reading::READ_JSON.primitive,
             files::WRITE_TABLE.primitive,
             files::EXPORT_TABLES.primitive,
             exports::EXPORT_IMATRIX.primitive,
@@ -247,6 +255,8 @@ mod tests {
         let counts = [
             check_defaults(&requests::LOAD_MODEL, &mut checked),
             check_defaults(&tokens::LOAD_TOKENS, &mut checked),
+            check_defaults(&texts::ENCODE, &mut checked),
+            check_defaults(&texts::DECODE, &mut checked),
             check_defaults(&extract::EXTRACT_LAYERNORMS, &mut checked),
             check_defaults(&extract::EXTRACT, &mut checked),
             check_defaults(&requests::ESTIMATE_VRAM, &mut checked),
@@ -260,6 +270,8 @@ mod tests {
             check_defaults(&index::THRESHOLD_INDEX, &mut checked),
             check_defaults(&sweeps::SEQUENCES_NEEDED, &mut checked),
             check_defaults(&sweeps::PER_SEQUENCE, &mut checked),
+            check_defaults(&cells::CELLS, &mut checked),
+            check_defaults(&parts::HALVES, &mut checked),
             check_defaults(&perplexity::PERPLEXITY, &mut checked),
             check_defaults(&claims::PAIRED_TEST, &mut checked),
             check_defaults(&claims::GROUP_TEST, &mut checked),

@@ -6,6 +6,7 @@ use super::{AREAS, find};
 use crate::error::{Error, Result};
 use crate::host::language::{parsing, stdlib, syntax};
 use crate::host::values::declaration::{Opt, Primitive, arities, parameters};
+use crate::host::values::shapes::{Given, fields_of, given_by, shapes};
 use crate::suggest;
 use crate::terminal;
 use crate::words::{in_lines, listed};
@@ -137,6 +138,13 @@ fn in_full(primitive: &Primitive) -> String {
             let _ = writeln!(text, "{}", entry(option.key, 25, &meaning(option)));
         }
     }
+    if let Some(given) = given_by(primitive) {
+        text += "\nFields of what it gives:\n";
+        for (path, names) in fields_of(given) {
+            let path = if path.is_empty() { "it" } else { &path };
+            let _ = writeln!(text, "{}", entry(path, 25, &names.join(", ")));
+        }
+    }
     let example = primitive.example.lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
     let _ = writeln!(text, "\nExample:\n{example}");
     text
@@ -187,9 +195,14 @@ pub fn markdown() -> String {
                 let (key, kind, meaning) = (option.key, escaped(&option.kind()), escaped(option.meaning));
                 let _ = writeln!(text, "| `{key}` | {kind} | {default} | {meaning} |");
             }
+            if let Some((given, path)) = given_by(primitive).and_then(|given| Some((given.shape()?, given))) {
+                let each = if matches!(path, Given::List(_)) { "each item is" } else { "it gives" };
+                let _ = write!(text, "\nFields: {each} a record `{}` ([fields](#fields-of-records)).\n", given.name);
+            }
             let _ = write!(text, "\n```rhai\n{}\n```\n", primitive.example);
         }
     }
+    text += &fields_in_markdown();
     text += "\n## Modules\n\nInside the program; a file of the same name in the project's `stdlib/` replaces one.\n";
     for module in module_texts() {
         let _ = write!(text, "\n### import \"{}\"\n\n{}\n\n", module.name, module.about);
@@ -197,6 +210,23 @@ pub fn markdown() -> String {
             let parameters = function.parameters.join(", ");
             let _ = writeln!(text, "- `{}({parameters})`: {}", function.name, function.comment);
         }
+    }
+    text
+}
+
+/// The fields of all records, each with the records in it.
+fn fields_in_markdown() -> String {
+    let mut text = String::from(
+        "\n## Fields of records\n\nA field that is a record itself has the name of that in brackets; `[]` is a list.\n\n| record | fields |\n|---|---|\n",
+    );
+    for shape in shapes().values() {
+        let field = |(name, given): &(&str, Option<Given>)| match given {
+            Some(Given::One(inner)) => format!("`{name}` ({inner})"),
+            Some(Given::List(inner)) => format!("`{name}[]` ({inner})"),
+            None => format!("`{name}`"),
+        };
+        let fields: Vec<String> = shape.fields.iter().map(field).collect();
+        let _ = writeln!(text, "| {} | {} |", shape.name, fields.join(", "));
     }
     text
 }

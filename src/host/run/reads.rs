@@ -9,15 +9,15 @@ use crate::error::{Error, Result};
 use crate::home;
 use crate::secret::secret_name;
 
-/// Checks that texts and ids of `path` may be read. A link is judged by its target.
+/// Checks that `function` may read texts and ids of `path`. A link is judged by its target.
 ///
 /// # Errors
 /// `bad_argument` for the name of a secret, and for a file that is neither in the project nor named
 /// by the user.
-pub(crate) fn allowed(context: &Context, path: &str) -> Result<()> {
+pub(crate) fn allowed(context: &Context, function: &str, path: &str) -> Result<()> {
     let given = &home::expanded(path);
     let secret = || {
-        Error::bad_argument(format!("load_tokens: {path:?} has a name that secrets have"))
+        Error::bad_argument(format!("{function}: {path:?} has a name that secrets have"))
             .hint("keys, tokens and passwords are read by no script; a text of such a name needs another one")
     };
     // The folders above the project may have any name: only the part of an absolute path inside the
@@ -39,7 +39,7 @@ pub(crate) fn allowed(context: &Context, path: &str) -> Result<()> {
     if !folders.into_iter().any(|folder| target.starts_with(folder)) && !named(&context.flags, path) {
         let folder = target.parent().unwrap_or(&target).display();
         let why = if given.is_symlink() { "leads out of the project" } else { "is outside of the project" };
-        return Err(Error::bad_argument(format!("load_tokens: {path:?} {why}"))
+        return Err(Error::bad_argument(format!("{function}: {path:?} {why}"))
             .hint(format!("`outlier run --allow-read {folder} SCRIPT` lets scripts read texts and ids there")));
     }
     if secret_name(&target) { Err(secret()) } else { Ok(()) }

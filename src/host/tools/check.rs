@@ -11,6 +11,7 @@ use rhai::{
     AST, ASTNode, Engine, Expr, FnCallExpr, Ident, OptimizationLevel, ParseError, ParseErrorType, Position, Stmt,
 };
 
+use super::check_fields::{self, Missing};
 use crate::error::Error;
 use crate::host::diagnostics::diagnostic::Diagnostic;
 use crate::host::diagnostics::habits;
@@ -101,6 +102,12 @@ impl Checker {
             self.call(&text, &imports, &literals, call, *position, *method, found);
         }
         flags(&text, ast, found);
+        let own: BTreeSet<&str> = text.functions.iter().map(|(name, _)| name.as_str()).collect();
+        for Missing { position, message, hint } in check_fields::missing(ast, &own) {
+            if found.len() < MOST_FOUND {
+                found.push(Diagnostic::at(&text.name, position, &text.source, message, Some(hint)));
+            }
+        }
         for module in imports.values() {
             self.file(&module.name, &module.source, seen, found);
         }

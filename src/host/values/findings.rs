@@ -113,6 +113,15 @@ fn of_json<T: DeserializeOwned>(json: &Value) -> std::result::Result<T, String> 
     })
 }
 
+/// The fields that the bounds of an answer may leave open. Together they are the field `certain`:
+/// what holds in any case.
+const CERTAIN: [&str; 3] = ["num_features", "features", "classification"];
+
+/// True if the bounds of an answer leave open which features pass.
+fn is_open(found: &Detection) -> bool {
+    found.bracket.as_ref().is_some_and(|bracket| bracket.num_features_high > found.num_features)
+}
+
 impl Readable for DetectionHandle {
     const NAME: &'static str = "detection";
 
@@ -124,8 +133,29 @@ impl Readable for DetectionHandle {
         match (field(&*self.0, name), name) {
             // An exact answer has none.
             (None, "bracket") => Some(Value::Null),
+            (None, "certain") => CERTAIN.iter().map(|key| Some((key.to_string(), field(&*self.0, key)?))).collect(),
             (field, _) => field,
         }
+    }
+
+    fn refused(&self, name: &str) -> Option<Error> {
+        let found = &*self.0;
+        let bracket = found.bracket.as_ref().filter(|_| CERTAIN.contains(&name) && is_open(found))?;
+        let (threshold, least) = (found.criterion.magnitude_threshold, found.num_features);
+        let lies = match (bracket.rung_below, bracket.rung_above) {
+            (Some(below), Some(above)) => format!("between the rungs {below:?} and {above:?}"),
+            (Some(highest), None) => format!("above the highest rung, {highest:?},"),
+            (None, lowest) => format!("below the lowest rung, {:?},", lowest.unwrap_or_default()),
+        };
+        let most = counted(bracket.num_features_high, "feature");
+        let message = format!(
+            "`{name}` is not known: `magnitude_threshold` {threshold:?} lies {lies} of this record, where at least {least} and at \
+             most {most} can pass"
+        );
+        Some(Error::bad_argument(message).hint(format!(
+            "found.certain.{name} is what holds in any case, and found.bracket what is possible; or take a rung, or extract again \
+             with `thresholds: [{threshold:?}]`"
+        )))
     }
 
     fn line(&self) -> String {
@@ -142,14 +172,21 @@ impl Readable for DetectionHandle {
             LayerUnit::Norm => counted(found.num_norms, "norm"),
             LayerUnit::Block => counted(found.num_blocks, "decoder layer"),
         };
-        format!(
-            "{count} ({}): {} of {units} and {} of {}; the largest |x| is {}",
-            found.classification.name(),
-            asked(&found.criterion),
-            percent(found.criterion.min_seq_percentage),
-            counted(usize::try_from(found.num_positions).unwrap_or(usize::MAX), "position"),
-            rounded(found.max_magnitude.into(), 2)
-        )
+        let class = match found.bracket.as_ref().map(|bracket| bracket.classification_high) {
+            Some(high) if high != found.classification => {
+                format!("{} or {}", found.classification.name(), high.name())
+            }
+            _ => found.classification.name().to_string(),
+        };
+        let positions = counted(usize::try_from(found.num_positions).unwrap_or(usize::MAX), "position");
+        let asked = match found.criterion.own {
+            Some(_) => format!("{}, over {units} and {positions}", asked(&found.criterion)),
+            None => {
+                let share = percent(found.criterion.min_seq_percentage);
+                format!("{} of {units} and {share} of {positions}", asked(&found.criterion))
+            }
+        };
+        format!("{count} ({class}): {asked}; the largest |x| is {}", rounded(found.max_magnitude.into(), 2))
     }
 
     fn shown(&self, width: Option<usize>) -> String {
@@ -248,6 +285,9 @@ fn below(
 
 /// A criterion without its limit of positions.
 fn asked(criterion: &Criterion) -> String {
+    if let Some(own) = &criterion.own {
+        return format!("|x| ≥ {} and {own}", criterion.magnitude_threshold);
+    }
     format!("|x| ≥ {} in {}", criterion.magnitude_threshold, percent(criterion.min_layer_percentage))
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine};
 use serde_json::Value;
 
+use super::candidate::CandidateHandle;
 use super::findings::{BootstrapHandle, DetectionHandle};
 use super::gpu::Gpu;
 use super::option_types::{HandleOption, ReadOption};
@@ -116,6 +117,7 @@ impl Readable for ActivationsHandle {
     fn field(&self, name: &str) -> Option<Value> {
         match name {
             "norms" => Some(norm_names(&self.0)),
+            "tokens" => Some(tokens(&self.0)),
             _ if FOLDS.contains(&name) => None,
             _ => field(&*self.0, name),
         }
@@ -161,12 +163,22 @@ fn norm_names(acts: &Activations) -> Value {
     acts.norms.iter().map(|norm| norm.name()).collect()
 }
 
+/// The tokens of a record. One that was neither cut nor joined has no parts.
+fn tokens(acts: &Activations) -> Value {
+    let mut json = plain(&acts.tokens);
+    if acts.tokens.parts.is_empty() {
+        json["parts"] = Value::Array(Vec::new());
+    }
+    json
+}
+
 /// All parts of a record but the folds.
 fn summary(acts: &Activations) -> Value {
     let mut json = plain(&acts.clone_light());
     if let Some(map) = json.as_object_mut() {
         map.retain(|key, _| !FOLDS.contains(&key.as_str()));
         map.insert("norms".into(), norm_names(acts));
+        map.insert("tokens".into(), tokens(acts));
     }
     json
 }
@@ -189,6 +201,7 @@ pub(crate) fn handle_json(value: &Dynamic) -> Option<Value> {
     let stored = of::<Model>(value).or_else(|| of::<TokensHandle>(value));
     let stored = stored.or_else(|| of::<ActivationsHandle>(value)).or_else(|| of::<StoredHandle>(value));
     let stored = stored.or_else(|| of::<DetectionHandle>(value)).or_else(|| of::<BootstrapHandle>(value));
+    let stored = stored.or_else(|| of::<CandidateHandle>(value));
     stored.or_else(|| of::<Gpu>(value))
 }
 
@@ -251,7 +264,7 @@ mod tests {
     #[test]
     fn every_field_of_tokens_reads_alone() {
         let (source, sha256) = ("ids.json".to_string(), "0".repeat(64));
-        let info = TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256 };
+        let info = TokensInfo { source, revision: None, num_sequences: 1, sequence_length: 2, sha256, parts: vec![] };
         let tokens = TokensHandle(Arc::new(Tokens { ids: vec![vec![3, 4]], info }));
         let json = tokens.json();
         assert!(json.as_object().unwrap().len() > 4);

@@ -1,6 +1,7 @@
 //! The values of scripts: option maps as they are read, the handles that stand for models, tokens,
 //! records and machines, and values laid out as text.
 
+pub(crate) mod candidate;
 pub(crate) mod declaration;
 pub(crate) mod findings;
 pub(crate) mod gpu;
@@ -11,3 +12,5 @@ pub(crate) mod option_sets;
 pub(crate) mod option_types;
 pub(crate) mod options;
 pub(crate) mod readable;
+pub(crate) mod shapes;
+pub(crate) mod sites;

@@ -2,13 +2,13 @@
 
 use std::marker::PhantomData;
 
-use rhai::{Engine, Map};
+use rhai::{Engine, Map, NativeCallContext};
 
 use super::declaration::Primitive;
 use super::handles::{ActivationsHandle, RecordHandle, StoredHandle};
 use super::options::Options;
 use crate::error::Result;
-use crate::host::language::problem::thrown;
+use crate::host::language::problem::{ScriptResult, thrown};
 use crate::record::Activations;
 use crate::record::option::{List, OptionSet, ReadFrom, Reader};
 
@@ -90,6 +90,33 @@ impl<S: ReadFrom<Options>> Declared<S> {
     ) {
         self.register_on::<ActivationsHandle, R>(engine, run);
         self.register_on::<StoredHandle, R>(engine, run);
+    }
+
+    /// The same for a primitive that may call functions of the script.
+    pub(crate) fn register_asking_on_records<R: Clone + Send + Sync + 'static>(
+        &self,
+        engine: &mut Engine,
+        run: fn(&NativeCallContext, &Activations, &Options) -> ScriptResult<R>,
+    ) {
+        self.register_asking_on::<ActivationsHandle, R>(engine, run);
+        self.register_asking_on::<StoredHandle, R>(engine, run);
+    }
+
+    fn register_asking_on<T: RecordHandle, R: Clone + Send + Sync + 'static>(
+        &self,
+        engine: &mut Engine,
+        run: fn(&NativeCallContext, &Activations, &Options) -> ScriptResult<R>,
+    ) {
+        let primitive = self.primitive;
+        let call = move |context: &NativeCallContext, handle: &T, options: Map| {
+            run(context, handle.activations(), &thrown(Options::of(&primitive, options))?)
+        };
+        if primitive.arities().contains(&1) {
+            let alone = move |context: NativeCallContext, handle: T| call(&context, &handle, Map::new());
+            engine.register_fn(primitive.name, alone);
+        }
+        let with_options = move |context: NativeCallContext, handle: T, options: Map| call(&context, &handle, options);
+        engine.register_fn(primitive.name, with_options);
     }
 
     fn register_on<T: RecordHandle, R: Clone + Send + Sync + 'static>(

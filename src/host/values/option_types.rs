@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
+use rhai::FnPtr;
+
 use super::options::{MAX_COUNT, Options};
 use super::readable::Readable;
 use crate::error::{Error, Result};
@@ -87,6 +89,27 @@ read_by! {
     Wholes: wholes;
     Hours: |o, key| o.time(key, HOUR);
     Minutes: |o, key| o.time(key, MINUTE);
+}
+
+/// A function of the script.
+pub(crate) struct Function;
+
+impl OptionType for Function {
+    type Value = FnPtr;
+
+    fn kind() -> String {
+        "function".to_string()
+    }
+
+    fn literal(_: &FnPtr) -> String {
+        String::new()
+    }
+}
+
+impl ReadOption for Function {
+    fn read(o: &Options, key: &str) -> Result<Option<FnPtr>> {
+        o.host(key, "a function, such as |f| f.max > 8.0")
+    }
 }
 
 fn positive(o: &Options, key: &str) -> Result<Option<f64>> {

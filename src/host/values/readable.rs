@@ -18,6 +18,10 @@ pub(crate) trait Readable {
     fn json(&self) -> Value;
     /// One field, without the work of the others.
     fn field(&self, name: &str) -> Option<Value>;
+    /// The error of reading a field whose value is not known.
+    fn refused(&self, _name: &str) -> Option<Error> {
+        None
+    }
     /// The handle in one line.
     fn line(&self) -> String {
         format!("{}({})", Self::NAME, short(&self.json()))
@@ -29,6 +33,9 @@ pub(crate) trait Readable {
 }
 
 fn field<T: Readable>(handle: &mut T, name: &str) -> ScriptResult<Dynamic> {
+    if let Some(error) = handle.refused(name) {
+        return Err(throw(error));
+    }
     match handle.field(name) {
         Some(value) => Ok(to_dynamic(&value)),
         None if T::LARGE == Some(name) => Err(too_large("Size of array/BLOB")),
@@ -57,13 +64,16 @@ pub(crate) const OF_MAPS: [&str; 8] = ["!=", "+", "==", "contains", "get", "keys
 /// field would be lost, so that is an error.
 pub(super) fn register_as_map<T: Readable + Clone + Send + Sync + 'static>(engine: &mut Engine) {
     engine.register_indexer_set(|handle: &mut T, name: &str, value: Dynamic| unchanged(handle, name, &value));
-    engine.register_fn("keys", |handle: &mut T| map(handle).into_keys().map(Dynamic::from).collect::<Array>());
+    engine.register_fn("keys", |handle: &mut T| {
+        map(handle).into_keys().map(|key| key.to_string().into()).collect::<Array>()
+    });
     engine.register_fn("values", |handle: &mut T| map(handle).into_values().collect::<Array>());
     engine.register_fn("len", |handle: &mut T| map(handle).len() as i64);
     engine
         .register_fn("contains", |handle: &mut T, name: &str| handle.field(name).is_some_and(|field| !field.is_null()));
-    engine.register_fn("get", |handle: &mut T, name: &str| {
-        handle.field(name).map_or(Dynamic::UNIT, |field| to_dynamic(&field))
+    engine.register_fn("get", |handle: &mut T, name: &str| match handle.refused(name) {
+        Some(error) => Err(throw(error)),
+        None => Ok(handle.field(name).map_or(Dynamic::UNIT, |field| to_dynamic(&field))),
     });
     engine.register_fn("+", |handle: T, more: Map| {
         let mut all = map(&handle);

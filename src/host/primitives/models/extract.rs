@@ -109,6 +109,11 @@ pub(crate) fn extract(
     if context.plan().is_none() {
         stats::check_whole(&acts)?;
     }
+    // Without logits the last layer computes no feed-forward network, and its experts see no token:
+    // the counts of the other layers are not those of the model.
+    if !asked.logits {
+        acts.expert_coverage.clear();
+    }
     acts.full_activations = out;
     if let Some(folder) = &acts.full_activations {
         let file = format!("{folder}/{FULL}");

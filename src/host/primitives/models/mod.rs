@@ -3,4 +3,5 @@
 pub(crate) mod extract;
 pub(crate) mod perplexity;
 pub(crate) mod requests;
+pub(crate) mod texts;
 pub(crate) mod tokens;

@@ -19,8 +19,8 @@ use crate::host::values::options::Options;
 use crate::hub::{self, Documents};
 use crate::plain::plain;
 use crate::record::option::{OptionSet, OptionType, ReadFrom, option_set};
-use crate::record::option_types::{Choice, Flag, Float, Include, Optional, SeedNumber, Text, Whole};
-use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Windows};
+use crate::record::option_types::{Choice, Flag, Float, Include, Optional, SeedNumber, Text, Texts, Whole};
+use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Tokens, Windows};
 use crate::session::LoadTokens;
 use crate::text;
 
@@ -68,6 +68,8 @@ option_set! {
         /// a file of text, JSON, CSV or Parquet (docs/text.md) in the project, or where
         /// --allow-read says; needs model, num_sequences, sequence_length
         text: Optional<Text>;
+        /// texts themselves, in place of a file; each gives one window, its first tokens
+        texts: Optional<Texts>;
         /// a dataset on the hub, in place of text, such as "HuggingFaceFW/fineweb-edu"
         dataset: Optional<Text>;
         of_dataset: Include<DatasetArgs>;
@@ -84,7 +86,7 @@ option_set! {
         column: Optional<Text>, otherwise hub::DEFAULT_COLUMN.to_string();
         /// whose tokenizer.json cuts the text
         model: Optional<Handle<Model>>;
-        /// number of windows
+        /// number of windows; of `texts`, by default all of them
         num_sequences: Optional<Whole>;
         /// tokens per window
         sequence_length: Optional<Whole>;
@@ -96,7 +98,7 @@ option_set! {
         seed: Optional<SeedNumber>, otherwise ORDER_SEED;
         /// "tokens" over all documents, "documents" one window each, or "text" cut before
         /// tokenising
-        windows: Optional<Choice<Windows>> => "\"tokens\", or \"documents\" with separator";
+        windows: Optional<Choice<Windows>> => "\"tokens\", or \"documents\" with separator or texts";
         /// share of a window that the next one repeats, 0 to below 1
         overlap: Float = 0.0;
         /// splits the text into documents; each gives its first tokens
@@ -152,22 +154,25 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
     let mut source = token_source(&o, options)?;
     if let TokenSource::Text(text) = &source
-        && text.dataset.is_none()
+        && is_file(text)
         && is_prose(&text.path)
         && !home::expanded(&text.path).exists()
     {
         let begin = plain(&text.path, SHOWN_TEXT);
         let message = format!("load_tokens: `text` is the path of a file, and \"{begin}\" reads like a text itself");
-        return Err(Error::bad_argument(message)
-            .hint("write_text(\"results/text.txt\", \"…\") puts a text into a file and gives the path to name here"));
+        return Err(
+            Error::bad_argument(message).hint("texts: [\"…\"] takes texts themselves, each for one window of tokens")
+        );
     }
     match &source {
-        TokenSource::IdsJson { path } | TokenSource::IdsSafetensors { path, .. } => reads::allowed(context, path)?,
-        TokenSource::Text(text) if text.dataset.is_none() => reads::allowed(context, &text.path)?,
+        TokenSource::IdsJson { path } | TokenSource::IdsSafetensors { path, .. } => {
+            reads::allowed(context, "load_tokens", path)?
+        }
+        TokenSource::Text(text) if is_file(text) => reads::allowed(context, "load_tokens", &text.path)?,
         TokenSource::Text(_) | TokenSource::Ids { .. } => (),
     }
     if let TokenSource::Text(text) = &mut source
-        && text.dataset.is_none()
+        && is_file(text)
         && context.plan().is_none()
         && !Arc::ptr_eq(session, &context.session)
         && context.root.join(home::expanded(&text.path)).exists()
@@ -190,7 +195,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     }
     let place = Place { session, context };
     if let (TokenSource::Text(text), Some(stage)) = (&source, context.plan())
-        && text.dataset.is_none()
+        && is_file(text)
         && !home::expanded(&text.path).exists()
         && !stage.files().contains(&text.path)
     {
@@ -200,10 +205,15 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     Ok(TokensHandle(Arc::new(tokens)))
 }
 
+/// True for the text of a file, here or on the machine.
+fn is_file(text: &TextArgs) -> bool {
+    text.dataset.is_none() && !text.is_given()
+}
+
 /// The length in bytes of a local text, if it may be read. It is checked before other work.
 fn check_text(context: &Context, path: &str) -> Result<INT> {
     let path = &named("check_text: the path", path.to_string())?;
-    reads::allowed(context, path)?;
+    reads::allowed(context, "load_tokens", path)?;
     let there = home::expanded(path);
     if let Some(stage) = context.plan().filter(|_| !there.exists()) {
         stage.note(format!("{path}: there is no such text here"));
@@ -235,31 +245,51 @@ fn sent(text: &TextArgs) -> usize {
 }
 
 fn token_source(o: &Options, options: TokenOptions) -> Result<TokenSource> {
-    let TokenOptions { ids, tensor, text, dataset, of_dataset, cutting } = options;
-    let both = |first: &str, second: &str| {
-        Err(Error::bad_argument(format!("load_tokens: give `{first}` or `{second}`, not both"))
-            .hint("ids are tokens already; text and datasets are tokenised by the model's tokenizer.json"))
-    };
-    match (ids, text, dataset) {
-        (Some(ids), None, None) => given(o, ids, tensor),
-        (None, text, dataset) if text.is_some() != dataset.is_some() => {
-            if tensor.is_some() {
-                return Err(Error::bad_argument("load_tokens: `tensor` goes with `ids`")
-                    .hint("text is tokenised: leave the option out"));
-            }
-            let dataset = from_dataset(o, dataset, of_dataset)?;
-            let path = match (&dataset, text) {
-                (Some(dataset), _) => dataset.id.clone(),
-                (None, text) => named("load_tokens: `text`", text.unwrap_or_default())?,
-            };
-            cut(o, path, dataset, cutting).map(Box::new).map(TokenSource::Text)
+    let TokenOptions { ids, tensor, text, texts, dataset, of_dataset, cutting } = options;
+    let mut named_sources = ["ids", "text", "texts", "dataset"].into_iter().filter(|key| o.has(key));
+    match (named_sources.next(), named_sources.next()) {
+        (Some(first), Some(second)) => {
+            return Err(Error::bad_argument(format!("load_tokens: give `{first}` or `{second}`, not both"))
+                .hint("ids are tokens already; text and datasets are tokenised by the model's tokenizer.json"));
         }
-        (None, None, _) => Err(Error::bad_argument("load_tokens: neither `ids` nor `text` nor `dataset` is given")
-            .hint("load_tokens(#{ text: \"file.txt\", model: model, num_sequences: 16, sequence_length: 2048 })")),
-        (Some(_), Some(_), _) => both("ids", "text"),
-        (Some(_), None, _) => both("ids", "dataset"),
-        (None, Some(_), _) => both("text", "dataset"),
+        (None, _) => {
+            return Err(Error::bad_argument("load_tokens: neither `ids` nor `text` nor `dataset` is given")
+                .hint("load_tokens(#{ text: \"file.txt\", model: model, num_sequences: 16, sequence_length: 2048 })"));
+        }
+        (Some(_), None) => (),
     }
+    if let Some(ids) = ids {
+        return given(o, ids, tensor);
+    }
+    if tensor.is_some() {
+        return Err(Error::bad_argument("load_tokens: `tensor` goes with `ids`")
+            .hint("text is tokenised: leave the option out"));
+    }
+    let dataset = from_dataset(o, dataset, of_dataset)?;
+    let args = match (texts, &dataset) {
+        (Some(texts), _) => of_texts(o, texts, cutting)?,
+        (None, Some(found)) => cut(o, found.id.clone(), dataset, cutting)?,
+        (None, None) => cut(o, named("load_tokens: `text`", text.unwrap_or_default())?, None, cutting)?,
+    };
+    Ok(TokenSource::Text(Box::new(args)))
+}
+
+/// Windows of texts that the script gives.
+fn of_texts(o: &Options, texts: Vec<String>, options: CuttingOptions) -> Result<TextArgs> {
+    let of_files = ["format", "column", "separator", "shuffle", "seed"];
+    if let Some(key) = of_files.into_iter().find(|key| o.has(key)) {
+        return Err(Error::bad_argument(format!("load_tokens: `{key}` goes with a file, not with `texts`"))
+            .hint("texts are taken one by one, in their order: leave the option out"));
+    }
+    if let Some(blank) = texts.iter().position(|text| text.trim().is_empty()) {
+        return Err(Error::bad_argument(format!("load_tokens: texts[{blank}] is blank")).hint("leave it out"));
+    }
+    let windows = options.windows.unwrap_or(Windows::Documents);
+    let all = texts.len().saturating_sub(options.skip_sequences);
+    let num_sequences = options.num_sequences.or((windows == Windows::Documents && all > 0).then_some(all));
+    let options = CuttingOptions { windows: Some(windows), num_sequences, ..options };
+    let args = cut(o, Tokens::SCRIPT.to_string(), None, options)?;
+    Ok(TextArgs { documents: Some(Brought { documents: texts, one_text: false }), ..args })
 }
 
 /// Rejects options of a set that does not apply to `what`.

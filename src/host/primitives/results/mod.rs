@@ -3,4 +3,5 @@
 pub(crate) mod exports;
 pub(crate) mod figures;
 pub(crate) mod files;
+pub(crate) mod reading;
 pub(crate) mod stored;

@@ -1,15 +1,17 @@
 //! Primitives that test claims: paired_test, group_test, correlation_test, adjust_p_values.
 
-use rhai::{Array, Dynamic, Engine};
+use rhai::{Array, Dynamic, Engine, Map};
 
+use super::criteria::CriterionOptions;
 use crate::error::{Error, Result};
 use crate::host::language::json::record_to_dynamic;
 use crate::host::language::problem::thrown;
+use crate::host::values::handles::{ActivationsHandle, RecordHandle, StoredHandle};
 use crate::host::values::option_sets::{Declared, NoOptions, register_with_options};
-use crate::host::values::options::number;
-use crate::record::option::option_set;
+use crate::host::values::options::{Options, number};
+use crate::record::option::{OptionSet, ReadFrom, option_set};
 use crate::record::option_types::{Choice, Flag, Include, SeedNumber, Whole, Word};
-use crate::record::{Alternative, Correction, TestArgs};
+use crate::record::{Activations, Alternative, Correction, TestArgs};
 use crate::stats;
 
 impl Word for Alternative {
@@ -30,6 +32,14 @@ option_set! {
 }
 
 option_set! {
+    /// The options of paired_test. Lists take those of the test only.
+    pub(crate) struct PairedOptions {
+        test: Include<TestOptions>;
+        criterion: Include<CriterionOptions>;
+    }
+}
+
+option_set! {
     /// The options of correlation_test.
     pub(crate) struct CorrelationOptions {
         test: Include<TestOptions>;
@@ -41,11 +51,20 @@ option_set! {
 const CORRECTIONS: [(&str, Correction); 2] =
     [("holm", Correction::Holm), ("benjamini_hochberg", Correction::BenjaminiHochberg)];
 
-pub(crate) const PAIRED_TEST: Declared<TestOptions> = Declared::new(
+pub(crate) const PAIRED_TEST: Declared<PairedOptions> = Declared::new(
     "paired_test",
-    &["paired_test(a: array, b: array, options?: map) -> map"],
-    "Whether two lists with a value for each of the same sequences differ: permutation of signs, Cohen's d_z.",
-    "print(paired_test([3.0, 4.0, 6.0], [1.0, 2.5, 3.0]).p_value);",
+    &[
+        "paired_test(a: array, b: array, options?: map) -> map",
+        "paired_test(a: activations, b: activations, value: string, options?: map) -> map",
+    ],
+    "Whether values of the same sequences differ between two models or settings: permutation of signs, Cohen's d_z. Of two \
+     records, the value is a number of per_sequence (num_features, max_magnitude, total_occurrences, mean_nll, \
+     mean_layer_percentage, mean_seq_percentage) under the criterion of the options; records of other tokens or other sequences \
+     are refused. Lists say nothing of their sequences: that they are paired is then up to the script.",
+    acts!(
+        r#"let other = load_model("examples/shakespeare-olmoe", #{ dtype: "bf16" }).extract_layernorms(tokens);
+print(paired_test(acts, other, "max_magnitude").p_value);"#
+    ),
 );
 
 pub(crate) const GROUP_TEST: Declared<TestOptions> = Declared::new(
@@ -70,10 +89,12 @@ pub(crate) const ADJUST_P_VALUES: Declared<NoOptions> = Declared::new(
 );
 
 pub(crate) fn register(engine: &mut Engine) {
-    register_with_options!(engine, PAIRED_TEST, |a: Array, b: Array; args| {
-        let name = PAIRED_TEST.name();
-        stats::paired_test(&numbers(name, &a)?, &numbers(name, &b)?, &args).map(|test| record_to_dynamic(&test))
-    });
+    engine.register_fn(PAIRED_TEST.name(), |a: Array, b: Array| thrown(paired_lists(&a, &b, Map::new())));
+    engine.register_fn(PAIRED_TEST.name(), |a: Array, b: Array, options: Map| thrown(paired_lists(&a, &b, options)));
+    register_paired::<ActivationsHandle, ActivationsHandle>(engine);
+    register_paired::<ActivationsHandle, StoredHandle>(engine);
+    register_paired::<StoredHandle, ActivationsHandle>(engine);
+    register_paired::<StoredHandle, StoredHandle>(engine);
     register_with_options!(engine, GROUP_TEST, |groups: Array; args| {
         stats::group_test(&lists(&groups)?, &args).map(|test| record_to_dynamic(&test))
     });
@@ -84,6 +105,26 @@ pub(crate) fn register(engine: &mut Engine) {
             .map(|test| record_to_dynamic(&test))
     });
     engine.register_fn(ADJUST_P_VALUES.name(), |p_values: Array, method: &str| thrown(adjust(&p_values, method)));
+}
+
+fn register_paired<A: RecordHandle, B: RecordHandle>(engine: &mut Engine) {
+    register_with_options!(engine, PAIRED_TEST, |a: A, b: B, value: &str; options| {
+        paired_records(a.activations(), b.activations(), value, &options)
+    });
+}
+
+fn paired_lists(a: &Array, b: &Array, options: Map) -> Result<Dynamic> {
+    let name = PAIRED_TEST.name();
+    let keys: Vec<_> = TestOptions::OPTIONS.iter().map(|option| option.key).collect();
+    let args = TestOptions::read(&Options::new(name, options, &keys)?)?;
+    stats::paired_test(&numbers(name, a)?, &numbers(name, b)?, &args).map(|test| record_to_dynamic(&test))
+}
+
+fn paired_records(a: &Activations, b: &Activations, value: &str, options: &PairedOptions) -> Result<Dynamic> {
+    let named = |error: Error| error.context(PAIRED_TEST.name());
+    stats::check_paired(a, b).map_err(named)?;
+    let values = |acts: &Activations| stats::values_per_sequence(acts, &options.criterion, value).map_err(named);
+    stats::paired_test(&values(a)?, &values(b)?, &options.test).map(|test| record_to_dynamic(&test))
 }
 
 fn numbers(function: &str, values: &Array) -> Result<Vec<f64>> {

@@ -7,7 +7,7 @@ use crate::host::values::option_types::ReadOption;
 use crate::host::values::options::Options;
 use crate::record::option::{OptionSet, option_set, shared_option};
 use crate::record::option_types::{
-    Choice, Choices, Float, Float32, Floats, Include, SeedNumber, Whole, Wholes, Word, same_option,
+    Beside, Choice, Choices, Float, Float32, Floats, Include, SeedNumber, Whole, Wholes, Word, same_option,
 };
 use crate::record::{BootstrapArgs, Criterion, LayerUnit, Method, Scope};
 
@@ -40,7 +40,7 @@ shared_option! {
 }
 
 shared_option! {
-    /// 1 leaves the first position of each sequence out
+    /// 0 takes all positions, 1 leaves out the first of each sequence; no other number is recorded
     pub(crate) SkipPositions: Whole = Criterion::default().skip_positions;
 }
 
@@ -73,6 +73,8 @@ option_set! {
         skip_positions: Single<SkipPositions>;
         /// layer share from which a feature is SYSTEMATIC
         systematic_layers: Single<Float> = Criterion::default().systematic_layers;
+        /// The description of a function that decides in place of limits, which `where` gives.
+        own: Beside<Option<String>>;
     }
 }
 

@@ -5,22 +5,24 @@ use std::sync::Arc;
 
 use rhai::Engine;
 
-use super::criteria::{CriterionOptions, ResamplingOptions};
+use super::criteria::ResamplingOptions;
+use super::own::{OwnOptions, asking, one};
+use crate::host::language::problem::thrown;
 use crate::host::values::findings::{BootstrapHandle, DetectionHandle};
 use crate::host::values::option_sets::Declared;
-use crate::record::option::option_set;
+use crate::record::option::{ReadFrom, option_set};
 use crate::record::option_types::Include;
 use crate::stats;
 
 option_set! {
     /// The options of bootstrap_ci.
     pub(crate) struct BootstrapOptions {
-        criterion: Include<CriterionOptions>;
+        criterion: Include<OwnOptions>;
         resampling: Include<ResamplingOptions>;
     }
 }
 
-pub(crate) const DETECT_OUTLIERS: Declared<CriterionOptions> = Declared::new(
+pub(crate) const DETECT_OUTLIERS: Declared<OwnOptions> = Declared::new(
     "detect_outliers",
     &[
         "detect_outliers(acts: activations, options?: map) -> detection",
@@ -50,10 +52,21 @@ print(`features: ${ci.num_features.low} to ${ci.num_features.high}`);"#,
 );
 
 pub(crate) fn register(engine: &mut Engine) {
-    DETECT_OUTLIERS.register_on_records(engine, |acts, criterion| {
-        stats::detect(acts, &criterion).map(|found| DetectionHandle(Arc::new(found)))
+    DETECT_OUTLIERS.register_asking_on_records(engine, |context, acts, o| {
+        let (criterion, function) = thrown(OwnOptions::read(o).and_then(|own| one(o, own)))?;
+        let found = match function {
+            None => thrown(stats::detect(acts, &criterion))?,
+            Some(f) => asking(context, &f, |judge| stats::detect_where(acts, &criterion, judge))?,
+        };
+        Ok(DetectionHandle(Arc::new(found)))
     });
-    BOOTSTRAP_CI.register_on_records(engine, |acts, o| {
-        stats::bootstrap(acts, &o.criterion, &o.resampling).map(|intervals| BootstrapHandle(Arc::new(intervals)))
+    BOOTSTRAP_CI.register_asking_on_records(engine, |context, acts, o| {
+        let BootstrapOptions { criterion, resampling: args } = thrown(BootstrapOptions::read(o))?;
+        let (criterion, function) = thrown(one(o, criterion))?;
+        let intervals = match function {
+            None => thrown(stats::bootstrap(acts, &criterion, &args))?,
+            Some(f) => asking(context, &f, |judge| stats::bootstrap_where(acts, &criterion, &args, judge))?,
+        };
+        Ok(BootstrapHandle(Arc::new(intervals)))
     });
 }

@@ -4,25 +4,34 @@
 use rhai::{Dynamic, Engine, Map};
 
 use super::criteria::{CriterionOptions, CurveOptions, SweepOptions};
+use super::own::{OwnOptions, Where, asking, one, with_function};
 use crate::error::{Error, Result};
 use crate::host::language::json::record_to_dynamic;
 use crate::host::language::problem::thrown;
 use crate::host::values::findings::{self, DetectionHandle};
 use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::record::Criterion;
-use crate::record::option::option_set;
+use crate::record::option::{ReadFrom, option_set};
 use crate::record::option_types::Include;
 use crate::stats;
 
 option_set! {
     /// The options of sequences_needed.
     pub(crate) struct SizeOptions {
-        criterion: Include<CriterionOptions>;
+        criterion: Include<OwnOptions>;
         resampling: Include<CurveOptions>;
     }
 }
 
-pub(crate) const SWEEP_CRITERIA: Declared<SweepOptions> = Declared::new(
+option_set! {
+    /// The options of sweep_criteria.
+    pub(crate) struct OwnSweepOptions {
+        sweep: Include<SweepOptions>;
+        r#where: Where;
+    }
+}
+
+pub(crate) const SWEEP_CRITERIA: Declared<OwnSweepOptions> = Declared::new(
     "sweep_criteria",
     &[
         "sweep_criteria(acts: activations, options: map) -> array",
@@ -38,7 +47,8 @@ pub(crate) const SEQUENCES_NEEDED: Declared<SizeOptions> = Declared::new(
         "sequences_needed(acts: activations, options?: map) -> map",
         "sequences_needed(stored: results, options?: map) -> map",
     ],
-    "How far the classification depends on the number of sequences, and how many would decide it.",
+    "How far the classification, and the set of passing features, depend on the number of sequences: how many of them suffice for \
+     either, and how many would decide the class.",
     acts!("print(acts.sequences_needed(#{ magnitude_threshold: 3.0, n_resamples: 100 }).sufficient);"),
 );
 
@@ -48,7 +58,8 @@ pub(crate) const PER_SEQUENCE: Declared<CriterionOptions> = Declared::new(
         "per_sequence(acts: activations, options?: map) -> array",
         "per_sequence(stored: results, options?: map) -> array",
     ],
-    "The criterion within every sequence: one row each, for tests between models or settings.",
+    "The criterion within every sequence: one row each, for tests between models or settings. The threshold must be a rung of \
+     the ladder.",
     acts!("print(acts.per_sequence(#{ magnitude_threshold: 3.0 }).map(|row| row.num_features));"),
 );
 
@@ -60,13 +71,26 @@ pub(crate) const LAYER_AGREEMENT: Declared<NoOptions> = Declared::new(
 );
 
 pub(crate) fn register(engine: &mut Engine) {
-    SWEEP_CRITERIA.register_on_records(engine, |acts, o| {
-        stats::sweep(acts, &criteria(&o)?, &o.resampling).map(|rows| record_to_dynamic(&rows))
+    SWEEP_CRITERIA.register_asking_on_records(engine, |context, acts, o| {
+        let OwnSweepOptions { sweep, r#where: function } = thrown(OwnSweepOptions::read(o))?;
+        let (criteria, function) = thrown(criteria(&sweep).and_then(|all| with_function(o, all, function)))?;
+        let rows = match function {
+            None => thrown(stats::sweep(acts, &criteria, &sweep.resampling))?,
+            Some(f) => asking(context, &f, |judge| stats::sweep_where(acts, &criteria, &sweep.resampling, judge))?,
+        };
+        Ok(record_to_dynamic(&rows))
     });
-    SEQUENCES_NEEDED.register_on_records(engine, |acts, o| {
-        stats::sequences_needed(acts, &o.criterion, &o.resampling).map(|needed| record_to_dynamic(&needed))
+    SEQUENCES_NEEDED.register_asking_on_records(engine, |context, acts, o| {
+        let SizeOptions { criterion, resampling: args } = thrown(SizeOptions::read(o))?;
+        let (criterion, function) = thrown(one(o, criterion))?;
+        let needed = match function {
+            None => thrown(stats::sequences_needed(acts, &criterion, &args))?,
+            Some(f) => asking(context, &f, |judge| stats::sequences_needed_where(acts, &criterion, &args, judge))?,
+        };
+        Ok(record_to_dynamic(&needed))
     });
     PER_SEQUENCE.register_on_records(engine, |acts, criterion| {
+        stats::check_exact(acts, &criterion)?;
         stats::per_sequence(acts, &criterion).map(|rows| record_to_dynamic(&rows))
     });
     engine.register_fn(LAYER_AGREEMENT.name(), |found: Map| thrown(layer_agreement(&found.into())));
