@@ -38,6 +38,7 @@ mod launches;
 /// model, and against candle-transformers.
 mod observers;
 mod oracle;
+mod other_numbers;
 mod precision;
 mod quantised;
 mod quantised_integers;
