@@ -141,6 +141,10 @@ impl Section<'_> {
         self.c.wrong(&format!("{}.{name}", self.key), problem)
     }
 
+    fn uncomputed(&self, name: &str, problem: &str) -> Error {
+        self.c.uncomputed(&format!("{}.{name}", self.key), problem)
+    }
+
     fn tell(&self, name: &str, says: &str) {
         self.c.tell(&format!("{}.{name}", self.key), says);
     }
@@ -215,7 +219,7 @@ impl Section<'_> {
             match &first {
                 Some((other, same)) if !same.turns_like(&rope) => {
                     let problem = format!("differs from `{other}`: layers with ropes of their own are not computed");
-                    return Err(self.wrong(name, &problem));
+                    return Err(self.uncomputed(name, &problem));
                 }
                 Some(_) => {}
                 None => first = Some((name.as_str(), rope)),
@@ -312,7 +316,7 @@ impl Section<'_> {
                 &["factor", "original_max_position_embeddings", "short_factor", "long_factor", "attention_factor"],
             ),
             other => {
-                return Err(self.wrong(
+                return Err(self.uncomputed(
                     "rope_type",
                     &format!(
                         "is \"{}\"; supported are default, linear, dynamic, llama3, yarn, longrope",
