@@ -357,6 +357,19 @@ fn values_that_are_not_computed_are_not_called_a_mistake() {
     project.refuses("load_model(\"model\");", FAILED, message, "what it asks for is not computed");
 }
 
+/// transformers 5.23 ends with `KeyError: None` and "Could not find an `attention_chunk_size`".
+#[test]
+fn models_that_transformers_cannot_make_are_not_made() {
+    let project = with_config(|config| config["rope_scaling"] = json!({ "type": null }));
+    project.refuses(ANALYSIS, FAILED, "`rope_scaling.type` is null, which is no kind of rope", "take it out");
+    let project = Project::new();
+    project.copy("tests/fixtures/llama4_text", "model");
+    let mut config = project.json("model/config.json");
+    config["attention_chunk_size"] = Value::Null;
+    project.file("model/config.json", config.to_string());
+    project.refuses("load_model(\"model\");", FAILED, "`attention_chunk_size` is null", "which means 8192");
+}
+
 #[test]
 fn config_that_is_not_json() {
     let project = llama();

@@ -230,6 +230,14 @@ impl Section<'_> {
 
     /// The kind of scaling: `rope_type`, or `type` in configs before 4.45.
     fn kind(&self) -> Result<&str> {
+        // The reference looks `type` up where `rope_type` is not there. It has no rope called None.
+        let counts = if self.params.contains_key("rope_type") { "rope_type" } else { "type" };
+        if self.params.get(counts).is_some_and(Value::is_null) {
+            let problem = "is null, which is no kind of rope: transformers cannot make the model either";
+            return Err(self
+                .wrong(counts, problem)
+                .hint("take it out where nothing is scaled, or name the kind that the model was trained with"));
+        }
         let text = |name: &str| match self.params.get(name).filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
