@@ -110,6 +110,42 @@ fn a_model_that_was_cast_to_eight_bits_is_computed_as_it_is() {
     }
 }
 
+/// The experts of a layer may be one tensor, which without scales is no stack of codes.
+#[test]
+fn experts_that_were_cast_to_eight_bits_may_be_fused() {
+    let cast = |number: f32| vec![if number < 0.0 { 0xa8 } else { 0x28 }];
+    let plain = stored("qwen3_moe", Dtype::F8_E4M3, cast);
+    let fused = stored("qwen3_moe", Dtype::F8_E4M3, cast);
+    checkpoint::change(&fused.path("model/model.safetensors"), |arrays| {
+        let experts: Vec<String> = arrays.keys().filter(|name| name.contains(".experts.")).cloned().collect();
+        let mut stacks = Arrays::new();
+        // In the order of experts, with the gate of each above its up.
+        let place = |name: &str| {
+            let (layer, rest) = name.split_once(".experts.").unwrap();
+            let (expert, projection) = rest.split_once('.').unwrap();
+            (layer.to_string(), expert.parse::<usize>().unwrap(), projection.to_string())
+        };
+        let mut in_order: Vec<_> = experts.iter().map(|name| (place(name), name)).collect();
+        in_order.sort();
+        for ((layer, _, projection), name) in in_order {
+            let own = arrays.remove(name).unwrap();
+            let both = if projection == "down_proj.weight" { "down_proj" } else { "gate_up_proj" };
+            let stack = stacks
+                .entry(format!("{layer}.experts.{both}"))
+                .or_insert_with(|| Array::new(own.dtype, &[0, own.shape[0], own.shape[1]], Vec::new()));
+            stack.data.extend(own.data);
+            stack.shape[0] += 1;
+        }
+        for (name, stack) in &mut stacks {
+            if name.ends_with("gate_up_proj") {
+                stack.shape = vec![stack.shape[0] / 2, 2 * stack.shape[1], stack.shape[2]];
+            }
+        }
+        arrays.extend(stacks);
+    });
+    same(&fused, &plain, "fused");
+}
+
 #[test]
 fn codes_of_eight_bits_that_are_no_number_are_refused() {
     for (dtype, code) in [(Dtype::F8_E4M3, 0x7f), (Dtype::F8_E5M2, 0x7c), (Dtype::F8_E4M3FNUZ, 0x80)] {

@@ -139,7 +139,7 @@ impl Loader<'_> {
     /// Loads a small tensor in which −∞ is a valid value, converted to f32, for each device.
     fn with_minus_infinity(&self, entry: &Entry, shape: Vec<usize>) -> Result<Vec<Tensor>> {
         let count = shape.iter().product();
-        let values = self.numbers(entry, 0, count)?;
+        let values = self.numbers(entry, count)?;
         let strange = |value: &f32| !value.is_finite() && *value != f32::NEG_INFINITY;
         if let Some(index) = values.iter().position(strange) {
             return Err(self.not_finite(entry, index, values[index]));
