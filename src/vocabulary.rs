@@ -73,6 +73,8 @@ pub enum Activation {
     /// The tanh approximation: `gelu_new`, `gelu_pytorch_tanh`.
     GeluTanh,
     GeluErf,
+    /// x * sigmoid(1.702 x): `quick_gelu`.
+    GeluQuick,
     /// gpt-oss: gate and up interleaved, gate <= limit, |up| <= limit, (up + 1) * gate *
     /// sigmoid(1.702 gate).
     ClampedSwiglu {

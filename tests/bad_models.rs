@@ -325,12 +325,49 @@ fn settings_that_make_no_sense() {
         ("num_hidden_layers", json!(0), "`num_hidden_layers` is 0"),
         ("vocab_size", json!(-1), "`vocab_size` is -1, expected a whole number"),
         ("num_key_value_heads", json!(3), "`num_key_value_heads` is 3, which does not divide 4 heads"),
-        ("hidden_act", json!("snake"), "`hidden_act` is \"snake\"; supported are silu"),
         ("rms_norm_eps", json!(true), "`rms_norm_eps` is true, expected a number"),
     ] {
         let project = with_config(|config| config[key] = value);
         project.refuses(ANALYSIS, FAILED, &format!("model/config.json: {message}"), "config.json");
     }
+}
+
+/// The advice was to look whether the config belongs to the weights.
+#[test]
+fn values_that_are_not_computed_are_not_called_a_mistake() {
+    for (key, value, message) in [
+        ("hidden_act", json!("snake"), "`hidden_act` is \"snake\"; supported are silu"),
+        ("hidden_act", json!("mish"), "`hidden_act` is \"mish\"; supported are silu"),
+        (
+            "rope_scaling",
+            json!({ "rope_type": "ntk", "factor": 2 }),
+            "`rope_scaling.rope_type` is \"ntk\"; supported are",
+        ),
+    ] {
+        let project = with_config(|config| config[key] = value);
+        let hint = "a model may have this value, but what it asks for is not computed";
+        project.refuses(ANALYSIS, FAILED, &format!("model/config.json: {message}"), hint);
+    }
+    let project = Project::new();
+    project.copy("tests/fixtures/bloom", "model");
+    let mut config = project.json("model/config.json");
+    config["apply_residual_connection_post_layernorm"] = true.into();
+    project.file("model/config.json", config.to_string());
+    let message = "`apply_residual_connection_post_layernorm` is true; only false is supported";
+    project.refuses("load_model(\"model\");", FAILED, message, "what it asks for is not computed");
+}
+
+/// transformers 5.23 ends with `KeyError: None` and "Could not find an `attention_chunk_size`".
+#[test]
+fn models_that_transformers_cannot_make_are_not_made() {
+    let project = with_config(|config| config["rope_scaling"] = json!({ "type": null }));
+    project.refuses(ANALYSIS, FAILED, "`rope_scaling.type` is null, which is no kind of rope", "take it out");
+    let project = Project::new();
+    project.copy("tests/fixtures/llama4_text", "model");
+    let mut config = project.json("model/config.json");
+    config["attention_chunk_size"] = Value::Null;
+    project.file("model/config.json", config.to_string());
+    project.refuses("load_model(\"model\");", FAILED, "`attention_chunk_size` is null", "which means 8192");
 }
 
 #[test]

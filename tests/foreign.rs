@@ -272,7 +272,8 @@ fn tables_of_every_delimiter_are_tables() {
         assert!(stderr.contains("no column \"text\"; there are `n`, `words`"), "{name}: {stderr}");
     }
     // Where the name leaves it open, `column` asks for a table, and the error says how to get one.
-    let stderr = plain("t.dat", rows(";", "text"), "column: \"text\",").ends(1).stderr;
-    assert!(stderr.contains("t.dat is a plain text") && stderr.contains("format: \"csv\""), "{stderr}");
-    assert_eq!(plain("t.dat", rows(";", "text"), "column: \"text\", format: \"csv\",").ok(), expected);
+    let stderr = plain("t.dump", rows(";", "text"), "column: \"text\",").ends(1).stderr;
+    assert!(stderr.contains("t.dump is a plain text") && stderr.contains("format: \"csv\""), "{stderr}");
+    assert_eq!(plain("t.dump", rows(";", "text"), "column: \"text\", format: \"csv\",").ok(), expected);
+    assert_eq!(plain("t.dat", rows(";", "text"), "column: \"text\",").ok(), expected);
 }

@@ -67,6 +67,20 @@ fn measurements_agree_with_transformers_on_one_gpu_and_on_several() {
 }
 
 #[test]
+fn rare_types_and_layouts_are_converted_for_gpus() {
+    let tests = [
+        "other_numbers::a_model_that_was_cast_to_eight_bits_is_computed_as_it_is",
+        "other_numbers::codes_of_eight_bits_that_are_no_number_are_refused",
+        "other_numbers::numbers_of_64_bits_are_rounded_to_32",
+        "other_numbers::tensors_that_do_not_lie_together_are_laid_out",
+        "other_numbers::groups_of_gptq_may_have_64_bits",
+    ];
+    for device in ["cuda:0", "cuda:2,0"] {
+        pass(device, &tests);
+    }
+}
+
+#[test]
 fn codes_that_stand_for_nothing_are_refused_in_the_same_words() {
     let refused = [
         "quantised::codes_and_scales_that_are_no_numbers_are_refused_by_name",

@@ -155,7 +155,8 @@ fn what_is_done_element_by_element() {
     let Some(mut both) = both("gpu_operations::what_is_done_element_by_element") else { return };
     let same: [&[usize]; 2] = [&[6, 7], &[6, 7]];
     let xielu = Activation::XIelu { alpha_p: 0.8, alpha_n: 1.3, beta: 0.5, eps: -1e-6 };
-    for activation in [Activation::Silu, Activation::Relu, Activation::ReluSquared, Activation::GeluTanh, xielu] {
+    let [silu, relu, gelu] = [Activation::Silu, Activation::Relu, Activation::GeluTanh];
+    for activation in [silu, relu, Activation::ReluSquared, gelu, Activation::GeluQuick, xielu] {
         let what = format!("{activation:?}");
         both.agree(&what, &same, |x| changed(&x[0], |of| ops::activate(activation, of)));
         both.agree(&what, &same, |x| changed(&x[0], |of| ops::gate(activation, &x[1], of)));

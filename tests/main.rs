@@ -39,6 +39,7 @@ mod launches;
 mod measures;
 mod observers;
 mod oracle;
+mod other_numbers;
 mod precision;
 mod quantised;
 mod quantised_integers;
@@ -60,6 +61,8 @@ mod pytorch_files;
 mod long_text;
 /// From text to token ids, against the Python package tokenizers.
 mod text;
+/// Texts with records, annotations or times in them.
+mod text_kinds;
 
 /// The language of scripts, their errors, and scripts that run in parallel.
 mod closures;

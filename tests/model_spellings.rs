@@ -142,6 +142,12 @@ fn tensors_that_a_wrapper_has_renamed_are_told_with_what_it_has_added() {
         project.refuses(ANALYSIS, FAILED, &message, &format!("k.removeprefix(\"{prefix}\")"));
         project.refuses("estimate_vram(\"model\");", FAILED, &message, "save_file(");
     }
+    // A prefix that is doubled is taken off, as in transformers.
+    let project = llama();
+    for shard in SHARDS {
+        renamed(&project.path(&format!("model/{shard}")), |name| format!("model.{name}"));
+    }
+    assert_eq!(project.script(ANALYSIS).ok(), llama().script(ANALYSIS).ok());
     let project = llama();
     for shard in SHARDS {
         renamed(&project.path(&format!("model/{shard}")), |name| name.replacen("mlp.", "_orig_mod.mlp.", 1));
@@ -165,4 +171,19 @@ fn tensors_that_a_wrapper_has_renamed_are_told_with_what_it_has_added() {
         arrays.remove("model.embed_tokens.weight").expect("it is in the first file");
     });
     project.refuses(ANALYSIS, FAILED, "tensor `model.embed_tokens.weight` is missing", "the checkpoint is incomplete");
+}
+
+#[test]
+fn capitals_in_the_names_of_files_are_told() {
+    let single = || {
+        let project = Project::new();
+        project.copy("tests/fixtures/qwen3", "model");
+        project
+    };
+    for (right, wrong) in [("model.safetensors", "MODEL.safetensors"), ("config.json", "Config.json")] {
+        let project = single();
+        std::fs::rename(project.path(&format!("model/{right}")), project.path(&format!("model/{wrong}"))).unwrap();
+        let hint = format!("capitals matter in names of files: call it {right}");
+        project.refuses("load_model(\"model\");", FAILED, &format!("model: {wrong}, but n"), &hint);
+    }
 }

@@ -345,9 +345,9 @@ fn a_weight_that_cannot_be_read_is_found_before_anything_is_read() {
         (
             &|arrays| {
                 let array = arrays.get_mut(weight).unwrap();
-                *array = Array::new(Dtype::F8_E4M3, &array.shape.clone(), vec![0; array.data.len() / 2]);
+                *array = Array::new(Dtype::I16, &array.shape.clone(), vec![0; array.data.len()]);
             },
-            "is FP8 (F8_E4M3), and `model.layers.1.mlp.up_proj.weight_scale_inv` is missing",
+            "the weight `model.layers.1.mlp.up_proj.weight` is I16",
         ),
         (&|arrays| drop(arrays.remove(weight).unwrap()), "`model.layers.1.mlp.up_proj.weight` is missing"),
         (
@@ -378,11 +378,11 @@ fn no_machine_is_rented_for_a_model_that_cannot_be_read() {
     let (fake, project) = (FakeRunPod::start(), llama());
     checkpoint::change(&project.path(SHARD), |arrays| {
         let array = arrays.get_mut("model.layers.1.mlp.up_proj.weight").unwrap();
-        *array = Array::new(Dtype::F8_E5M2, &array.shape.clone(), vec![0; array.data.len() / 2]);
+        *array = Array::new(Dtype::I16, &array.shape.clone(), vec![0; array.data.len()]);
     });
     project.file("script.rhai", "provision_gpu(#{ provider: \"runpod\", gpu: \"A40\", model: #{ id: \"model\" } });");
     let outcome = Outcome::of(runpod::command(&project, &fake, &["run", "script.rhai"]).output().unwrap()).ends(FAILED);
-    assert!(outcome.stderr.contains("is F8_E5M2, expected F8_E4M3"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("up_proj.weight` is I16"), "{}", outcome.stderr);
     assert_eq!(fake.created(), 0);
 }
 
@@ -395,12 +395,12 @@ fn a_large_model_that_cannot_be_read_is_not_downloaded() {
     let file = project.path("model/model-layer-00.safetensors");
     checkpoint::change(&file, |arrays| {
         let array = arrays.values_mut().find(|array| array.shape.len() == 2).unwrap();
-        *array = Array::new(Dtype::F8_E4M3, &array.shape.clone(), vec![0; array.data.len() / 2]);
+        *array = Array::new(Dtype::I16, &array.shape.clone(), vec![0; array.data.len()]);
     });
     let hub = Hub::start().with(ID, Model::Folder(project.path("model")));
     let user = Project::new();
     let outcome = hub.run(&user, &format!("load_model(\"{ID}\");"), None).ends(FAILED);
-    assert!(outcome.stderr.contains("is FP8 (F8_E4M3), and"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("` is I16 of shape"), "{}", outcome.stderr);
     let sent: u64 = hub.cdn.sent().values().flatten().map(|(_, bytes)| bytes).sum();
     assert!(sent < 100_000, "{sent} bytes were fetched");
 }

@@ -342,11 +342,9 @@ fn tensors_that_do_not_fit_their_storage_are_refused() {
     refuses(pytorch::archive(&short), "is in no entry of it", "download it again");
 }
 
-/// A transposed tensor is valid and not read. If no part of the model uses it, there is no message.
+/// A mask that is stored transposed is no part of the model, and of another type.
 #[test]
-fn a_tensor_that_does_not_lie_together_is_refused_by_its_name() {
-    let transposed = with_view(|view| view.strides = vec![1, view.shape[0]]);
-    refuses(transposed, "wte.weight` of shape", "`.contiguous()`");
+fn a_tensor_that_does_not_lie_together_and_is_not_used_is_not_told() {
     let mut unused = arrays("gpt2");
     let mask = "transformer.h.0.attn.bias";
     unused.insert(mask.to_string(), Array::new(Dtype::BOOL, &[2, 2], vec![1; 4]));
@@ -437,7 +435,7 @@ fn dictionaries_around_a_model() {
 
 #[test]
 fn types_that_are_not_read_are_told_by_their_names() {
-    for (dtype, width) in [(Dtype::F64, 8), (Dtype::I32, 4), (Dtype::F8_E4M3, 1)] {
+    for (dtype, width) in [(Dtype::I64, 8), (Dtype::I32, 4), (Dtype::U8, 1)] {
         let mut arrays = arrays("gpt2");
         let (_, norm) = arrays.iter_mut().find(|(name, _)| name.ends_with("ln_f.weight")).unwrap();
         *norm = Array::new(dtype, &norm.shape, vec![0; norm.shape[0] * width]);

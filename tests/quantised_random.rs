@@ -317,6 +317,7 @@ fn random_variants_of_every_format_are_decoded_exactly_whole_and_by_rows() {
             headers: &headers,
             settings: &settings(&variant.settings),
             model: &HashSet::new(),
+            scaled: true,
             place: "model",
         };
         let coding = formats::find(&look).unwrap_or_else(|e| panic!("{}: {e}", variant.what));

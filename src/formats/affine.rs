@@ -26,6 +26,12 @@ pub(super) fn words(codes: usize, bits: usize) -> usize {
     (codes * bits).div_ceil(WORD_BITS)
 }
 
+/// Numbers of groups in 32 bits, of 64. Those that are too large for any group become the largest.
+fn in_32_bits(bytes: &[u8]) -> Vec<u8> {
+    let groups = bytes.as_chunks().0.iter().map(|group| u32::try_from(i64::from_le_bytes(*group)).unwrap_or(u32::MAX));
+    groups.flat_map(u32::to_le_bytes).collect()
+}
+
 /// Checks that the groups of columns that piece `piece` names are below `count`.
 ///
 /// # Errors
@@ -120,8 +126,11 @@ impl<T: HoldsIntegers> Coding for T {
         check_scales(self.scales_at(), integers.scale, &pieces[self.scales_at()])?;
         let mut named = Vec::new();
         if let Some(piece) = self.named_at() {
-            check_named(piece, &pieces[piece], integers.groups)?;
             named = std::mem::take(&mut pieces[piece]);
+            if self.pieces()[piece].dtype == Dtype::I64 {
+                named = in_32_bits(&named);
+            }
+            check_named(piece, &named, integers.groups)?;
         }
         Ok(integers.keep(self.parts(pieces, rows, own.clone())?, named, own))
     }
@@ -337,6 +346,8 @@ pub(super) const EVERY_ROW: Along = Along { stacked: false, rows: Some(Along::EV
 pub(super) const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 /// The types of words in a file.
 pub(super) const WORD: &[Dtype] = &[Dtype::I32, Dtype::U32];
+/// The types of the groups of columns in a file.
+pub(super) const GROUPS: &[Dtype] = &[Dtype::I32, Dtype::U32, Dtype::I64];
 
 /// "for each 32 columns", or "for each row" where all columns of a row share a group.
 pub(super) fn share(size: usize, columns: usize) -> String {
@@ -400,5 +411,8 @@ mod tests {
         let wrong = check_named(3, &bytes(&[0, 1, 99]), 2).unwrap_err();
         assert_eq!(wrong, Wrong::new(3, "puts column 2 into group 99, of 2 groups that begin at 0"));
         assert!(check_named(3, &bytes(&[0, -1]), 2).unwrap_err().what.contains("group -1"));
+        let wide = |groups: &[i64]| groups.iter().flat_map(|group| group.to_le_bytes()).collect::<Vec<_>>();
+        assert_eq!(in_32_bits(&wide(&[0, 3, 1])), bytes(&[0, 3, 1]));
+        assert!(check_named(3, &in_32_bits(&wide(&[0, 1 << 32])), 2).is_err());
     }
 }

@@ -13,6 +13,37 @@ pub(super) static E4M3: [f32; 256] = e4m3();
 pub(super) static E2M1: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
+/// Whether the values of a type are floats of eight bits, which are codes if scales belong to them.
+pub fn is_of_eight_bits(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ)
+}
+
+/// The values of plain floats of eight bits by code. FNUZ types have no infinities, no negative
+/// zero, whose code is NaN, and an exponent bias that is one more.
+pub fn eight_bits(dtype: Dtype) -> [f32; 256] {
+    let (mantissa_bits, fnuz) = match dtype {
+        Dtype::F8_E4M3 => return E4M3,
+        Dtype::F8_E4M3FNUZ => (3, true),
+        Dtype::F8_E5M2 => (2, false),
+        _ => (2, true),
+    };
+    std::array::from_fn(|code| {
+        if !fnuz {
+            // The upper half of an f16.
+            return f16::from_bits((code as u16) << 8).to_f32();
+        }
+        if code == 0x80 {
+            return f32::NAN;
+        }
+        let (exponent, mantissa) = ((code & 0x7f) >> mantissa_bits, code & ((1 << mantissa_bits) - 1));
+        let bias = 1 << (6 - mantissa_bits);
+        let fraction = mantissa as f32 / (1 << mantissa_bits) as f32;
+        let (whole, power) = if exponent == 0 { (0.0, 1 - bias) } else { (1.0, exponent as i32 - bias) };
+        let magnitude = (whole + fraction) * 2f32.powi(power);
+        if code & 0x80 == 0 { magnitude } else { -magnitude }
+    })
+}
+
 const fn e4m3() -> [f32; 256] {
     let mut table = [0.0; 256];
     let mut code = 0;
@@ -110,6 +141,27 @@ mod tests {
             assert!(found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan(), "{code}: {found}");
         }
         assert_eq!((E4M3[0x7e], E4M3[0xfe], E4M3[1]), (448.0, -448.0, 1.0 / 512.0));
+    }
+
+    /// Values of the types in torch.
+    #[test]
+    fn floats_of_eight_bits_by_their_definitions() {
+        let of = |dtype, code: usize| eight_bits(dtype)[code];
+        assert_eq!((of(Dtype::F8_E4M3, 0x7e), of(Dtype::F8_E4M3, 0x81)), (448.0, -1.0 / 512.0));
+        assert_eq!((of(Dtype::F8_E5M2, 0x7b), of(Dtype::F8_E5M2, 0x81)), (57344.0, -(2f32.powi(-16))));
+        assert_eq!((of(Dtype::F8_E5M2, 0x3c), of(Dtype::F8_E5M2, 0x7c)), (1.0, f32::INFINITY));
+        assert_eq!((of(Dtype::F8_E4M3FNUZ, 0x7f), of(Dtype::F8_E4M3FNUZ, 0x81)), (240.0, -(2f32.powi(-10))));
+        assert_eq!((of(Dtype::F8_E4M3FNUZ, 0x40), of(Dtype::F8_E4M3FNUZ, 0x00)), (1.0, 0.0));
+        assert_eq!((of(Dtype::F8_E5M2FNUZ, 0x7f), of(Dtype::F8_E5M2FNUZ, 0x81)), (57344.0, -(2f32.powi(-17))));
+        assert_eq!(of(Dtype::F8_E5M2FNUZ, 0x40), 1.0);
+        for dtype in [Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ] {
+            assert!(of(dtype, 0x80).is_nan());
+        }
+        // All of them are exact in bf16.
+        for dtype in [Dtype::F8_E4M3, Dtype::F8_E5M2, Dtype::F8_E4M3FNUZ, Dtype::F8_E5M2FNUZ] {
+            let exact = |value: &f32| value.is_nan() || bf16::from_f32(*value).to_f32() == *value;
+            assert!(eight_bits(dtype).iter().all(exact), "{dtype:?}");
+        }
     }
 
     #[test]

@@ -13,9 +13,9 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::float::{self, SCALES, is_exponent, is_scale};
+use super::float::{self, SCALES, is_exponent, is_of_eight_bits, is_scale};
 use super::format::{Coding, Format, Kept, Kernel, Wrong};
-use super::look::{Header, Look};
+use super::look::{Header, Headers, Look};
 use super::piece::{Along, Announced, Piece};
 use super::widen;
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         }
         _ => return Ok(None),
     }
-    let names = [look.with("_scale_inv"), look.with("_scale"), look.beside("scale"), look.beside("qscale_weight")];
+    let names = names_of_scales(look.name);
     let Some((name, scale)) = look.first(&names) else {
         return Err(look.missing(&names[0], "FP8 (F8_E4M3)"));
     };
@@ -70,6 +70,22 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         [rows, columns] => format!("FP8 E4M3, one scale for each {rows} × {columns}"),
     };
     Ok(Some(Arc::new(Fp8 { pieces: vec![codes, scales], input, block, words })))
+}
+
+/// The names that the scales of a weight may have.
+fn names_of_scales(weight: &str) -> [String; 4] {
+    let module = weight.strip_suffix(".weight").unwrap_or(weight);
+    let with = |ending: &str| format!("{weight}{ending}");
+    let beside = |name: &str| format!("{module}.{name}");
+    [with("_scale_inv"), with("_scale"), beside("scale"), beside("qscale_weight")]
+}
+
+/// Whether one of these weights, floats of eight bits, has scales.
+pub fn has_scales<'w>(headers: &dyn Headers, mut weights: impl Iterator<Item = &'w String>) -> bool {
+    weights.any(|weight| {
+        headers.header(weight).is_some_and(|header| is_of_eight_bits(header.dtype))
+            && names_of_scales(weight).iter().any(|name| headers.header(name).is_some())
+    })
 }
 
 /// The numbers of rows and columns that share a scale, and how the scales are divided along the

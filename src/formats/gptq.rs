@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, WORD, WORD_BITS};
+use super::affine::{self, FLOATS, GROUPS, HoldsIntegers, Integers, Parts, WORD, WORD_BITS};
 use super::float;
 use super::format::{Coding, Format, Wrong};
 use super::look::{Header, Look};
@@ -62,7 +62,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
         pieces.push(piece);
         pieces.len() - 1
     };
-    let named = named.map(|found| affine::aside(look, &g_idx, found, WORD, &[input])).transpose()?.map(&mut add);
+    let named = named.map(|found| affine::aside(look, &g_idx, found, GROUPS, &[input])).transpose()?.map(&mut add);
     let name = look.beside("bias");
     let bias = look.header(&name).filter(|_| !look.in_model(&name));
     let bias = bias.map(|found| affine::aside(look, &name, found, FLOATS, &[out])).transpose()?.map(&mut add);

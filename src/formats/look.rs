@@ -45,6 +45,8 @@ pub struct Look<'a> {
     pub settings: &'a Settings,
     /// The names of all weights of the model, as if none were quantised.
     pub model: &'a HashSet<String>,
+    /// Whether scales of some weight are in the checkpoint (`has_scales`).
+    pub scaled: bool,
     /// The place of the files, for messages.
     pub place: &'a str,
 }

@@ -31,7 +31,9 @@ use safetensors::Dtype;
 
 use crate::error::{Error, Result};
 
+pub use float::{eight_bits, is_of_eight_bits};
 pub use format::{Coding, Decoded, Format, Kept, Kernel, Wrong};
+pub use fp8::has_scales;
 pub use look::{Header, Headers, Look};
 pub use piece::{Along, Announced, Piece, window};
 pub use settings::{BESIDE_CONFIG, HINT, Settings};
@@ -97,6 +99,11 @@ pub fn find(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     // plain.
     let floats = own.is_some_and(|own| is_plain(own.dtype));
     if own.is_some_and(|own| floats && own.shape == look.shape) {
+        return Ok(None);
+    }
+    // A model that was cast to floats of eight bits as a whole has no scales anywhere.
+    let cast = own.is_some_and(|own| is_of_eight_bits(own.dtype) && own.shape == look.shape);
+    if cast && !look.scaled && look.settings.method().is_none() {
         return Ok(None);
     }
     for format in FORMATS {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, WORD, WORD_BITS};
+use super::affine::{self, FLOATS, GROUPS, HoldsIntegers, Integers, Parts, WORD, WORD_BITS};
 use super::format::{Coding, Format, Wrong};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
@@ -78,7 +78,7 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     }
     let name = look.with(G_IDX);
     if let Some(found) = look.header(&name) {
-        this.named = add(affine::aside(look, &name, found, WORD, &[input])?);
+        this.named = add(affine::aside(look, &name, found, GROUPS, &[input])?);
     }
     match affine::group_size(look, input, groups) {
         Ok(columns) => this.integers.columns = columns,

@@ -27,6 +27,15 @@ struct Stored {
 const NAME: &str = "model.layers.0.mlp.down_proj.weight";
 const MODULE: &str = "model.layers.0.mlp.down_proj";
 
+fn look<'a>(
+    shape: &'a [usize],
+    headers: &'a dyn Headers,
+    settings: &'a Settings,
+    model: &'a HashSet<String>,
+) -> Look<'a> {
+    Look { name: NAME, shape, headers, settings, model, scaled: true, place: "model" }
+}
+
 impl Stored {
     fn add(&mut self, name: &str, dtype: Dtype, shape: &[usize], data: Vec<u8>) {
         assert_eq!(shape.iter().product::<usize>() * dtype.bitsize() / 8, data.len(), "{name} {shape:?}");
@@ -42,9 +51,8 @@ impl Stored {
     fn coding(&self) -> std::sync::Arc<dyn Coding> {
         let settings = Settings::parse(self.settings.as_object().unwrap(), "config.json".into(), None).unwrap();
         let headers: &dyn Headers = &self.headers;
-        let (model, place) = (HashSet::from([NAME.to_string()]), "model");
-        let look = Look { name: NAME, shape: &self.sizes, headers, settings: &settings, model: &model, place };
-        find(&look).unwrap().expect("a format")
+        let model = HashSet::from([NAME.to_string()]);
+        find(&look(&self.sizes, headers, &settings, &model)).unwrap().expect("a format")
     }
 
     /// The bytes of all pieces that belong to some rows of a matrix, of a stack or alone.
@@ -421,8 +429,7 @@ fn sizes_that_settings_announce() {
     ] {
         let parsed = Settings::parse(settings.as_object().unwrap(), "config.json".into(), None).unwrap();
         let (headers, model) = (Vec::new(), HashSet::from([NAME.to_string()]));
-        let look =
-            Look { name: NAME, shape: &[256, 128], headers: &headers, settings: &parsed, model: &model, place: "" };
+        let look = look(&[256, 128], &headers, &parsed, &model);
         let coding = expected(&look).unwrap_or_else(|| panic!("nothing is expected of {settings}"));
         let size = |piece: &super::Piece| piece.shape.iter().product::<usize>() * piece.dtype.bitsize() / 8;
         assert_eq!(coding.pieces().iter().map(size).sum::<usize>(), bytes, "{settings}");
@@ -435,8 +442,6 @@ fn sizes_that_settings_announce() {
     ] {
         let settings = Settings::parse(plain.as_object().unwrap(), "config.json".into(), None).unwrap();
         let (headers, model) = (Vec::new(), HashSet::from([NAME.to_string()]));
-        let look =
-            Look { name: NAME, shape: &[256, 128], headers: &headers, settings: &settings, model: &model, place: "" };
-        assert!(expected(&look).is_none(), "{plain}");
+        assert!(expected(&look(&[256, 128], &headers, &settings, &model)).is_none(), "{plain}");
     }
 }

@@ -12,6 +12,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::formats::{self, Format};
+use super::json_sequence::Unmarked;
 use super::json_values::Values;
 use super::lines::{self, Shuffled, Slices};
 use super::parquet_text::TextColumn;
@@ -177,7 +178,9 @@ impl Content {
             head = beginning(&mut rest)?;
         }
         let whole = (head.len() as u64) < HEAD;
-        let begin = if head.starts_with(BOM) { BOM.len() } else { 0 };
+        // Where marked files were joined or marked again, there are several.
+        let marks = head.chunks_exact(BOM.len()).take_while(|mark| *mark == BOM).count();
+        let begin = marks * BOM.len();
         head.drain(..begin);
         let format = formats::judge(&name, &head, whole, packing, wanted, in_column)?;
         Ok(Self { file, format, packing, head, rest, begin: begin as u64 })
@@ -230,6 +233,10 @@ impl Content {
             }
             (Format::JsonValues | Format::JsonArray, _) => {
                 let values = Values::new(name, text, format == Format::JsonArray);
+                Box::new(json::Texts::new(name, column, values))
+            }
+            (Format::JsonSequence, _) => {
+                let values = Values::new(name, Box::new(Unmarked::new(text)), false);
                 Box::new(json::Texts::new(name, column, values))
             }
             (Format::Table { delimiter, quoting }, _) => {

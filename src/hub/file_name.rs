@@ -5,7 +5,9 @@ pub(super) const PLAIN: &[&str] = &["txt", "text", "md", "markdown", "rst", "log
 
 /// Endings of JSON: one value, or one per line.
 pub(super) const JSON: &[&str] = &["json"];
-pub(super) const JSON_LINES: &[&str] = &["jsonl", "ndjson", "jsonlines"];
+pub(super) const JSON_LINES: &[&str] = &["jsonl", "ndjson", "jsonlines", "json-seq", "jsonseq"];
+/// Endings that say nothing, of tables as well as of other files.
+pub(super) const UNCLEAR: &[&str] = &["dat", "data"];
 /// Endings of tables with their delimiters. If they occur within a name, the user is asked about
 /// it.
 const TABLES: &[(&str, u8)] =

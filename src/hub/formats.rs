@@ -3,10 +3,12 @@
 
 use serde::de::IgnoredAny;
 
-use super::file_name::{JSON, JSON_LINES, Name, PLAIN, delimiter};
+use super::file_name::{JSON, JSON_LINES, Name, PLAIN, UNCLEAR, delimiter};
 use super::foreign;
+use super::json_sequence;
 use super::json_values::{first_value, without_nan};
 use super::markup;
+use super::tabular::is_tabular;
 use super::unpack::Packing;
 use crate::error::{Error, Result};
 use crate::outside::shown;
@@ -22,6 +24,8 @@ pub(super) enum Format {
     JsonLines,
     /// JSON objects that may have several lines each; often a single one.
     JsonValues,
+    /// JSON values, each after a mark of its own (RFC 7464).
+    JsonSequence,
     /// One JSON array of objects or of strings.
     JsonArray,
     /// Rows with a header; `delimiter` stands between cells unless the header says otherwise. With
@@ -39,7 +43,7 @@ impl Format {
         match self {
             Self::Plain => "a plain text",
             Self::JsonLines => "JSON Lines",
-            Self::JsonValues | Self::JsonArray => "JSON",
+            Self::JsonValues | Self::JsonSequence | Self::JsonArray => "JSON",
             Self::Table { .. } => "a table",
             Self::Parquet => "Parquet",
         }
@@ -90,7 +94,7 @@ pub(super) fn judge(
     if let Some(wanted) = wanted {
         return Ok(match wanted {
             TextFormat::Text => Format::Plain,
-            TextFormat::Json => json_shape(head, whole, false),
+            TextFormat::Json => json_shape(name, head, whole, false)?,
             TextFormat::Csv => Format::Table { delimiter: b',', quoting: true },
             TextFormat::Tsv => Format::Table { delimiter: b'\t', quoting: true },
             TextFormat::Unquoted => Format::Table { delimiter: delimiter(ending).unwrap_or(b'\t'), quoting: false },
@@ -110,10 +114,13 @@ pub(super) fn judge(
         ));
     }
     if JSON.contains(&ending) {
-        return Ok(json_shape(head, whole, false));
+        return json_shape(name, head, whole, false);
     }
     if JSON_LINES.contains(&ending) {
-        return Ok(json_shape(head, whole, true));
+        return json_shape(name, head, whole, true);
+    }
+    if is_of_python(head) {
+        return Err(of_python(name).hint(format!("{PRINTED}; format: \"text\" reads it as it is")));
     }
     if let Some(table) = table(ending) {
         return Ok(table);
@@ -128,6 +135,11 @@ pub(super) fn judge(
                     "is it a table? `column` names the column of its texts; format: \"text\" reads it as a plain text",
                 ))
             }
+            None if UNCLEAR.contains(&ending) && (in_column || is_tabular(head, whole)) => match in_column {
+                true => Ok(Format::Table { delimiter: b',', quoting: true }),
+                false => Err(Error::bad_argument(format!("load_tokens: {name} looks like a table"))
+                    .hint("`column` names the column of its texts; format: \"text\" reads it as a plain text")),
+            },
             None => Ok(Format::Plain),
         };
     }
@@ -136,7 +148,7 @@ pub(super) fn judge(
         return Err(Error::bad_argument(message)
             .hint("format: \"json\" reads the texts in it; format: \"text\" reads it as it is, with braces and keys"));
     }
-    Ok(json_shape(head, whole, true))
+    json_shape(name, head, whole, true)
 }
 
 fn table(ending: &str) -> Option<Format> {
@@ -144,14 +156,30 @@ fn table(ending: &str) -> Option<Format> {
 }
 
 /// The layout of JSON. Data that is not JSON is reported line by line.
-fn json_shape(head: &[u8], whole: bool, lines: bool) -> Format {
+///
+/// # Errors
+/// `unsupported` for what Python prints in place of JSON, and for an array on each line.
+fn json_shape(name: &str, head: &[u8], whole: bool, lines: bool) -> Result<Format> {
+    if is_of_python(head) {
+        return Err(of_python(name).hint(PRINTED));
+    }
+    if json_sequence::begins(head) {
+        return Ok(Format::JsonSequence);
+    }
     let text = head.trim_ascii_start();
-    match text.first() {
+    let first = first_value(text);
+    let rest = first.end.map(|end| text[end..].trim_ascii_start()).unwrap_or_default();
+    Ok(match text.first() {
+        Some(b'[') if rest.starts_with(b"[") => {
+            let message = format!("{name} has several arrays in it, one after another, and no keys");
+            return Err(Error::unsupported(message).hint(
+                "the texts of arrays have no names: write an object on each line, with the place of its text from 0 on: jq -c '{text: \
+                 .[0]}' FILE > NEW.jsonl",
+            ));
+        }
         Some(b'[') => Format::JsonArray,
         Some(b'{') => {
-            let first = first_value(text);
             let alone = first.end.is_some_and(|end| whole && text[end..].trim_ascii().is_empty());
-            let rest = first.end.map(|end| text[end..].trim_ascii_start()).unwrap_or_default();
             let behind = first.end.map(|end| &text[end..text.len() - rest.len()]).unwrap_or_default();
             // Another object on the same line.
             let touching = rest.starts_with(b"{") && !behind.contains(&b'\n');
@@ -161,13 +189,33 @@ fn json_shape(head: &[u8], whole: bool, lines: bool) -> Format {
             if layout { Format::JsonValues } else { Format::JsonLines }
         }
         _ => Format::JsonLines,
-    }
+    })
 }
 
-/// True if a text begins with a JSON object with keys, or is a JSON array of objects or strings.
-/// Prose that begins with a bracket is neither.
+/// What to do about objects as Python prints them.
+const PRINTED: &str = "write it with json.dumps(row) in place of str(row); what is there becomes JSON Lines in Python, with ast and json, \
+                       by json.dumps(ast.literal_eval(line)) for each line";
+
+fn of_python(name: &str) -> Error {
+    Error::unsupported(format!("{name} has objects as Python prints them ({{'text': '…'}}), which are no JSON"))
+}
+
+/// True for a beginning like `{'text': ` or `[{'text': `: a dictionary as Python prints it.
+fn is_of_python(head: &[u8]) -> bool {
+    let text = head.trim_ascii_start();
+    let text = text.strip_prefix(b"[").map_or(text, <[u8]>::trim_ascii_start);
+    let Some(key) = text.strip_prefix(b"{'") else { return false };
+    let end = key.iter().position(|byte| matches!(byte, b'\'' | b'\n'));
+    end.is_some_and(|end| key[end..].strip_prefix(b"'").is_some_and(|rest| rest.trim_ascii_start().starts_with(b":")))
+}
+
+/// True if a text begins with a JSON object with keys, or is a JSON array of objects or strings, or
+/// several on lines of their own. Prose that begins with a bracket is neither.
 fn is_json(head: &[u8], whole: bool) -> bool {
     let text = head.trim_ascii_start();
+    if json_sequence::begins(text) {
+        return is_json(&text[1..], whole);
+    }
     let array = text.starts_with(b"[");
     let inner = text.get(1..).unwrap_or_default().trim_ascii_start().first();
     let likely = match text.first() {
@@ -182,11 +230,16 @@ fn is_json(head: &[u8], whole: bool) -> bool {
     let text = plain.as_deref().unwrap_or(text);
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
     match values.next() {
-        Some(Ok(_)) => match text[values.byte_offset()..].trim_ascii_start().first() {
-            None => true,
-            Some(b'{') => !array,
-            Some(_) => false,
-        },
+        Some(Ok(_)) => {
+            let behind = &text[values.byte_offset()..];
+            let rest = behind.trim_ascii_start();
+            match rest.first() {
+                None | Some(&json_sequence::MARK) => true,
+                Some(b'{') => !array,
+                Some(b'[') => array && behind[..behind.len() - rest.len()].contains(&b'\n') && is_json(rest, whole),
+                Some(_) => false,
+            }
+        }
         Some(Err(error)) => error.is_eof() && !whole,
         None => false,
     }

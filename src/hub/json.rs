@@ -19,7 +19,8 @@ const ROWS_WITHOUT: usize = 1000;
 const MAX_KEYS: usize = 64;
 const KEYS_DEPTH: usize = 2;
 
-const HINT_LINES: &str = "every line is a JSON object such as {\"text\": \"…\"}; `column` names another key";
+const HINT_LINES: &str =
+    "every line is a JSON object such as {\"text\": \"…\"}, or a text in quotes; `column` names another key";
 
 /// The texts in a column of JSON values. Values without one (missing key, null, NaN) are skipped.
 pub(super) struct Texts {
@@ -67,11 +68,12 @@ impl Texts {
             Error::corrupt(format!("reading {name}, {place}: {what} (column {column}{within})")).hint(hint)
         };
         let text = String::from_utf8(value.bytes).map_err(|_| not_text(&self.name))?;
-        let item = matches!(value.place, Place::Item(_));
         let no_text = |what: &str| damaged(format!("no text under \"{}\", but {what}", shown(&self.column)));
-        if item && text.starts_with('"') {
+        if text.trim_start().starts_with('"') {
             if self.column != DEFAULT_COLUMN {
-                return Err(no_text("a text without a key").hint("leave `column` out: the items are the texts"));
+                return Err(
+                    no_text("a text without a key").hint("leave `column` out: the texts stand there by themselves")
+                );
             }
             self.found = true;
             self.ready.push_back(serde_json::from_str(&text).map_err(wrong)?);
@@ -85,7 +87,7 @@ impl Texts {
             })
             .map_err(wrong)?;
         if !text.trim_start().starts_with('{') {
-            return match item && text == "null" {
+            return match text.trim() == "null" {
                 true => Ok(()),
                 false => Err(damaged(format!("no object, and so no text under \"{}\"", shown(&self.column)))),
             };

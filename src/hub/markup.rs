@@ -1,19 +1,8 @@
-//! Texts that are not plain text: markup and archives of web pages, recognised by their beginnings
-//! and names.
+//! Texts that are not plain text: markup, archives of web pages and the kinds of `records.rs`,
+//! recognised by their beginnings and names.
 
 use super::file_name::{Name, PLAIN};
-
-/// A kind of markup.
-pub(super) struct Markup {
-    pub what: &'static str,
-    /// Beginnings of such files after whitespace, in lower case.
-    begins: &'static [&'static str],
-    /// First elements of such files, in lower case.
-    elements: &'static [&'static str],
-    /// Endings of their names.
-    endings: &'static [&'static str],
-    pub advice: &'static str,
-}
+use super::records::{Kind, RECORDS, by_nothing};
 
 const PAGE: &str = "was a page saved in place of the file? fetch the file itself, or extract the text; \
                     format: \"text\" reads the markup as it is";
@@ -21,59 +10,77 @@ const EXTRACT: &str = "extract its texts first, such as to JSON Lines; format: \
 const ARCHIVE: &str = "extract the texts of its records first, such as to JSON Lines with the Python package warcio; \
                        format: \"text\" reads it with all headers";
 
-const KINDS: &[Markup] = &[
-    Markup {
+const KINDS: &[Kind] = &[
+    Kind {
         what: "a web page (HTML)",
         begins: &["<!doctype html"],
         elements: &["html", "head", "body", "meta", "title", "link", "script", "style", "base"],
+        tells: by_nothing,
         endings: &["html", "htm", "xhtml", "shtml", "xht"],
         advice: PAGE,
     },
-    Markup {
+    Kind {
         what: "a saved web page (MHTML)",
         begins: &["from: <saved by ", "from: \"saved by "],
         elements: &[],
+        tells: by_nothing,
         endings: &["mhtml", "mht"],
         advice: PAGE,
     },
-    Markup {
+    Kind {
         what: "an archive of web pages (WARC)",
         begins: &["warc/", "filedesc://"],
         elements: &[],
+        tells: by_nothing,
         endings: &["warc", "wet", "wat"],
         advice: ARCHIVE,
     },
-    Markup {
+    Kind {
         what: "an image (SVG)",
         begins: &["<!doctype svg"],
         elements: &["svg"],
+        tells: by_nothing,
         endings: &["svg"],
         advice: EXTRACT,
     },
-    Markup {
+    Kind {
         what: "XML",
         begins: &["<?xml"],
         elements: &["mediawiki", "rss", "feed", "tei", "teicorpus", "urlset"],
-        endings: &["xml", "rss", "atom", "tei", "nxml", "fb2", "xsl", "xslt", "xsd"],
+        tells: by_nothing,
+        endings: &[
+            "xml", "rss", "atom", "tei", "nxml", "fb2", "xsl", "xslt", "xsd", "tmx", "xlf", "xliff", "ttml", "rdf",
+            "owl",
+        ],
         advice: EXTRACT,
     },
-    Markup { what: "markup (SGML)", begins: &["<!doctype"], elements: &[], endings: &["sgml", "sgm"], advice: EXTRACT },
+    Kind {
+        what: "markup (SGML)",
+        begins: &["<!doctype"],
+        elements: &[],
+        tells: by_nothing,
+        endings: &["sgml", "sgm"],
+        advice: EXTRACT,
+    },
 ];
 /// Markup of an unknown kind.
-const OTHER: Markup = Markup { what: "markup", begins: &["<!--"], elements: &[], endings: &[], advice: EXTRACT };
+const OTHER: Kind =
+    Kind { what: "markup", begins: &["<!--"], elements: &[], tells: by_nothing, endings: &[], advice: EXTRACT };
 /// Endings of texts in which HTML comments and elements are usual.
 const WITH_HTML: &[&str] = &["md", "markdown", "mdx"];
 
-/// The kind of markup of the file `name` with this beginning, if any.
-pub(super) fn of(name: &Name, head: &[u8]) -> Option<&'static Markup> {
+/// The kind of the file `name` with this beginning, if it is no plain text. The beginning of a
+/// table or of JSON tells no records.
+pub(super) fn of(name: &Name, head: &[u8]) -> Option<&'static Kind> {
     let head = String::from_utf8_lossy(head);
     let begin = head.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
     let lower: String = begin.chars().take(40).map(|c| c.to_ascii_lowercase()).collect();
-    let begins = |kind: &Markup| kind.begins.iter().any(|begin| lower.starts_with(begin));
+    let begins = |kind: &Kind| kind.begins.iter().any(|begin| lower.starts_with(begin));
     let element = element(begin);
     let begun = KINDS.iter().find(|kind| {
         begins(kind) || element.as_ref().is_some_and(|element| kind.elements.contains(&element.name.as_str()))
     });
+    let recorded = || RECORDS.iter().find(|kind| !name.is_of_documents() && (begins(kind) || (kind.tells)(begin)));
     let other = || {
         let any = begins(&OTHER) || element.as_ref().is_some_and(|element| element.has_attribute);
         (any && !WITH_HTML.contains(&name.ending())).then_some(&OTHER)
@@ -81,9 +88,9 @@ pub(super) fn of(name: &Name, head: &[u8]) -> Option<&'static Markup> {
     // A file saved as "page.html.txt" is a web page, too.
     let called = || {
         let ending = name.endings.iter().rev().find(|ending| !is_appended(ending))?;
-        KINDS.iter().find(|kind| kind.endings.contains(&ending.as_str()))
+        KINDS.iter().chain(RECORDS).find(|kind| kind.endings.contains(&ending.as_str()))
     };
-    begun.or_else(called).or_else(other)
+    begun.or_else(recorded).or_else(called).or_else(other)
 }
 
 /// True for an ending that people and programs append to the name of a file.

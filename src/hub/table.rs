@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 
 use super::formats::{no_column, twice};
+use super::tabular::DELIMITERS;
 use super::text_file::{Bytes, unreadable};
 use super::texts::{MAX_DOCUMENT, SLICE, not_text};
 use crate::error::{Error, Result};
@@ -14,8 +15,6 @@ use crate::outside::shown;
 use crate::progress::{interrupt_requested, note};
 use crate::words::counted;
 
-/// The possible delimiters of cells.
-const DELIMITERS: &[u8] = b",;\t|";
 /// The largest number of columns.
 const MAX_COLUMNS: usize = 65_536;
 /// Cells without a text: the `na_values` of pandas' `read_csv`, and so of the CSV files of

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::failure::Failure;
 use super::foreign;
 use super::gguf_files;
-use super::shards::{Layout, PYTORCH, SAFETENSORS, only_below};
+use super::shards::{LAYOUTS, Layout, PYTORCH, SAFETENSORS, only_below};
 use super::source::ByteSource;
 use crate::error::{Error, Result};
 use crate::outside::shown;
@@ -47,7 +47,13 @@ pub(super) fn instead(
         [one] => shown(one),
         more => format!("{} and {} more", shown(more[0]), more.len() - 1),
     };
-    for (Layout { single, index }, ending) in [(SAFETENSORS, ".safetensors"), (PYTORCH, ".bin")] {
+    let spelled =
+        |right: &'static str| names.iter().find(|name| name.eq_ignore_ascii_case(right)).map(|name| (name, right));
+    if let Some((name, right)) = LAYOUTS.iter().flat_map(|layout| [layout.single, layout.index]).find_map(spelled) {
+        let message = format!("{place}: {}, but neither {}", shown(name), told_names(&SAFETENSORS));
+        return Some(Error::not_found(message).hint(format!("capitals matter in names of files: call it {right}")));
+    }
+    for (layout @ Layout { single, index }, ending) in [(SAFETENSORS, ".safetensors"), (PYTORCH, ".bin")] {
         let parts = some(&|name| name.ends_with(ending) && is_of_model(name));
         if !parts.is_empty() {
             let (place, found) = (place.to_string(), told(&parts));
@@ -63,6 +69,10 @@ pub(super) fn instead(
         let hint = to_name.unwrap_or_else(|| advice.to_string());
         (!found.is_empty()).then(|| Error::of(Failure::OtherFormat { message: message(), hint }))
     })
+}
+
+fn told_names(layout: &Layout) -> String {
+    format!("{} nor {}", layout.single, layout.index)
 }
 
 /// Why there are no weights in a place with these files, where an index names `count` files and
@@ -100,6 +110,13 @@ fn adapter(place: &str, config: Option<Vec<u8>>) -> Error {
 /// model, or lacks the file.
 pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     let (place, names) = (source.place(), source.listing()?);
+    const CONFIG: &str = "config.json";
+    if let Some(name) = names.iter().find(|name| name.eq_ignore_ascii_case(CONFIG) && *name != CONFIG) {
+        return Some(
+            Error::not_found(format!("{place}: {}, but no {CONFIG}", shown(name)))
+                .hint(format!("capitals matter in names of files: call it {CONFIG}")),
+        );
+    }
     let is_read = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
     let weights = |name: &&String| is_read(name) && is_of_model(name);
     if !names.iter().any(|name| name == ADAPTER)

@@ -338,6 +338,9 @@ pub(super) fn gate_halves(activation: Activation, x: &Array) -> Result<Array> {
     up.cuda().cloned()
 }
 
+/// The factor in `quick_gelu`.
+const QUICK: f32 = 1.702;
+
 /// The number of an activation in the kernels.
 fn kernel_code(activation: Activation) -> Result<usize> {
     Ok(match activation {
@@ -353,6 +356,12 @@ pub(super) fn activate(activation: Activation, x: &Array) -> Result<()> {
     match activation {
         // relu(x)^2 is relu(x) * x.
         Activation::ReluSquared => return gate(Activation::Relu, x, x),
+        // x * sigmoid(a x) is silu(a x) / a.
+        Activation::GeluQuick => {
+            scale(x, QUICK)?;
+            activate(Activation::Silu, x)?;
+            return scale(x, QUICK.recip());
+        }
         Activation::XIelu { alpha_p, alpha_n, beta, eps } => {
             return table::XIelu { x, gates: None, count: x.len(), alpha_p, alpha_n, beta, eps }.launch();
         }
@@ -366,6 +375,12 @@ pub(super) fn gate(activation: Activation, gate: &Array, x: &Array) -> Result<()
         Activation::ReluSquared => {
             self::gate(Activation::Relu, gate, x)?;
             return self::gate(Activation::Relu, gate, x);
+        }
+        Activation::GeluQuick => {
+            scale(gate, QUICK)?;
+            self::gate(Activation::Silu, gate, x)?;
+            scale(gate, QUICK.recip())?;
+            return scale(x, QUICK.recip());
         }
         Activation::XIelu { alpha_p, alpha_n, beta, eps } => {
             return table::XIelu { x, gates: Some(gate), count: x.len(), alpha_p, alpha_n, beta, eps }.launch();

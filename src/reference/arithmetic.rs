@@ -111,6 +111,7 @@ pub(super) fn activated(activation: Activation, x: f64) -> f64 {
         Activation::Relu => x.max(0.0),
         Activation::ReluSquared => x.max(0.0).powi(2),
         Activation::GeluErf => 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
+        Activation::GeluQuick => x / (1.0 + (-1.702 * x).exp()),
         Activation::GeluTanh => 0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
         _ => silu(x),
     }

@@ -31,7 +31,8 @@ pub(super) fn resolve(mut model: Model, names: &dyn Names, settings: &Settings) 
         return Ok(model);
     }
     let known: HashSet<String> = inventory::tensors(&model).into_iter().map(|(tensor, _)| tensor.name).collect();
-    let mut resolver = Resolver { names, settings, known: &known, error: None };
+    let scaled = names.headers().is_some_and(|(headers, _)| formats::has_scales(headers, known.iter()));
+    let mut resolver = Resolver { names, settings, known: &known, scaled, error: None };
     let outside = [&mut model.embedding, &mut model.head];
     for weight in outside.into_iter().chain(model.positions.iter_mut().map(|positions| &mut positions.weight)) {
         *weight = resolver.outside(weight);
@@ -48,6 +49,8 @@ struct Resolver<'a> {
     settings: &'a Settings,
     /// The names of all weights, as if none were quantised.
     known: &'a HashSet<String>,
+    /// Whether some of them have scales.
+    scaled: bool,
     /// The first error, because a walk over weights cannot end early.
     error: Option<Error>,
 }
@@ -88,6 +91,7 @@ impl Resolver<'_> {
             headers,
             settings: self.settings,
             model: self.known,
+            scaled: self.scaled,
             place,
         };
         let found = match self.names.headers() {

@@ -161,6 +161,12 @@ impl Config {
             .hint("is this the config.json that belongs to the weights, unchanged?")
     }
 
+    /// The error of a key whose value a model may have, and for which nothing is computed.
+    pub fn uncomputed(&self, key: &str, problem: &str) -> Error {
+        self.wrong(key, problem)
+            .hint("a model may have this value, but what it asks for is not computed; docs/models.md lists what is")
+    }
+
     fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| self.absent(key, "is this the config.json of the model, and complete?"))
     }
@@ -325,7 +331,7 @@ impl Config {
             None => Ok(()),
             Some(found) if *found == value => Ok(()),
             Some(found) if found.as_f64().is_some() && found.as_f64() == value.as_f64() => Ok(()),
-            Some(found) => Err(self.wrong(key, &format!("is {}; only {value} is supported", shown(found)))),
+            Some(found) => Err(self.uncomputed(key, &format!("is {}; only {value} is supported", shown(found)))),
         }
     }
 

@@ -36,7 +36,7 @@ impl Naming {
     }
 
     /// The name that transformers assigns to a stored name: a missing prefix is added, and the
-    /// head's is removed. The number of an expert comes before its projection.
+    /// head's and a doubled one are removed. The number of an expert comes before its projection.
     pub fn whole(&self, stored: &str) -> String {
         numbered(self.prefixed(stored))
     }
@@ -58,6 +58,8 @@ impl Naming {
         match (unprefixed, older) {
             // The head is next to the base model, not in it.
             (Some(head), _) if is_head(head) => head.to_string(),
+            // A class around the whole model has a field that is called as the base model.
+            (Some(rest), _) if rest.starts_with(self.base) => rest.to_string(),
             (Some(_), _) => stored.to_string(),
             (_, Some(rest)) => format!("{}{rest}", self.base),
             _ if is_head(stored) => stored.to_string(),
@@ -94,6 +96,8 @@ mod tests {
             ("transformer.norm.weight", "model.norm.weight"),
             ("lm_head.weight", "lm_head.weight"),
             ("model.lm_head.weight", "lm_head.weight"),
+            ("model.model.norm.weight", "model.norm.weight"),
+            ("model.model.model.norm.weight", "model.model.norm.weight"),
             (
                 "model.layers.1.mlp.experts.up_proj.12.weight_scale",
                 "model.layers.1.mlp.experts.12.up_proj.weight_scale",

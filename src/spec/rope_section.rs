@@ -141,6 +141,10 @@ impl Section<'_> {
         self.c.wrong(&format!("{}.{name}", self.key), problem)
     }
 
+    fn uncomputed(&self, name: &str, problem: &str) -> Error {
+        self.c.uncomputed(&format!("{}.{name}", self.key), problem)
+    }
+
     fn tell(&self, name: &str, says: &str) {
         self.c.tell(&format!("{}.{name}", self.key), says);
     }
@@ -215,7 +219,7 @@ impl Section<'_> {
             match &first {
                 Some((other, same)) if !same.turns_like(&rope) => {
                     let problem = format!("differs from `{other}`: layers with ropes of their own are not computed");
-                    return Err(self.wrong(name, &problem));
+                    return Err(self.uncomputed(name, &problem));
                 }
                 Some(_) => {}
                 None => first = Some((name.as_str(), rope)),
@@ -226,6 +230,14 @@ impl Section<'_> {
 
     /// The kind of scaling: `rope_type`, or `type` in configs before 4.45.
     fn kind(&self) -> Result<&str> {
+        // The reference looks `type` up where `rope_type` is not there. It has no rope called None.
+        let counts = if self.params.contains_key("rope_type") { "rope_type" } else { "type" };
+        if self.params.get(counts).is_some_and(Value::is_null) {
+            let problem = "is null, which is no kind of rope: transformers cannot make the model either";
+            return Err(self
+                .wrong(counts, problem)
+                .hint("take it out where nothing is scaled, or name the kind that the model was trained with"));
+        }
         let text = |name: &str| match self.params.get(name).filter(|value| !value.is_null()) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.as_str())),
@@ -312,7 +324,7 @@ impl Section<'_> {
                 &["factor", "original_max_position_embeddings", "short_factor", "long_factor", "attention_factor"],
             ),
             other => {
-                return Err(self.wrong(
+                return Err(self.uncomputed(
                     "rope_type",
                     &format!(
                         "is \"{}\"; supported are default, linear, dynamic, llama3, yarn, longrope",

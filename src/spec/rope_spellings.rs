@@ -87,7 +87,7 @@ fn spellings_that_transformers_takes_for_the_same_are_the_same() {
         ),
         // This is another spelling of no scaling.
         (r#"{"type": "linear", "rope_type": "default", "factor": 1.0}"#, "null"),
-        (r#"{"type": "linear", "rope_type": null, "factor": 2.0}"#, r#"{"rope_type": "linear", "factor": 2}"#),
+        (r#"{"type": null, "rope_type": "linear", "factor": 2.0}"#, r#"{"rope_type": "linear", "factor": 2}"#),
         ("{}", "null"),
         (r#"{"rope_type": "default", "factor": 1.0, "attention_factor": null}"#, "null"),
         (
@@ -221,6 +221,20 @@ fn an_original_context_beside_the_object_comes_first() {
     };
     assert_eq!(of(r#""original_max_position_embeddings": 16,"#, 8), of("", 16));
     assert_ne!(of("", 8), of("", 16));
+}
+
+/// transformers 5.23 takes them for a rope called None, and ends with a KeyError.
+#[test]
+fn a_kind_that_is_null_is_no_default() {
+    for (scaling, key) in [
+        (r#"{"type": null}"#, "type"),
+        (r#"{"rope_type": null}"#, "rope_type"),
+        (r#"{"rope_type": null, "type": "linear", "factor": 2}"#, "rope_type"),
+    ] {
+        let error = rope(&format!(r#"{{"rope_scaling": {scaling}}}"#)).unwrap_err();
+        assert!(error.message.contains(&format!("`rope_scaling.{key}` is null")), "{error}");
+    }
+    assert!(rope(r#"{"rope_scaling": null}"#).is_ok() && rope(r#"{"rope_scaling": {}}"#).is_ok());
 }
 
 #[test]

@@ -11,7 +11,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
-use crate::record::{Activations, ExpertCoverage, Fold, Measurements, TokensInfo, TokensPart};
+use crate::record::{
+    Activations, ExpertCoverage, Fold, Measurements, Measures, NonFinite, SiteLadders, TokensInfo, TokensPart,
+};
 use crate::words::counted;
 
 /// The largest number of norms times sequences times features of a joined record. A larger one does
@@ -43,18 +45,26 @@ pub fn select(acts: &Activations, chosen: &[usize]) -> Result<Activations> {
         norms: fold.norms.iter().map(|cells| chosen.iter().map(|&s| cells[s].clone()).collect()).collect(),
         any_norm: chosen.iter().map(|&s| fold.any_norm[s].clone()).collect(),
     };
-    let non_finite = acts.non_finite.iter().filter_map(|cell| {
-        let mut cell = cell.clone();
-        cell.sequence = place(cell.sequence)?;
-        Some(cell)
-    });
+    let kept_cells = |cells: &[NonFinite]| -> Vec<NonFinite> {
+        let kept = |cell: &NonFinite| Some(NonFinite { sequence: place(cell.sequence)?, ..cell.clone() });
+        cells.iter().filter_map(kept).collect()
+    };
+    let of_site = |ladders: &SiteLadders| SiteLadders {
+        all: cut(&ladders.all),
+        without_first: cut(&ladders.without_first),
+        non_finite: kept_cells(&ladders.non_finite),
+        ..ladders.clone_light()
+    };
     let whole = chosen.len() == n;
     Ok(Activations {
         tokens: described(&kept, acts.sequence_length),
         num_sequences: chosen.len(),
         all: cut(&acts.all),
         without_first: cut(&acts.without_first),
-        non_finite: non_finite.collect(),
+        non_finite: kept_cells(&acts.non_finite),
+        sites: acts.sites.iter().map(of_site).collect(),
+        // What was measured over all sequences together is not known of some.
+        measures: Measures::default(),
         expert_coverage: if whole { acts.expert_coverage.clone() } else { Vec::new() },
         mean_nll: acts.mean_nll.as_ref().map(|losses| chosen.iter().map(|&s| losses[s]).collect()),
         full_activations: None,
@@ -108,16 +118,30 @@ pub fn join(a: &Activations, b: &Activations) -> Result<Activations> {
         norms: a.norms.iter().zip(&b.norms).map(|(a, b)| [&a[..], &b[..]].concat()).collect(),
         any_norm: [&a.any_norm[..], &b.any_norm[..]].concat(),
     };
-    let shifted = b.non_finite.iter().cloned().map(|mut cell| {
-        cell.sequence += a.num_sequences;
-        cell
-    });
+    let cells_of_both = |first: &[NonFinite], second: &[NonFinite]| -> Vec<NonFinite> {
+        let shifted = |cell: &NonFinite| NonFinite { sequence: cell.sequence + a.num_sequences, ..cell.clone() };
+        first.iter().cloned().chain(second.iter().map(shifted)).collect()
+    };
+    // Sites that both records have in the same layers.
+    let of_site = |first: &SiteLadders| {
+        let same =
+            |other: &&SiteLadders| (other.site, other.width, &other.layers) == (first.site, first.width, &first.layers);
+        let second = b.sites.iter().find(same)?;
+        Some(SiteLadders {
+            all: both(&first.all, &second.all),
+            without_first: both(&first.without_first, &second.without_first),
+            non_finite: cells_of_both(&first.non_finite, &second.non_finite),
+            ..first.clone_light()
+        })
+    };
     Ok(Activations {
         tokens: described(&origins, a.sequence_length),
         num_sequences: origins.len(),
         all: both(&a.all, &b.all),
         without_first: both(&a.without_first, &b.without_first),
-        non_finite: a.non_finite.iter().cloned().chain(shifted).collect(),
+        non_finite: cells_of_both(&a.non_finite, &b.non_finite),
+        sites: a.sites.iter().filter_map(of_site).collect(),
+        measures: Measures::default(),
         expert_coverage: added(&a.expert_coverage, &b.expert_coverage),
         mean_nll: a.mean_nll.as_ref().zip(b.mean_nll.as_ref()).map(|(a, b)| [&a[..], &b[..]].concat()),
         full_activations: None,

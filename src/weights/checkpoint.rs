@@ -7,21 +7,20 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map;
-use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use sha2::{Digest, Sha256};
 
+use super::entry::Entry;
 use super::safetensors_headers::{self, damaged};
+use super::strided::{self, LaidOut};
 use super::torch;
 use super::wrappers;
 use crate::error::{Error, Result};
 use crate::formats;
 use crate::hub::{self, Ahead, ByteSource, FileRange};
-use crate::memory::PAGE;
 use crate::outside::safetensors::LENGTH;
 use crate::outside::{self, complaint, shown};
 use crate::record::FileHash;
@@ -37,33 +36,6 @@ const SHOWN_SIZES: usize = 8;
 /// is hashed.
 pub(super) const HASH_WHOLE: u64 = 64 << 20;
 
-#[derive(Clone)]
-pub struct Entry {
-    /// The tensor's name in its file.
-    pub name: String,
-    file: usize,
-    pub dtype: Dtype,
-    pub shape: Vec<usize>,
-    /// The strides in elements, if its numbers are not contiguous.
-    strides: Option<Vec<usize>>,
-    /// Offset of the data in the file in bytes.
-    begin: u64,
-    pub bytes: u64,
-}
-
-impl Entry {
-    /// The range of the file with bytes `range` of the tensor's data.
-    pub fn part(&self, range: Range<u64>) -> FileRange {
-        FileRange { file: self.file, range: self.begin + range.start..self.begin + range.end }
-    }
-
-    /// The offset in a page of the file of byte `offset` of the tensor's data. Memory with the same
-    /// offset in its page can be read into directly.
-    pub fn phase(&self, offset: u64) -> usize {
-        ((self.begin + offset) % PAGE as u64) as usize
-    }
-}
-
 pub struct Checkpoint {
     /// The folder, or the address on the hub.
     pub place: String,
@@ -75,6 +47,7 @@ pub struct Checkpoint {
     naming: Option<Naming>,
     /// Number of tensors that were also in an earlier file, and the name of one.
     repeated: (usize, String),
+    laid_out: Mutex<LaidOut>,
     bytes_read: AtomicU64,
 }
 
@@ -139,6 +112,7 @@ impl Checkpoint {
             entries: HashMap::new(),
             naming: None,
             repeated: (0, String::new()),
+            laid_out: Mutex::default(),
             bytes_read: AtomicU64::new(0),
             source,
         }
@@ -322,15 +296,7 @@ impl Checkpoint {
             ))
             .hint("config.json and weights belong to different models"));
         }
-        if let Some(strides) = &entry.strides {
-            return Err(Error::unsupported(format!(
-                "{}: tensor `{}` of shape {:?} is stored with strides {strides:?}, so that its numbers do not lie one behind the other",
-                self.place(entry),
-                entry.name,
-                entry.shape
-            ))
-            .hint("save it anew in Python, with `.contiguous()` on each tensor, or as safetensors"));
-        }
+        strided::check(entry, &self.place(entry))?;
         Ok(entry)
     }
 
@@ -348,8 +314,8 @@ impl Checkpoint {
     pub fn readable(&self, tensor: &StoredTensor) -> Result<&Entry> {
         let entry = self.expect(&tensor.name, &tensor.shape)?;
         let expected = match (tensor.dtype, entry.dtype) {
-            (None, Dtype::F32 | Dtype::BF16 | Dtype::F16) => return Ok(entry),
-            (None, _) => "F32, BF16 or F16".to_string(),
+            (None, found) if formats::is_plain(found) || formats::is_of_eight_bits(found) => return Ok(entry),
+            (None, _) => "F32, BF16 or F16 (or F64, or floats of eight bits)".to_string(),
             (Some(dtype), found) if dtype == found => return Ok(entry),
             (Some(dtype), _) => format!("{dtype:?}"),
         };
@@ -376,7 +342,14 @@ impl Checkpoint {
 
     /// Fills `buffer` with a tensor's bytes from byte `offset` of its data.
     pub fn read_into(&self, entry: &Entry, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.source.read(entry.file, entry.begin + offset, buffer)?;
+        match &entry.strides {
+            None => self.source.read(entry.file, entry.begin + offset, buffer)?,
+            Some(strides) => {
+                let mut laid_out = self.laid_out.lock().unwrap_or_else(PoisonError::into_inner);
+                let read = |stored: &mut [u8]| self.source.read(entry.file, entry.begin, stored);
+                laid_out.copy(entry, strides, offset, buffer, read)?;
+            }
+        }
         self.bytes_read.fetch_add(buffer.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -386,13 +359,17 @@ impl Checkpoint {
         Ahead::new(self.source.clone())
     }
 
-    /// The ranges of the files with the bytes of a part.
+    /// The ranges of the files with the bytes of a part, without those of tensors that do not lie
+    /// together, of which one may be read once for several parts.
     pub fn part_ranges(&self, part: &Part) -> Result<Vec<FileRange>> {
-        let range = |tensor: &StoredTensor| -> Result<FileRange> {
+        let mut ranges = Vec::new();
+        for tensor in part.stored() {
             let entry = self.expect(&tensor.name, &tensor.shape)?;
-            Ok(entry.part(part.weight.own_bytes(tensor, entry.bytes)))
-        };
-        part.stored().iter().map(range).collect()
+            if entry.lies_together() {
+                ranges.push(entry.part(part.weight.own_bytes(&tensor, entry.bytes)));
+            }
+        }
+        Ok(ranges)
     }
 
     /// Whether an adapter is beside the weights.

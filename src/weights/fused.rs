@@ -7,6 +7,7 @@
 //! are contiguous in the file. Facts: transformers 5 `conversion_mapping.py`.
 
 use super::checkpoint::Checkpoint;
+use super::strided;
 use crate::error::Result;
 use crate::spec::{Experts, Layer, Mlp, Model, Moe, TensorSpec};
 
@@ -55,7 +56,8 @@ fn divide<'a>(
     let parts: Vec<&TensorSpec> = experts.iter().flat_map(matrices).collect();
     let rows = parts.iter().map(|part| part.shape[0]).sum::<usize>() / experts.len().max(1);
     let columns = parts.first().map_or(0, |part| part.shape[1]);
-    checkpoint.expect(fused, &[experts.len(), rows, columns])?;
+    let whole = checkpoint.expect(fused, &[experts.len(), rows, columns])?;
+    strided::check_together(whole, &checkpoint.place(whole))?;
     checkpoint.divide(fused, &parts);
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! tensors. This room does not depend on the pass.
 
 pub mod checkpoint;
+mod entry;
 mod fused;
 pub mod headers;
 pub mod load;
@@ -10,6 +11,7 @@ pub mod plan;
 pub mod reader;
 mod safetensors_headers;
 mod samples;
+mod strided;
 mod torch;
 mod unused;
 mod wrappers;

@@ -27,7 +27,9 @@ enum TooMuch<'a> {
 /// The tensor that corresponds to the missing `missing` among `stored`, under a name that a wrapper
 /// has changed.
 pub(super) fn find<'a>(missing: &str, stored: &[&'a str], naming: Naming) -> Option<Wrapped<'a>> {
-    let is_it = |name: &str| naming.whole(name) == missing;
+    // A doubled prefix would be read, and is not what is advised.
+    let doubled = naming.base.repeat(2);
+    let is_it = |name: &str| naming.whole(name) == missing && !name.starts_with(&doubled);
     let adapted = stored.iter().any(|name| ADAPTED.iter().any(|part| name.contains(part)));
     let first = *stored.first()?;
     for (dot, _) in first.match_indices('.') {

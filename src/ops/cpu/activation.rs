@@ -10,6 +10,9 @@ use crate::vocabulary::Activation;
 /// Slope of the sigmoid in gpt-oss's SwiGLU (transformers `GptOssExperts.alpha`).
 const GPT_OSS_ALPHA: f32 = 1.702;
 
+/// The factor in `quick_gelu` (transformers `QuickGELUActivation`).
+const QUICK: f32 = 1.702;
+
 /// tanh(x) by the exponential function, with an error of at most 1e-7.
 #[inline(always)]
 fn tanh(x: f32) -> f32 {
@@ -50,6 +53,7 @@ pub(crate) fn activate(activation: Activation, gate: Option<&[f32]>, values: &mu
             0.5 * x * (1.0 + tanh(inner))
         }),
         Activation::GeluErf => map(values, gate, |x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))),
+        Activation::GeluQuick => map(values, gate, |x| x * sigmoid(QUICK * x)),
         Activation::XIelu { alpha_p, alpha_n, beta, eps } => map(values, gate, |x| {
             if x > 0.0 {
                 alpha_p * x * x + beta * x
@@ -113,4 +117,22 @@ pub(crate) fn interleaved_swiglu(x: &[f32], limit: f32) -> Vec<f32> {
         vectorised(|| out.iter_mut().zip(pairs).for_each(|(out, [gate, up])| *out = swiglu(*gate, *up, limit)));
     });
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_gelu_by_its_definition() {
+        let numbers = [-20.0, -3.0, -0.5, 0.0, 0.7, 4.0, 30.0];
+        let expected = numbers.map(|x: f32| (f64::from(x) / (1.0 + (-1.702 * f64::from(x)).exp())) as f32);
+        let (mut alone, mut gated) = (numbers, [2.0; 7]);
+        activate(Activation::GeluQuick, None, &mut alone, 7);
+        activate(Activation::GeluQuick, Some(&numbers), &mut gated, 7);
+        for ((alone, gated), expected) in alone.iter().zip(gated).zip(expected) {
+            assert!((alone - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{alone} and not {expected}");
+            assert_eq!(gated, 2.0 * alone);
+        }
+    }
 }

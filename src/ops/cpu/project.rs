@@ -94,6 +94,7 @@ mod tests {
             headers: &headers,
             settings: &Settings::default(),
             model: &HashSet::new(),
+            scaled: true,
             place: "model",
         };
         let coding = formats::find(&look).unwrap().unwrap();

@@ -298,7 +298,7 @@ pub(super) fn full_attention(
         name if name == other => Ok(false),
         name => {
             let problem = format!("has \"{}\"; supported are full_attention, {other}", shown(name));
-            Err(c.wrong("layer_types", &problem))
+            Err(c.uncomputed("layer_types", &problem))
         }
     };
     types.iter().map(full).collect()

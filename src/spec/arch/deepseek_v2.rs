@@ -67,7 +67,7 @@ fn scoring(c: &Config, sizes: Sizes) -> Result<Scoring> {
         }
         other => {
             let problem = format!("is \"{}\"; supported are greedy, group_limited_greedy", shown(other));
-            return Err(c.wrong("topk_method", &problem));
+            return Err(c.uncomputed("topk_method", &problem));
         }
     }
     Ok(scoring)

@@ -37,7 +37,7 @@ pub(super) fn indexed(c: &Config, mut model: Model) -> Result<Model> {
         c.opt_list_str("layer_types")?.into_iter().flatten().find(|kind| !KINDS.contains(&kind.as_str()))
     {
         let problem = format!("has \"{}\"; supported are {}", shown(&other), KINDS.join(", "));
-        return Err(c.wrong("layer_types", &problem));
+        return Err(c.uncomputed("layer_types", &problem));
     }
     let positions = if c.has("index_topk") { c.size("index_topk")? } else { INDEX_TOPK };
     let why = "for longer ones an indexer chooses the keys that a query sees, and that is not computed";

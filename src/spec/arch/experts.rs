@@ -135,7 +135,7 @@ pub(super) fn behind_dense(c: &Config, layers: usize, dense: usize) -> Result<Ve
     let sparse = |name: &String| match name.as_str() {
         "sparse" => Ok(true),
         "dense" => Ok(false),
-        name => Err(c.wrong("mlp_layer_types", &format!("has \"{}\"; supported are sparse, dense", shown(name)))),
+        name => Err(c.uncomputed("mlp_layer_types", &format!("has \"{}\"; supported are sparse, dense", shown(name)))),
     };
     types.iter().map(sparse).collect()
 }

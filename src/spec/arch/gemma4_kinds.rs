@@ -81,7 +81,7 @@ fn overrides(c: &Config, full: &[bool]) -> Result<Option<[Option<usize>; 2]>> {
             let number = value.as_u64().filter(|number| *number <= MAX_WIDTH).map(|number| number as usize);
             let (Some(at), Some(_)) = (at, number) else {
                 let problem = format!("asks for `{}`: {} in a layer", outside::shown(name), shown(value));
-                return Err(c.wrong(KEY, &format!("{problem}; supported are numbers for {}", NAMES.join(", "))));
+                return Err(c.uncomputed(KEY, &format!("{problem}; supported are numbers for {}", NAMES.join(", "))));
             };
             own[at] = number;
         }
@@ -90,6 +90,6 @@ fn overrides(c: &Config, full: &[bool]) -> Result<Option<[Option<usize>; 2]>> {
     let first = of_kind(true).next().unwrap_or_default();
     match of_kind(false).all(|own| own == [None; 2]) && of_kind(true).all(|own| own == first) {
         true => Ok(Some(first)),
-        false => Err(c.wrong(KEY, "is not the same for all layers without a window, and nothing for the others")),
+        false => Err(c.uncomputed(KEY, "is not the same for all layers without a window, and nothing for the others")),
     }
 }

@@ -72,7 +72,7 @@ fn spans(c: &Config, layers: usize) -> Result<Vec<Span>> {
     let of = |kind: &String| match kind.as_str() {
         "global" => Ok(Span::All),
         "local" => Ok(span(Some(window))),
-        other => Err(c.wrong(key, &format!("has \"{}\"; supported are global, local", shown(other)))),
+        other => Err(c.uncomputed(key, &format!("has \"{}\"; supported are global, local", shown(other)))),
     };
     kinds.iter().map(of).collect()
 }

@@ -27,7 +27,9 @@ impl Hybrid {
         let bias = c.bool_or("attention_bias", false)?;
         let activation = activation(c, "hidden_act", "silu")?;
         if activation != Activation::Silu {
-            return Err(c.wrong("hidden_act", "is neither silu nor swish, with which the linear layers are computed"));
+            return Err(
+                c.uncomputed("hidden_act", "is neither silu nor swish, with which the linear layers are computed")
+            );
         }
         let interval = match c.opt_usize("full_attention_interval")? {
             Some(0) => return Err(c.wrong("full_attention_interval", "is 0")),

@@ -109,7 +109,9 @@ fn full(c: &Config, layers: usize) -> Result<Vec<bool>> {
         let full = |name: &String| match name.as_str() {
             "full_attention" => Ok(true),
             "conv" => Ok(false),
-            name => Err(c.wrong("layer_types", &format!("has \"{}\"; known are full_attention, conv", shown(name)))),
+            name => {
+                Err(c.uncomputed("layer_types", &format!("has \"{}\"; known are full_attention, conv", shown(name))))
+            }
         };
         c.without_effect(&["full_attn_idxs"]);
         let full = types.iter().map(full).collect::<Result<Vec<_>>>()?;

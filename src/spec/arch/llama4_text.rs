@@ -47,16 +47,23 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     });
     let turning = turning_layers(c, decoder.layers)?;
     let full = full_attention(c, decoder.layers, "chunked_attention", |i| !turning[i])?;
-    let chunk = c.opt_usize("attention_chunk_size")?.or(Some(CHUNK).filter(|_| c.missing("attention_chunk_size")));
-    if chunk == Some(0) {
-        return Err(c.wrong("attention_chunk_size", "is 0"));
-    }
+    let chunk = match c.opt_usize("attention_chunk_size")? {
+        Some(0) => return Err(c.wrong("attention_chunk_size", "is 0")),
+        Some(chunk) => chunk,
+        None if c.missing("attention_chunk_size") => CHUNK,
+        // transformers makes the mask of chunks for every model, whether or not a layer uses it.
+        None => {
+            return Err(c
+                .wrong("attention_chunk_size", "is null: transformers cannot compute the model without chunks either")
+                .hint(format!("take it out, which means {CHUNK}, or give the number of the model's release")));
+        }
+    };
     let sizes = Sizes::from_config(c, decoder.layers, &["num_local_experts", "num_experts"], &["intermediate_size"])?;
     let dense = c.size("intermediate_size_mlp")?;
     let sparse = sparse_layers(c, decoder.layers)?;
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);
-        attention.span = chunk.filter(|_| !full[i]).map_or(Span::All, Span::Chunk);
+        attention.span = if full[i] { Span::All } else { Span::Chunk(chunk) };
         if turning[i] {
             let norm = || HeadNorm::Unweighted { eps: decoder.eps };
             attention.qk_norm = normed.then(|| QkNorm { q: norm(), k: Some(norm()), after_rope: true });

@@ -48,7 +48,7 @@ fn by_letters(c: &Config, letters: &str) -> Result<Vec<Kind>> {
         '*' => Ok(Kind::Attention),
         '-' => Ok(Kind::Dense),
         'E' => Ok(Kind::Mixture),
-        _ => Err(c.wrong("hybrid_override_pattern", &format!("has '{letter}'; known are M, *, - and E"))),
+        _ => Err(c.uncomputed("hybrid_override_pattern", &format!("has '{letter}'; known are M, *, - and E"))),
     };
     letters.chars().map(kind).collect()
 }

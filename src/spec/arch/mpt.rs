@@ -22,9 +22,10 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     // transformers has fixed values for these keys.
     c.only("no_bias", true.into())?;
     if c.opt_str("norm_type")?.is_some_and(|kind| !["layernorm", "low_precision_layernorm"].contains(&kind.as_str())) {
-        return Err(c.wrong("norm_type", "is not \"layernorm\" or \"low_precision_layernorm\""));
+        return Err(c.uncomputed("norm_type", "is not \"layernorm\" or \"low_precision_layernorm\""));
     }
-    c.get("logit_scale").map_or(Ok(()), |_| Err(c.wrong("logit_scale", "asks for a factor that is not applied")))?;
+    c.get("logit_scale")
+        .map_or(Ok(()), |_| Err(c.uncomputed("logit_scale", "asks for a factor that is not applied")))?;
     // A model with linear biases has no learned positions. The other keys are for training and
     // tokenizers.
     c.without_effect(&["learned_pos_emb", "max_seq_len", "emb_pdrop", "embedding_fraction", "fc_type", "loss_fn"]);

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::activation::activation;
 use super::decoder::{Defaults, LLAMA, another_counts, head_sizes, without_positions};
 use super::experts::{self, ONE_GROUP, Sizes};
 use super::mamba::{Kind, OLDER, kinds, mamba2};
@@ -42,12 +43,11 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (vocab, hidden) = (c.size("vocab_size")?, c.size("hidden_size")?);
     let kinds = kinds(c)?;
     let eps = c.opt_f64("layer_norm_epsilon")?.unwrap_or(1e-5);
-    for (key, act) in [("mlp_hidden_act", "relu2"), ("mamba_hidden_act", "silu")] {
-        c.only(key, act.into())?;
-    }
+    c.only("mamba_hidden_act", "silu".into())?;
+    let act = activation(c, "mlp_hidden_act", "relu2")?;
     c.only("moe_latent_size", 0.into())?;
     let tied = c.bool_or("tie_word_embeddings", false)?;
-    let parts = Parts { c, hidden, mlp_bias: c.bool_or("mlp_bias", false)? };
+    let parts = Parts { c, hidden, act, mlp_bias: c.bool_or("mlp_bias", false)? };
     let mut layers = Vec::new();
     for (i, kind) in kinds.into_iter().enumerate() {
         let name = format!("backbone.layers.{i}.mixer.");
@@ -91,19 +91,20 @@ fn said_twice(c: &Config, eps: f64) -> Result<()> {
 struct Parts<'a> {
     c: &'a Config,
     hidden: usize,
+    act: Activation,
     mlp_bias: bool,
 }
 
 impl Parts<'_> {
     fn mlp(&self, prefix: &str, width: usize, bias: bool) -> Mlp {
-        Mlp::plain(prefix, ["up_proj", "down_proj"], self.hidden, width, Activation::ReluSquared, bias)
+        Mlp::plain(prefix, ["up_proj", "down_proj"], self.hidden, width, self.act, bias)
     }
 
     fn mixture(&self, name: &str, layers: &[Layer]) -> Result<Moe> {
         let (c, top_k) = (self.c, self.c.size("num_experts_per_tok")?);
         let num_experts = c.experts(&["n_routed_experts"], top_k, layers.len() + 1)?;
         let intermediate = c.size("moe_intermediate_size")?;
-        let sizes = Sizes { num_experts, top_k, intermediate, activation: Activation::ReluSquared };
+        let sizes = Sizes { num_experts, top_k, intermediate, activation: self.act };
         let width = c.size("moe_shared_expert_intermediate_size")?;
         let expert = |e: usize| self.mlp(&format!("{name}experts.{e}."), intermediate, false);
         let shared = self.mlp(&format!("{name}shared_experts."), width, self.mlp_bias);

@@ -34,7 +34,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let jitter = c.opt_f64("router_jitter_noise")?.unwrap_or(JITTER) as f32;
     let sizes = Sizes::from_config(c, decoder.layers, &["num_local_experts", "num_experts"], &["intermediate_size"])?;
     if sizes.top_k != 2 {
-        return Err(c.wrong("num_experts_per_tok", &format!("is {}; the router chooses two experts", sizes.top_k)));
+        return Err(c.uncomputed("num_experts_per_tok", &format!("is {}; the router chooses two experts", sizes.top_k)));
     }
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, bias);

@@ -13,7 +13,7 @@ use crate::formats::{Coding, Decoded, Kernel, Wrong};
 use crate::spec::inventory::Part;
 use crate::tensor::{Device, InCodes, Tensor, gpus};
 use crate::vector::vectorised;
-use crate::weights::checkpoint::Entry;
+use crate::weights::entry::Entry;
 
 /// The advice about codes that have no value.
 const DAMAGED: &str = "the weights are damaged: every result computed from them would be meaningless";
@@ -96,7 +96,11 @@ impl Loader<'_> {
     }
 
     /// A tensor of the same values on each device.
-    fn everywhere<T: candle_core::WithDType>(&self, values: Vec<T>, shape: Vec<usize>) -> Result<Vec<Tensor>> {
+    pub(super) fn everywhere<T: candle_core::WithDType>(
+        &self,
+        values: Vec<T>,
+        shape: Vec<usize>,
+    ) -> Result<Vec<Tensor>> {
         match self.devices {
             [device] => Ok(vec![Tensor::from_vec(values, shape, device)?]),
             devices => devices.iter().map(|device| Tensor::from_vec(values.clone(), shape.clone(), device)).collect(),

@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use super::Loader;
 use crate::cuda::{Array, Context, Element, table};
 use crate::error::Result;
-use crate::weights::checkpoint::Entry;
+use crate::weights::entry::Entry;
 
 /// The exponent bits of bf16 and f16.
 const BF16_EXPONENT: usize = 0x7f80;

@@ -2,6 +2,7 @@
 //! refuses NaN. It runs on the reading threads.
 
 mod coded;
+mod converted;
 mod gpu;
 mod unpack;
 
@@ -10,8 +11,10 @@ use candle_core::{DType, Shape, WithDType};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-use super::checkpoint::{Checkpoint, Entry};
+use super::checkpoint::Checkpoint;
+use super::entry::Entry;
 use crate::error::{Error, Kind, Result};
+use crate::formats;
 use crate::memory;
 use crate::spec::inventory::Part;
 use crate::spec::{Role, StoredTensor, TensorSpec};
@@ -43,12 +46,13 @@ fn stays_in_codes(part: &Part) -> bool {
     !part.role.in_f32() && part.weight.coding.is_some()
 }
 
-/// The dtype in which a part stays in memory. bf16 stays bf16, which products widen exactly, codes
-/// become bf16 if that holds all their values, and everything else is f32. No weight is ever
-/// narrowed, because a model with rounded weights is another model, whose router may choose other
-/// experts. `stored` is the type of plain floats.
+/// The dtype in which a part stays in memory. bf16 stays bf16, which products widen exactly. Codes
+/// and floats of eight bits become bf16 if that holds all their values, and everything else is f32.
+/// No weight is ever narrowed, because a model with rounded weights is another model, whose router
+/// may choose other experts. `stored` is the type of plain floats.
 fn resident_dtype(part: &Part, stored: Dtype) -> DType {
-    let narrow = part.weight.coding.as_ref().map_or(stored == Dtype::BF16, |coding| coding.exact_in_bf16());
+    let plain = stored == Dtype::BF16 || formats::is_of_eight_bits(stored);
+    let narrow = part.weight.coding.as_ref().map_or(plain, |coding| coding.exact_in_bf16());
     if narrow && !part.role.in_f32() { DType::BF16 } else { DType::F32 }
 }
 
@@ -104,6 +108,9 @@ impl Loader<'_> {
     }
 
     fn values(&self, entry: &Entry, offset: u64, shape: Vec<usize>, to: DType) -> Result<Vec<Tensor>> {
+        if Self::is_converted(entry) {
+            return self.converted(entry, offset, shape, to);
+        }
         if let Some(gpus) = gpus(self.devices) {
             return match self.to_gpus(&gpus, entry, offset, &shape, to)? {
                 Ok(arrays) => Ok(on_gpus(arrays)),
@@ -132,11 +139,7 @@ impl Loader<'_> {
     /// Loads a small tensor in which −∞ is a valid value, converted to f32, for each device.
     fn with_minus_infinity(&self, entry: &Entry, shape: Vec<usize>) -> Result<Vec<Tensor>> {
         let count = shape.iter().product();
-        let values = match entry.dtype {
-            Dtype::F32 => self.stored::<f32>(entry, 0, count)?,
-            Dtype::BF16 => bf16::into_f32(self.stored(entry, 0, count)?),
-            _ => f16::into_f32(self.stored(entry, 0, count)?),
-        };
+        let values = self.numbers(entry, count)?;
         let strange = |value: &f32| !value.is_finite() && *value != f32::NEG_INFINITY;
         if let Some(index) = values.iter().position(strange) {
             return Err(self.not_finite(entry, index, values[index]));

@@ -12,7 +12,7 @@ use crate::cuda::table::{self, Scales};
 use crate::cuda::{Array, Context, Element};
 use crate::error::{Result, fault};
 use crate::formats::Kernel;
-use crate::weights::checkpoint::Entry;
+use crate::weights::entry::Entry;
 
 /// The rows that are wanted of those that are unpacked, and their shape in the model.
 pub(super) struct Wanted<'a> {
