@@ -73,8 +73,8 @@ pub struct Latent {
 }
 
 impl Latent {
-    pub fn write(&self, project: &Project) {
-        let (hidden, inner, layers) = (256, 256, 2);
+    pub fn write(&self, project: &Project, hidden: usize) {
+        let (inner, layers) = (hidden, 2);
         let Self { queries, rank, heads, sizes: [nope, rope, value] } = *self;
         let config = json!({
             "model_type": "deepseek_v3", "hidden_size": hidden, "num_hidden_layers": layers, "vocab_size": VOCAB,
@@ -127,8 +127,10 @@ pub const LATENT: [Latent; 3] = [
 
 #[test]
 fn latent_attention_with_values_of_another_size_than_keys() {
+    // Narrow layers and many tokens: queries, keys and values take 60 to 95 MB, which is far more than the program itself. How
+    // much of that is in memory is the kernel's choice.
     for latent in LATENT {
-        close(both_with(&|project| latent.write(project), 8, 256, "", "", &|_| ()));
+        close(both_with(&|project| latent.write(project, 64), 32, 256, "", "", &|_| ()));
     }
 }
 
@@ -140,7 +142,7 @@ fn weights_are_most_of_it() {
 
 #[test]
 fn activations_are_most_of_it() {
-    agree(&Shape { hidden: 512, inner: 1024, experts: 0, layers: 2 }, 8, 384, "", "");
+    agree(&Shape { hidden: 256, inner: 512, experts: 0, layers: 2 }, 32, 384, "", "");
 }
 
 #[test]
