@@ -73,8 +73,8 @@ pub struct Latent {
 }
 
 impl Latent {
-    pub fn write(&self, project: &Project) {
-        let (hidden, inner, layers) = (256, 256, 2);
+    pub fn write(&self, project: &Project, hidden: usize) {
+        let (inner, layers) = (hidden, 2);
         let Self { queries, rank, heads, sizes: [nope, rope, value] } = *self;
         let config = json!({
             "model_type": "deepseek_v3", "hidden_size": hidden, "num_hidden_layers": layers, "vocab_size": VOCAB,
@@ -127,20 +127,22 @@ pub const LATENT: [Latent; 3] = [
 
 #[test]
 fn latent_attention_with_values_of_another_size_than_keys() {
+    // Narrow layers and many tokens: queries, keys and values take 60 to 95 MB, which is far more than the program itself. How
+    // much of that is in memory is the kernel's choice.
     for latent in LATENT {
-        close(both_with(&|project| latent.write(project), 8, 256, "", "", &|_| ()));
+        close(both_with(&|project| latent.write(project, 64), 32, 256, "", "", &|_| ()));
     }
 }
 
 #[test]
 fn weights_are_most_of_it() {
     // Large layers, few tokens; enough of them that the next layer arrives while one computes.
-    agree(&Shape { hidden: 1024, inner: 4096, experts: 0, layers: 3 }, 2, 128, "", "");
+    agree(&Shape { hidden: 1024, inner: 4096, experts: 0, layers: 3 }, 2, 32, "", "");
 }
 
 #[test]
 fn activations_are_most_of_it() {
-    agree(&Shape { hidden: 512, inner: 1024, experts: 0, layers: 2 }, 8, 384, "", "");
+    agree(&Shape { hidden: 128, inner: 256, experts: 0, layers: 2 }, 64, 384, "", "");
 }
 
 #[test]
@@ -151,7 +153,7 @@ fn a_budget_bounds_the_workspace() {
 
 #[test]
 fn one_layer_at_a_time() {
-    agree(&Shape { hidden: 1024, inner: 2048, experts: 0, layers: 3 }, 4, 64, "chunk_layers: 1", "");
+    agree(&Shape { hidden: 1024, inner: 2048, experts: 0, layers: 3 }, 4, 16, "chunk_layers: 1", "");
 }
 
 #[test]
@@ -161,7 +163,7 @@ fn experts_and_logits() {
 
 #[test]
 fn bf16() {
-    agree(&Shape { hidden: 1024, inner: 2048, experts: 0, layers: 3 }, 4, 128, "dtype: \"bf16\"", "");
+    agree(&Shape { hidden: 1024, inner: 2048, experts: 0, layers: 3 }, 4, 32, "dtype: \"bf16\"", "");
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn the_estimate_of_its_memory_holds() {
         check(&|project| shape.write(project), (sequences, length), options, extract, gpus);
     }
     for latent in LATENT {
-        check(&|project| latent.write(project), (4, 64), "", "", "1");
+        check(&|project| latent.write(project, 256), (4, 64), "", "", "1");
     }
     assert!(wrong.is_empty(), "{wrong:?}");
 }
