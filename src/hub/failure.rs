@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use super::refusal::{self, Refusal};
+use super::http::refusal::{self, Refusal};
 use crate::error::{self, Error, Kind};
 use crate::plain::plain;
 

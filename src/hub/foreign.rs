@@ -3,8 +3,8 @@
 //! format has the same name everywhere.
 
 use super::file_name::Name;
-use super::markup;
 use crate::error::Error;
+use crate::hub::text::markup;
 use crate::outside::{self, shown};
 
 /// A format, with advice if it is not supported.

@@ -5,75 +5,44 @@
 //! Token, endpoint and cache are those of the Hugging Face tools (`HF_TOKEN`, `HF_ENDPOINT`,
 //! `HF_HOME`, `HF_HUB_OFFLINE`).
 
-mod attempt;
-mod body;
 mod cache;
-mod dataset;
-#[cfg(target_os = "linux")]
-mod direct;
-mod documents;
-mod download;
 mod environment;
 mod failure;
-mod fetch;
 mod file_name;
-mod folder;
-mod folders;
 mod foreign;
-mod formats;
-mod gguf;
-mod gguf_files;
 mod hash;
 mod http;
-mod json;
-mod json_sequence;
-mod json_values;
-mod lines;
-mod markup;
 mod names;
-mod parquet_checks;
-mod parquet_text;
-mod questions;
-mod ranges;
-mod records;
-mod refusal;
-mod repository;
-mod resolve;
-mod shards;
-mod source;
 mod spelling;
-mod spooled;
-mod streamed;
-mod table;
-mod tabular;
-mod text_file;
-mod texts;
-mod unpack;
-mod weight_formats;
+mod text;
+mod weights;
 
 use std::path::Path;
 use std::sync::Arc;
 
-pub use documents::Documents;
 pub use environment::{own_token, use_token};
 pub use failure::Failure;
 pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
-pub use shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
-pub use source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
-pub use texts::DEFAULT_COLUMN;
-pub use weight_formats::{ADAPTER, without_config};
+pub use text::documents::Documents;
+pub use text::texts::DEFAULT_COLUMN;
+pub use weights::shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
+pub use weights::source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
+pub use weights::weight_formats::{ADAPTER, without_config};
 
 use crate::error::{Error, Kind, Result};
 use crate::home;
 use crate::outside;
 use crate::plain::plain;
 use crate::progress::Progress;
-use folder::Folder;
-use gguf::remote::Named;
-use ranges::Limits;
-use resolve::{Address, MODEL_IDS, RepositoryKind};
-use shards::LAYOUTS;
-use streamed::Streamed;
+use cache::repository;
+use http::ranges::Limits;
+use http::resolve::{Address, MODEL_IDS, RepositoryKind};
+use text::text_file;
+use weights::folder::Folder;
+use weights::gguf::remote::Named;
+use weights::shards::LAYOUTS;
+use weights::streamed::Streamed;
+use weights::{folders, gguf, gguf_files, weight_formats};
 
 /// The most bytes of a streamed model that are in memory before they are read.
 pub const STREAM_BYTES: u64 = Limits::STREAM.budget();

@@ -2,8 +2,8 @@
 //! of them is taken for the id, but the message names what was meant.
 
 use super::environment;
+use super::http::resolve::{Address, RepositoryKind};
 use super::names::is_revision;
-use super::resolve::{Address, RepositoryKind};
 
 /// Names of the hub in addresses.
 const HOSTS: [&str; 3] = ["huggingface.co", "www.huggingface.co", "hf.co"];
