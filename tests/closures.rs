@@ -103,7 +103,7 @@ fn errors_of_the_language_had_no_kind_and_no_hint() {
         ("let m = #{ a: 1 }; m.b", "script", "b", "print(value.keys())"),
         ("1 / 0", "script", "zero", "numbers with a point"),
         ("let n = 5; for i in n {}", "script", "iterable", "arrays, ranges"),
-        ("undefined + 1", "script", "undefined", "misspelt"),
+        ("qqzz + 1", "script", "qqzz", "misspelt"),
         ("throw \"boom\"", "thrown", "boom", ""),
         ("throw #{ kind: \"own\", message: \"boom\", hint: \"so\" }", "own", "boom", "so"),
         ("load_model(\"nowhere\")", "not_found", "nowhere", ""),

@@ -29,7 +29,10 @@ pub fn cells(acts: &Activations, dims: &[usize], by_sequence: bool, criterion: &
             .hint("features are numbered from 0"));
     }
     let n = acts.num_sequences;
-    let groups: Vec<Range<usize>> = if by_sequence { (0..n).map(|s| s..s + 1).collect() } else { vec![0..n] };
+    let groups: Vec<Range<usize>> = match by_sequence {
+        true => (0..n).map(|sequence| sequence..sequence + 1).collect(),
+        false => std::iter::once(0..n).collect(),
+    };
     let rows = acts.norms.len().saturating_mul(dims.len()).saturating_mul(groups.len());
     if rows > MAX_ROWS {
         return Err(Error::bad_argument(format!("{} are more than the {MAX_ROWS} of a table", counted(rows, "row")))
