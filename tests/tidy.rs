@@ -248,18 +248,6 @@ fn programs_choose_their_allocator_and_the_library_does_not() {
     assert_eq!(paths, ALLOCATING);
 }
 
-/// Optimisation levels of dependencies in a profile of Cargo.toml.
-fn levels(manifest: &toml::Table, profile: &str) -> BTreeSet<(String, i64)> {
-    let packages = manifest["profile"][profile]["package"].as_table().unwrap();
-    packages.iter().map(|(name, settings)| (name.clone(), settings["opt-level"].as_integer().unwrap())).collect()
-}
-
-#[test]
-fn dependencies_are_compiled_for_tests_as_for_a_release() {
-    let manifest: toml::Table = std::fs::read_to_string(repository().join("Cargo.toml")).unwrap().parse().unwrap();
-    assert_eq!(levels(&manifest, "dev"), levels(&manifest, "release"));
-}
-
 fn without_header(sources: &[Source]) -> Vec<String> {
     sources.iter().filter(|file| !file.text.starts_with("//! ")).map(|file| file.path.clone()).collect()
 }
