@@ -4,7 +4,7 @@
 use rhai::{Dynamic, Engine, EvalAltResult, INT, ImmutableString, Map, Position};
 
 use super::hints;
-use crate::host::language::weight;
+use crate::host::language::{catching, weight};
 
 /// The kind of an error of the language, and of a text that a script has thrown.
 const OF_THE_LANGUAGE: &str = "script";
@@ -16,6 +16,9 @@ pub(crate) fn register(engine: &mut Engine) {
     #[allow(deprecated)] // the hook is marked volatile, not deprecated
     engine.on_var(|name, index, mut context| {
         weight::bounded(&context)?;
+        if !catching::is_name(name) {
+            return Ok(None);
+        }
         let value = match context.scope().len().checked_sub(index) {
             Some(at) if index > 0 => context.scope().iter_raw().nth(at).map(|(.., value)| value),
             _ => context.scope().get(name),

@@ -2,6 +2,7 @@
 //! the texts and modules that every script can have. Nothing here knows a run of a script.
 
 pub(crate) mod bounds;
+pub(crate) mod catching;
 pub(crate) mod closures;
 pub mod deep;
 pub(crate) mod growth;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rhai::{AST, Engine, Identifier, LexError, ParseError, Scope, Token};
 
 use super::bounds::{MAX_COMPARISONS, STOPPED, TOO_MANY_NAMES};
+use super::catching;
 use crate::progress::interrupt_requested;
 
 /// A text is parsed so long after its begin although the user has interrupted: a script that reacts
@@ -51,6 +52,7 @@ fn begin() {
 
 /// Follows the next token. Returns an error in its place if parsing has to end.
 pub(crate) fn follow(token: Token) -> Token {
+    catching::note(&token);
     match PARSING.with_borrow_mut(|parsing| parsing.stops_at(&token, interrupt_requested())) {
         Some(why) => Token::LexError(LexError::Runtime(why.to_string()).into()),
         None => token,
