@@ -208,8 +208,8 @@ fn a_short_text_in_place_of_a_path_is_shown_whole() {
         &script("A text to be measured."),
         1,
         "and \"A text to be measured.\" reads like a text itself",
-        "write_text(",
+        "texts: [\"…\"] takes texts themselves",
     );
     let long = "A text that is to be measured, and longer than a message has room for.";
-    project.refuses(&script(long), 1, "and \"A text that is to be measured, and longe…\" reads like", "write_text(");
+    project.refuses(&script(long), 1, "and \"A text that is to be measured, and longe…\" reads like", "texts: [");
 }

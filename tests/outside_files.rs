@@ -144,7 +144,7 @@ pub fn messages_quote_no_files_at_length() {
     project.file("c/config.json", format!(r#"{{"model_type": "{secret}"}}"#));
     project.file("d/config.json", format!(r#"{{"model_type": "llama", "num_attention_heads": "{secret}"}}"#));
     project.file("ids.json", format!("[[1, \"{secret}\"]]"));
-    project.file("lines.jsonl", format!("\"{secret}\"\n"));
+    project.file("lines.jsonl", format!("{{\"text\": {secret}\n"));
     project.file("e/config.json", project.text("model/config.json"));
     project.file("e/tokenizer.json", format!("{{\"version\": \"{secret}{secret}{secret}{secret}\"}}"));
     project.file("f/config.json", "{}").file("f/model.safetensors.index.json", format!("[\"{secret}\"]"));

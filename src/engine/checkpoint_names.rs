@@ -1,4 +1,5 @@
-//! Names of checkpoint files: the requested one, and those of other work with a fingerprint in them.
+//! Names of checkpoint files: the requested one, and those of other work with a fingerprint in
+//! them.
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};

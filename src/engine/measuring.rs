@@ -188,7 +188,8 @@ fn whole(model: &Model, args: &MeasureArgs) -> Result<MeasureArgs> {
             _ => true,
         });
     }
-    if let Some(site) = args.sites.iter().find(|site| !has(site)) {
+    // The norms are recorded whether a layer has one for both parts or two.
+    if let Some(site) = args.sites.iter().find(|site| !Site::NORMS.contains(site) && !has(site)) {
         let there: Vec<&str> = Site::ALL.iter().filter(|site| has(site)).map(|site| site.name()).collect();
         return Err(Error::bad_argument(format!("{} has no site {}", model.model_type, site.name()))
             .hint(format!("its sites are {}", there.join(", "))));

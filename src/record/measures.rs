@@ -2,8 +2,8 @@
 //! each definition with its source.
 //!
 //! Rows are positions of all sequences in order, or, in an expert, the tokens that were routed to
-//! it. Layers, sequences, positions and dimensions count from 0. Numbers that are stored as JSON are
-//! f32, whose text is read back as it was.
+//! it. Layers, sequences, positions and dimensions count from 0. Numbers that are stored as JSON
+//! are f32, whose text is read back as it was.
 
 use serde::{Deserialize, Serialize};
 
@@ -315,8 +315,8 @@ pub struct SuperWeight {
 /// A linear layer and the site that it reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInput {
-    /// The name of its weight in the checkpoint, without `.weight`; empty for one kind of projection
-    /// of all routed experts.
+    /// The name of its weight in the checkpoint, without `.weight`; empty for one kind of
+    /// projection of all routed experts.
     pub module: String,
     /// The name that llama.cpp gives the weight.
     pub gguf: String,

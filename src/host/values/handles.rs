@@ -116,6 +116,7 @@ impl Readable for ActivationsHandle {
     }
     fn field(&self, name: &str) -> Option<Value> {
         match name {
+            "sites" => Some(site_names(&self.0)),
             "norms" => Some(norm_names(&self.0)),
             "tokens" => Some(tokens(&self.0)),
             _ if FOLDS.contains(&name) => None,
@@ -156,8 +157,13 @@ impl Readable for StoredHandle {
     }
 }
 
-/// The parts of a record that are too large for a script.
-const FOLDS: [&str; 2] = ["all", "without_first"];
+/// The parts of a record that are too large for a script, or that a function reads.
+const FOLDS: [&str; 3] = ["all", "without_first", "measures"];
+
+/// The sites of which a record has ladders beside those of the norms.
+fn site_names(acts: &Activations) -> Value {
+    acts.sites.iter().map(|ladders| ladders.site.name()).collect()
+}
 
 fn norm_names(acts: &Activations) -> Value {
     acts.norms.iter().map(|norm| norm.name()).collect()
@@ -179,6 +185,7 @@ fn summary(acts: &Activations) -> Value {
         map.retain(|key, _| !FOLDS.contains(&key.as_str()));
         map.insert("norms".into(), norm_names(acts));
         map.insert("tokens".into(), tokens(acts));
+        map.insert("sites".into(), site_names(acts));
     }
     json
 }

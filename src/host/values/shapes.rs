@@ -172,7 +172,7 @@ pub(crate) fn shapes() -> &'static BTreeMap<&'static str, Shape> {
         };
         add("model", true, with(names_of::<ModelInfo>(), &["path"]));
         add("tokens", true, with(names_of::<TokensInfo>(), &["ids"]));
-        add("activations", true, without(names_of::<Activations>(), &["all", "without_first"]));
+        add("activations", true, without(names_of::<Activations>(), &["all", "without_first", "measures"]));
         add("results", true, vec!["path", "found", "intervals", "settings", "activations"]);
         add("detection", true, with(names_of::<Detection>(), &["certain"]));
         add("intervals", true, names_of::<Bootstrap>());
