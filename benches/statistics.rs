@@ -68,6 +68,8 @@ fn empty(layers: usize, hidden: usize, length: usize, ladder: &[f32]) -> Activat
         mean_nll: None,
         full_activations: None,
         measurements: Measurements::default(),
+        sites: Vec::new(),
+        measures: Default::default(),
     }
 }
 

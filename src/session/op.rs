@@ -34,6 +34,7 @@ macro_rules! requests {
     ($($op:ident($request:ty) => $kind:ident($reply:ty), $name:literal;)+) => {
         /// A request as it is sent.
         #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[allow(clippy::large_enum_variant)] // one per call
         pub(super) enum Op {
             $($op($request),)+
         }
@@ -113,6 +114,7 @@ mod tests {
 
     /// Requests and replies as protocol 7 spells them.
     #[derive(Serialize)]
+    #[allow(clippy::large_enum_variant)] // one per test
     enum Spelt {
         Load(LoadArgs),
         Tokens(TokenSource),

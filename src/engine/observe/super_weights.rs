@@ -31,8 +31,9 @@ pub struct SuperWeightsObserver<'a> {
     tokens: &'a Tokens,
     /// The layers whose network is the same for all tokens.
     dense: Vec<usize>,
-    /// The inputs of the down projection whose outputs come next.
-    inputs: Option<(SiteId, Range<usize>, Tensor)>,
+    /// The inputs of the down projection whose outputs come next, by their first sequence. Several
+    /// devices have some.
+    inputs: BTreeMap<usize, (Range<usize>, Tensor)>,
     /// Of the layer at work, by sequence.
     sequences: BTreeMap<usize, Largest>,
     /// The expert at work, and the one with the largest output so far.
@@ -81,7 +82,7 @@ impl Largest {
 impl<'a> SuperWeightsObserver<'a> {
     pub fn new(tokens: &'a Tokens, dense: Vec<usize>) -> Self {
         let (sequences, done) = (BTreeMap::new(), Vec::new());
-        Self { tokens, dense, inputs: None, sequences, expert: None, best: None, done }
+        Self { tokens, dense, inputs: BTreeMap::new(), sequences, expert: None, best: None, done }
     }
 
     /// Compares the expert at work with the best one.
@@ -110,11 +111,11 @@ impl Observer for SuperWeightsObserver<'_> {
 
     fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
         if site.site == Site::FfnMid {
-            self.inputs = Some((site, sequences, x.clone()));
+            self.inputs.insert(sequences.start, (sequences, x.clone()));
             return Ok(());
         }
-        let Some((at, of, inputs)) = self.inputs.take() else { return Ok(()) };
-        if at.layer != site.layer || of != sequences {
+        let Some((of, inputs)) = self.inputs.remove(&sequences.start) else { return Ok(()) };
+        if of != sequences {
             return Ok(());
         }
         let positions = self.tokens.info.sequence_length;
@@ -143,7 +144,7 @@ impl Observer for SuperWeightsObserver<'_> {
 
     fn end_layer(&mut self, layer: usize, _stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
         self.settle_expert();
-        self.inputs = None;
+        self.inputs.clear();
         let mut sequences = std::mem::take(&mut self.sequences).into_values();
         let dense = sequences.next().map(|mut first| {
             sequences.for_each(|later| first.merge(later));
