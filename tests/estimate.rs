@@ -130,7 +130,7 @@ fn latent_attention_with_values_of_another_size_than_keys() {
     // Narrow layers and many tokens: queries, keys and values take 60 to 95 MB, which is far more than the program itself. How
     // much of that is in memory is the kernel's choice.
     for latent in LATENT {
-        close(both_with(&|project| latent.write(project, 64), 32, 256, "", "", &|_| ()));
+        close(both_with(&|project| latent.write(project, 64), 128, 64, "", "", &|_| ()));
     }
 }
 
