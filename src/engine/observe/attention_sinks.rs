@@ -2,7 +2,6 @@
 //! weight that a position receives from those behind it, per sequence and head.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::ops::Range;
 
 use super::observer::Observer;
@@ -124,16 +123,5 @@ impl Observer for AttentionSinksObserver {
         Ok(())
     }
 
-    fn save(&mut self, _layers: usize, checkpoint: &mut dyn Write) -> Result<()> {
-        stored::write(&self.done, checkpoint)
-    }
-
-    fn resume(&mut self, _layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
-        self.done = stored::read(checkpoint)?;
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        self.done.clear();
-    }
+    stored::kept_in!(done);
 }

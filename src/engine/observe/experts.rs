@@ -1,7 +1,6 @@
 //! Load, gates and outputs of experts: what decides which of them could be left out (REAP, Lasby et
 //! al. 2025), and which write the largest values (super experts, Su et al. 2025).
 
-use std::io::{Read, Write};
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -187,16 +186,5 @@ impl Observer for ExpertsObserver<'_> {
         Ok(())
     }
 
-    fn save(&mut self, _layers: usize, checkpoint: &mut dyn Write) -> Result<()> {
-        stored::write(&self.done, checkpoint)
-    }
-
-    fn resume(&mut self, _layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
-        self.done = stored::read(checkpoint)?;
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        self.done.clear();
-    }
+    stored::kept_in!(done);
 }

@@ -2,7 +2,6 @@
 //! Language Models"), and its dimensions that stand out at many tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -202,16 +201,5 @@ impl Observer for MassiveObserver<'_> {
         Ok(())
     }
 
-    fn save(&mut self, _layers: usize, checkpoint: &mut dyn Write) -> Result<()> {
-        stored::write(&self.done, checkpoint)
-    }
-
-    fn resume(&mut self, _layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
-        self.done = stored::read(checkpoint)?;
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        self.done.clear();
-    }
+    stored::kept_in!(done);
 }

@@ -18,3 +18,24 @@ pub(super) fn write(state: &impl Serialize, checkpoint: &mut dyn Write) -> Resul
 pub(super) fn read<T: DeserializeOwned>(checkpoint: &mut dyn Read) -> Result<T> {
     rmp_serde::from_read(checkpoint.take(MOST)).map_err(|e| Error::corrupt(format!("reading it: {e}")))
 }
+
+/// The methods of an observer whose state in a checkpoint is one of its fields, a list of what is
+/// done so far.
+macro_rules! kept_in {
+    ($done:ident) => {
+        fn save(&mut self, _layers: usize, checkpoint: &mut dyn ::std::io::Write) -> $crate::error::Result<()> {
+            $crate::engine::observe::stored::write(&self.$done, checkpoint)
+        }
+
+        fn resume(&mut self, _layers: usize, checkpoint: &mut dyn ::std::io::Read) -> $crate::error::Result<()> {
+            self.$done = $crate::engine::observe::stored::read(checkpoint)?;
+            Ok(())
+        }
+
+        fn reset(&mut self) {
+            self.$done.clear();
+        }
+    };
+}
+
+pub(super) use kept_in;

@@ -2,7 +2,6 @@
 //! input and the largest output of each layer's down projection meet.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -156,16 +155,5 @@ impl Observer for SuperWeightsObserver<'_> {
         Ok(())
     }
 
-    fn save(&mut self, _layers: usize, checkpoint: &mut dyn Write) -> Result<()> {
-        stored::write(&self.done, checkpoint)
-    }
-
-    fn resume(&mut self, _layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
-        self.done = stored::read(checkpoint)?;
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        self.done.clear();
-    }
+    stored::kept_in!(done);
 }

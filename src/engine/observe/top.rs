@@ -6,7 +6,6 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -168,18 +167,7 @@ impl Observer for TopObserver<'_> {
         Ok(())
     }
 
-    fn save(&mut self, _layers: usize, checkpoint: &mut dyn Write) -> Result<()> {
-        stored::write(&self.done, checkpoint)
-    }
-
-    fn resume(&mut self, _layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
-        self.done = stored::read(checkpoint)?;
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        self.done.clear();
-    }
+    stored::kept_in!(done);
 }
 
 #[cfg(test)]

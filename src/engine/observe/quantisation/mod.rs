@@ -8,7 +8,6 @@
 mod formats;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -238,16 +237,5 @@ impl Observer for QuantisationObserver {
         Ok(())
     }
 
-    fn save(&mut self, _layers: usize, checkpoint: &mut dyn Write) -> Result<()> {
-        stored::write(&self.done, checkpoint)
-    }
-
-    fn resume(&mut self, _layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
-        self.done = stored::read(checkpoint)?;
-        Ok(())
-    }
-
-    fn reset(&mut self) {
-        self.done.clear();
-    }
+    stored::kept_in!(done);
 }
