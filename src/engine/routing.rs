@@ -116,7 +116,10 @@ fn sparse_mixer(logits: &[f32], k: usize, jitter: f32) -> Vec<(usize, f32)> {
     let mut left = logits.to_vec();
     let mut chosen = Vec::with_capacity(k);
     for _ in 0..k {
-        let best = top(&left, 1)[0];
+        // No expert is chosen twice, even where no logit is a number.
+        let is_left = |expert: &usize| chosen.iter().all(|(taken, _)| taken != expert);
+        let by_logit = |a: &usize, b: &usize| left[*a].total_cmp(&left[*b]).then(b.cmp(a));
+        let Some(best) = (0..left.len()).filter(is_left).max_by(by_logit) else { break };
         let largest = left[best];
         let near = |(logit, left): (&f32, &f32)| {
             let distance = (largest - logit) / logit.abs().max(largest);
@@ -164,6 +167,20 @@ mod tests {
         assignment.route(10, &[0.0; 8], (2, &scoring), &ExpertValues::default());
         assert_eq!(assignment.rows, [vec![10, 11], vec![10, 11], vec![], vec![]]);
         assert_eq!([0, 1, 2, 3].map(|expert| assignment.uses(expert)), [true, true, false, false]);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_choose_no_expert_twice() {
+        for odd in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for logits in [[odd; 4], [0.5, odd, odd, odd], [odd, 2.0, -1.0, odd]] {
+                for scoring in [Scoring::softmax(false), Scoring::new(Score::SparseMixer { jitter: 0.01 }, Divisor::One)] {
+                    let mut chosen: Vec<usize> = choose(&logits, 3, &scoring, None).iter().map(|c| c.0).collect();
+                    chosen.sort_unstable();
+                    chosen.dedup();
+                    assert_eq!(chosen.len(), 3, "{logits:?}");
+                }
+            }
+        }
     }
 
     #[test]

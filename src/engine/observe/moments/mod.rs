@@ -1,7 +1,7 @@
 //! Moments: sums of powers and extremes of every channel at chosen sites, and the ratio of maximum
 //! to median of every row.
 //!
-//! A sequence is summed position by position, and sequences are added in their order, so that the
+//! A sequence is summed in the order of positions, and sequences are added in their order, so that the
 //! result depends neither on batches nor on devices. An expert's rows are summed in the order of
 //! its tokens.
 
@@ -132,10 +132,11 @@ impl MomentsObserver {
 }
 
 fn over_sequences(at: SiteId, parts: Vec<(usize, Part)>) -> Option<Moments> {
-    let mut parts = parts.into_iter().map(|(_, part)| {
+    let mut parts = parts.into_iter().map(|(_, mut part)| {
+        part.sums.finish();
         let mut channels = Channels::default();
         part.sums.append_to(&mut channels);
-        (part.rows, part.sums.non_finite, part.ratio, channels)
+        (part.rows, part.sums.non_finite(), part.ratio, channels)
     });
     let (mut rows, mut non_finite, mut ratio, mut channels) = parts.next()?;
     for (more, odd, more_ratio, of_part) in parts {
@@ -162,12 +163,13 @@ fn over_experts(at: SiteId, parts: Vec<(usize, Part)>, experts: usize) -> Option
     let mut parts = parts.into_iter().peekable();
     for expert in 0..experts {
         let part = parts.next_if(|(of, _)| *of == expert).map(|(_, part)| part);
-        let Some(part) = part else {
+        let Some(mut part) = part else {
             append_zeros(&mut moments.channels, width);
             continue;
         };
         moments.rows[expert] = part.rows;
-        moments.non_finite += part.sums.non_finite;
+        part.sums.finish();
+        moments.non_finite += part.sums.non_finite();
         ratio.add(&part.ratio);
         part.sums.append_to(&mut moments.channels);
     }

@@ -1,12 +1,12 @@
 //! Simulated quantisation of rows of f32: each value is replaced by the nearest that a format has.
 //!
 //! Scales are applied by division, and halves round to even, as PyTorch does. docs/measures.md has
-//! the definition of each format and its source.
+//! the definition of each format and its source. `errors.rs` computes the errors of many rows in a
+//! faster way.
 
+use super::errors::{E4M3_MAX, e4m3};
 use crate::record::QuantFormat;
 
-/// The largest value of E4M3FN.
-const E4M3_MAX: f32 = 448.0;
 /// The largest value of E2M1.
 const E2M1_MAX: f32 = 6.0;
 /// The smallest E4M3 number above 0, which is the smallest scale of an NVFP4 block.
@@ -73,17 +73,6 @@ fn nv_block(block: &mut [f32], of_tensor: f32) {
     let own = e4m3(if own == 0.0 { 1.0 } else { own.max(E4M3_LEAST) });
     let scale = own * of_tensor;
     block.iter_mut().for_each(|x| *x = e2m1(*x / scale) * scale);
-}
-
-/// The nearest E4M3FN number, at most 448 in magnitude.
-#[inline(always)]
-pub(super) fn e4m3(x: f32) -> f32 {
-    let x = x.clamp(-E4M3_MAX, E4M3_MAX);
-    // Three bits of mantissa remain of the 23. Below 2^-6 numbers are multiples of 2^-9.
-    let bits = x.to_bits();
-    let normal = f32::from_bits((bits + 0x7_ffff + ((bits >> 20) & 1)) & !0xf_ffff);
-    let subnormal = (x * 512.0).round_ties_even() / 512.0;
-    if x.abs() < 1.0 / 64.0 { subnormal } else { normal }
 }
 
 /// The nearest of 0, 0.5, 1, 1.5, 2, 3, 4 and 6 with the sign of x; a tie goes to the even

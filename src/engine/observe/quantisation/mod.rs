@@ -5,6 +5,8 @@
 //! Scales of a whole tensor are known when its last row is, so the rows of a layer's site are kept
 //! until then.
 
+mod errors;
+#[cfg(test)]
 mod formats;
 
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ use crate::error::Result;
 use crate::record::{QUANT_THRESHOLD, QuantError, QuantFormat, Quantised, Site, SiteId};
 use crate::tensor::Tensor;
 use crate::vector::vectorised;
-use formats::{absmax, quantise};
+use errors::{BLOCK, Scales, row_errors};
 
 /// Number of rows in one parallel task.
 const ROWS: usize = 64;
@@ -29,13 +31,47 @@ pub struct QuantisationObserver {
     hidden: usize,
     /// Dimensions of the residual stream that are kept exact.
     dims: Vec<usize>,
-    /// Of the layer at work, by site and sequence: rows [positions, width].
-    sequences: BTreeMap<(SiteId, usize), (usize, Vec<f32>)>,
-    /// The rows of the expert at work, with their width.
-    expert: Option<(SiteId, usize, usize, Vec<f32>)>,
+    /// Of the layer at work, by site and sequence.
+    sequences: BTreeMap<(SiteId, usize), Rows>,
+    /// The expert at work.
+    expert: Option<(SiteId, usize, Rows)>,
+    /// Memory of earlier layers, to be used again.
+    spare: Vec<Vec<f32>>,
     /// Sums over the experts of the layer at work.
     experts: BTreeMap<SiteId, Sums>,
     done: Vec<QuantError>,
+}
+
+/// Rows that are kept until their layer is done.
+struct Rows {
+    width: usize,
+    /// [rows, width].
+    values: Vec<f32>,
+    /// The largest |x| of each column.
+    largest: Vec<f32>,
+}
+
+impl Rows {
+    /// Adds `x` [rows, width].
+    fn add(&mut self, x: &[f32]) {
+        let (width, first) = (self.width, self.values.len());
+        self.values.resize(first + x.len(), 0.0);
+        let copy = |(to, from): (&mut [f32], &[f32])| {
+            let mut largest = vec![0f32; width];
+            for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(width)) {
+                to.copy_from_slice(from);
+                vectorised(|| largest.iter_mut().zip(from).for_each(|(most, x)| *most = most.max(x.abs())));
+            }
+            largest
+        };
+        let larger = |mut a: Vec<f32>, b: Vec<f32>| {
+            a.iter_mut().zip(b).for_each(|(a, b)| *a = a.max(b));
+            a
+        };
+        let pieces = self.values[first..].par_chunks_mut(ROWS * width).zip(x.par_chunks(ROWS * width));
+        let of_rows = pieces.map(copy).reduce(|| vec![0f32; width], larger);
+        self.largest = larger(std::mem::take(&mut self.largest), of_rows);
+    }
 }
 
 /// Sums of squares: of the values, of those kept exact, and of the errors.
@@ -52,36 +88,21 @@ struct Sums {
 }
 
 impl Sums {
-    /// Of one tensor `x` [rows, width] that has its own scales.
-    fn of(x: &[f32], width: usize, dims: Option<&[usize]>) -> Self {
-        let largest = column_absmax(x, width);
+    /// Of the rows of one tensor that has its own scales.
+    fn of(tensor: &[Rows], dims: Option<&[usize]>) -> Self {
+        let width = tensor[0].width;
+        let mut largest = vec![0f32; width];
+        for rows in tensor {
+            largest.iter_mut().zip(&rows.largest).for_each(|(most, of_rows)| *most = most.max(*of_rows));
+        }
         let columns: Vec<usize> = (0..width).filter(|column| largest[*column] >= QUANT_THRESHOLD).collect();
         let dims: Vec<usize> = dims.unwrap_or_default().iter().copied().filter(|dim| *dim < width).collect();
-        let squares = |columns: &[usize]| -> f64 {
-            let of_row = |row: &[f32]| columns.iter().map(|c| f64::from(row[*c]).powi(2)).sum::<f64>();
-            sum_in_order(x, width, of_row)
-        };
-        let every = sum_in_order(x, width, |row| row.iter().map(|x| f64::from(*x).powi(2)).sum());
-        let mut sums = Self {
-            squares: every,
-            of_dims: squares(&dims),
-            of_columns: squares(&columns),
-            columns: columns.len() as u64,
-            has_dims: !dims.is_empty(),
-            ..Self::default()
-        };
-        for (i, kept) in [&[][..], &dims, &columns].into_iter().enumerate() {
-            if i > 0 && kept.is_empty() {
-                // Nothing is kept exact in this tensor, which may be one of several experts.
-                sums.errors.iter_mut().for_each(|errors| errors[i] = errors[0]);
-                continue;
-            }
-            let mut left = largest.clone();
-            kept.iter().for_each(|column| left[*column] = 0.0);
-            let largest = absmax(&left);
-            for (format, errors) in QuantFormat::ALL.into_iter().zip(&mut sums.errors) {
-                errors[i] = sum_in_order(x, width, |row| row_error(format, row, kept, largest));
-            }
+        let walk = Walk::new(&largest, [&dims, &columns]);
+        let mut sums = Self { columns: columns.len() as u64, has_dims: !dims.is_empty(), ..Self::default() };
+        for rows in tensor {
+            // Added up piece by piece, in the order of rows.
+            let pieces: Vec<Self> = rows.values.par_chunks(ROWS * width).map(|x| walk.over(x, width)).collect();
+            pieces.iter().for_each(|piece| sums.add(piece));
         }
         sums
     }
@@ -114,45 +135,64 @@ impl Sums {
     }
 }
 
-/// The largest |x| of each column.
-fn column_absmax(x: &[f32], width: usize) -> Vec<f32> {
-    let of_rows = |rows: &[f32]| {
-        let mut largest = vec![0f32; width];
-        for row in rows.chunks_exact(width) {
-            vectorised(|| largest.iter_mut().zip(row).for_each(|(most, x)| *most = most.max(x.abs())));
-        }
-        largest
-    };
-    let larger = |mut a: Vec<f32>, b: Vec<f32>| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a = a.max(b));
-        a
-    };
-    x.par_chunks(ROWS * width).map(of_rows).reduce(|| vec![0f32; width], larger)
+/// What the rows of a tensor are quantised with.
+struct Walk<'a> {
+    /// The columns that are kept exact: none, the given dimensions, and those with a large value.
+    kept: [&'a [usize]; 3],
+    /// The largest |x| of the tensor without each of these, times `unit`.
+    largest: [f32; 3],
+    /// The power of two that brings the largest |x| near 1, where no square is too small for f32.
+    unit: f32,
 }
 
-/// The sum of f over rows, in their order.
-fn sum_in_order(x: &[f32], width: usize, f: impl Fn(&[f32]) -> f64 + Sync) -> f64 {
-    let pieces: Vec<f64> =
-        x.par_chunks(ROWS * width).map(|rows| rows.chunks_exact(width).map(&f).sum::<f64>()).collect();
-    pieces.iter().sum()
-}
+impl<'a> Walk<'a> {
+    /// `largest` is the largest |x| of each column.
+    fn new(largest: &[f32], [dims, columns]: [&'a [usize]; 2]) -> Self {
+        let kept = [&[][..], dims, columns];
+        let without = kept.map(|kept| {
+            let mut left = largest.to_vec();
+            kept.iter().for_each(|column| left[*column] = 0.0);
+            left.into_iter().fold(0f32, f32::max)
+        });
+        let exponent = (without[0].to_bits() >> 23).clamp(1, 253);
+        let unit = f32::from_bits((254 - exponent) << 23);
+        Self { kept, largest: without.map(|most| most * unit), unit }
+    }
 
-/// The sum of squared errors of a row whose `kept` columns are exact. They count as 0 when scales
-/// are chosen. `largest` is the largest |x| of the tensor without them.
-fn row_error(format: QuantFormat, row: &[f32], kept: &[usize], largest: f32) -> f64 {
-    let mut exact = row.to_vec();
-    kept.iter().for_each(|column| exact[*column] = 0.0);
-    let mut quantised = exact.clone();
-    vectorised(|| {
-        quantise(format, &mut quantised, largest);
-        let mut sums = [0f64; 8];
-        let ((a, a_rest), (b, b_rest)) = (exact.as_chunks::<8>(), quantised.as_chunks::<8>());
-        let square = |a: f32, b: f32| (f64::from(a) - f64::from(b)).powi(2);
-        for (a, b) in a.iter().zip(b) {
-            sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += square(*a, *b));
+    /// The sums of rows `x` [rows, width]; columns that are kept exact count as 0.
+    fn over(&self, x: &[f32], width: usize) -> Sums {
+        let mut sums = Sums::default();
+        let mut row = vec![[0f32; BLOCK]; width.div_ceil(BLOCK)];
+        let mut scales: Vec<Scales> = Vec::new();
+        let energy = |x: &[f32], kept: &[usize]| kept.iter().map(|c| f64::from(x[*c]).powi(2)).sum::<f64>();
+        for x in x.chunks_exact(width) {
+            sums.of_dims += energy(x, self.kept[1]);
+            sums.of_columns += energy(x, self.kept[2]);
+            for (i, (kept, largest)) in self.kept.iter().zip(self.largest).enumerate() {
+                if i > 0 && kept.is_empty() {
+                    continue;
+                }
+                let (errors, squares) = vectorised(|| {
+                    let values = &mut row.as_flattened_mut()[..width];
+                    values.iter_mut().zip(x).for_each(|(to, x)| *to = *x * self.unit);
+                    kept.iter().for_each(|column| values[*column] = 0.0);
+                    row_errors(&row, largest, &mut scales)
+                });
+                sums.squares += if i == 0 { squares } else { 0.0 };
+                sums.errors.iter_mut().zip(errors).for_each(|(sums, error)| sums[i] += error);
+            }
         }
-        sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| square(*a, *b)).sum::<f64>()
-    })
+        let unit = f64::from(self.unit).powi(-2);
+        sums.squares *= unit;
+        sums.errors.iter_mut().flatten().for_each(|sum| *sum *= unit);
+        for (i, kept) in self.kept.iter().enumerate() {
+            if kept.is_empty() {
+                // Nothing is kept exact in this tensor, which may be one of several experts.
+                sums.errors.iter_mut().for_each(|errors| errors[i] = errors[0]);
+            }
+        }
+        sums
+    }
 }
 
 impl QuantisationObserver {
@@ -164,14 +204,24 @@ impl QuantisationObserver {
             dims: dims.to_vec(),
             sequences: BTreeMap::new(),
             expert: None,
+            spare: Vec::new(),
             experts: BTreeMap::new(),
             done: Vec::new(),
         }
     }
 
+    /// Room for rows.
+    fn rows(&mut self, width: usize) -> Rows {
+        let mut values = self.spare.pop().unwrap_or_default();
+        values.clear();
+        Rows { width, values, largest: vec![0.0; width] }
+    }
+
     fn settle_expert(&mut self) {
-        if let Some((at, _, width, rows)) = self.expert.take() {
-            self.experts.entry(at).or_default().add(&Sums::of(&rows, width, None));
+        if let Some((at, _, rows)) = self.expert.take() {
+            let tensor = [rows];
+            self.experts.entry(at).or_default().add(&Sums::of(&tensor, None));
+            self.spare.extend(tensor.map(|rows| rows.values));
         }
     }
 
@@ -180,15 +230,16 @@ impl QuantisationObserver {
         for (at, sums) in std::mem::take(&mut self.experts) {
             self.done.push(sums.finish(at));
         }
-        let mut by_site: BTreeMap<SiteId, (usize, Vec<f32>)> = BTreeMap::new();
-        for ((at, _), (width, rows)) in std::mem::take(&mut self.sequences) {
-            let all = by_site.entry(at).or_insert_with(|| (width, Vec::new()));
-            all.1.extend(rows);
+        let mut by_site: BTreeMap<SiteId, Vec<Rows>> = BTreeMap::new();
+        for ((at, _), rows) in std::mem::take(&mut self.sequences) {
+            by_site.entry(at).or_default().push(rows);
         }
-        for (at, (width, rows)) in by_site {
+        for (at, tensor) in by_site {
             // The dimensions are those of the residual stream.
-            let dims = (width == self.hidden && at.site.is_hidden()).then_some(&self.dims[..]);
-            self.done.push(Sums::of(&rows, width, dims).finish(at));
+            let is_stream = tensor[0].width == self.hidden && at.site.is_hidden();
+            let sums = Sums::of(&tensor, is_stream.then_some(&self.dims[..]));
+            self.done.push(sums.finish(at));
+            self.spare.extend(tensor.into_iter().map(|rows| rows.values));
         }
     }
 
@@ -211,8 +262,12 @@ impl Observer for QuantisationObserver {
     fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()> {
         let (_, width) = x.dims2()?;
         x.with_values(|values| {
-            for (sequence, rows) in sequences.zip(values.chunks_exact(self.positions * width)) {
-                self.sequences.insert((site, sequence), (width, rows.to_vec()));
+            for (sequence, x) in sequences.zip(values.chunks_exact(self.positions * width)) {
+                let mut rows = self.rows(width);
+                rows.add(x);
+                if let Some(replaced) = self.sequences.insert((site, sequence), rows) {
+                    self.spare.push(replaced.values);
+                }
             }
         })
     }
@@ -220,11 +275,16 @@ impl Observer for QuantisationObserver {
     fn observe_expert(&mut self, rows: &ExpertRows) -> Result<()> {
         let at = SiteId { layer: rows.layer, site: Site::FfnMid };
         let (_, width) = rows.inner.dims2()?;
-        if self.expert.as_ref().is_some_and(|(of, expert, ..)| (*of, *expert) != (at, rows.expert)) {
+        if self.expert.as_ref().is_some_and(|(of, expert, _)| (*of, *expert) != (at, rows.expert)) {
             self.settle_expert();
         }
-        let (.., all) = self.expert.get_or_insert_with(|| (at, rows.expert, width, Vec::new()));
-        rows.inner.with_values(|values| all.extend_from_slice(values))
+        let mut all = match self.expert.take() {
+            Some((.., all)) => all,
+            None => self.rows(width),
+        };
+        let added = rows.inner.with_values(|values| all.add(values));
+        self.expert = Some((at, rows.expert, all));
+        added
     }
 
     fn end_layer(&mut self, _layer: usize, _stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
