@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::process::{End, Ended};
 
-/// The exit codes that `outlier --help` names, but that of a fault of the program.
-const DOCUMENTED: &[i32] = &[0, 1, 2, 3, 4, 130];
+/// The exit codes that `outlier --help` names, but that of a fault of the program; and that of a script that ends itself with
+/// `exit(99999)`.
+const DOCUMENTED: &[i32] = &[0, 1, 2, 3, 4, 125, 130];
 /// What a program says when it has lost its way.
 const PANICS: &[&str] = &["panicked at", "a primitive panicked", "has overflowed its stack", "memory allocation of"];
 
