@@ -275,6 +275,11 @@ impl Checkpoint {
         self.entries.get(tensor)
     }
 
+    /// The memory beside a tensor's own in which it is laid out as it is read, in bytes.
+    pub fn laying_out_bytes(&self, tensor: &str) -> u64 {
+        self.entry(tensor).map_or(0, strided::memory)
+    }
+
     /// The entry of a tensor that the model needs, checked for its shape.
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
         let missing = || match self.quantised(name) {
