@@ -25,7 +25,7 @@ use crate::outside::safetensors::LENGTH;
 use crate::outside::{self, complaint, shown};
 use crate::record::FileHash;
 use crate::spec::inventory::Part;
-use crate::spec::naming::Naming;
+use crate::spec::naming::{NESTED, Naming};
 use crate::spec::quantised;
 use crate::spec::{StoredTensor, TensorSpec};
 use crate::words::{counted, hex};
@@ -175,6 +175,18 @@ impl Checkpoint {
                 shown(other)
             ));
         }
+    }
+
+    /// Gives the tensor `stored` another name.
+    pub fn call(&mut self, stored: &str, name: String) {
+        if let Some(entry) = self.entries.remove(stored) {
+            self.entries.insert(name, entry);
+        }
+    }
+
+    /// Whether the files hold a larger model around the language model, or were written as if.
+    pub fn is_nested(&self) -> bool {
+        self.entries.values().any(|entry| NESTED.iter().any(|prefix| entry.name.starts_with(prefix)))
     }
 
     /// Replaces a tensor by `parts`, which are contiguous in it and together all of it.
