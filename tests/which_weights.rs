@@ -329,7 +329,7 @@ fn experts_that_are_stored_fused_are_read_one_by_one() {
 /// missing then.
 #[test]
 fn all_names_of_mixtures_in_the_memory_of_transformers_are_read() {
-    let renamings: [(&str, &[(&str, &str)]); 7] = [
+    let renamings: [(&str, &[(&str, &str)]); 9] = [
         ("afmoe", &[]),
         ("hunyuan_v1_moe", &[]),
         ("minimax_m2", &[]),
@@ -350,6 +350,8 @@ fn all_names_of_mixtures_in_the_memory_of_transformers_are_read() {
                 ("output_linear.weight", "experts.down_proj"),
             ],
         ),
+        ("phimoe", &[("mlp.gate.", "mlp.router.")]),
+        ("gpt_neox", &[("embed_out.", "lm_head.")]),
         ("nemotron_h", &[("backbone.", "model.")]),
     ];
     for (name, renamings) in renamings {

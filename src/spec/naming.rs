@@ -8,7 +8,9 @@ use std::cmp::Ordering;
 pub struct Naming {
     /// The prefix of the base model in the whole one, with the dot: "model.".
     pub base: &'static str,
-    /// Its prefix in transformers' memory, if that is another one.
+    /// The prefix of the head in files. In transformers' memory it is always the first of `HEADS`.
+    pub head: &'static str,
+    /// The prefix of the base model in transformers' memory, if that is another one.
     pub in_memory: Option<&'static str>,
     /// The prefixes in models for question answering and older releases.
     pub older: &'static [&'static str],
@@ -70,7 +72,10 @@ impl Naming {
             (Some(rest), _) if rest.starts_with(self.base) => rest.to_string(),
             (Some(_), _) => stored.to_string(),
             (_, Some(rest)) => format!("{}{rest}", self.base),
-            _ if is_head(stored) => stored.to_string(),
+            _ if is_head(stored) => match stored.strip_prefix(HEADS[0]) {
+                Some(rest) => format!("{}{rest}", self.head),
+                None => stored.to_string(),
+            },
             _ => format!("{}{stored}", self.base),
         }
     }
@@ -97,7 +102,8 @@ mod tests {
 
     #[test]
     fn prefixes_are_added_where_they_are_missing_and_taken_off_the_head() {
-        let llama = Naming { base: "model.", in_memory: None, older: &["transformer."], nested: false };
+        let llama =
+            Naming { base: "model.", head: "lm_head.", in_memory: None, older: &["transformer."], nested: false };
         for (stored, whole) in [
             ("model.norm.weight", "model.norm.weight"),
             ("norm.weight", "model.norm.weight"),
@@ -124,10 +130,14 @@ mod tests {
         ] {
             assert_eq!(nested.whole(stored), whole);
         }
-        let nemotron = Naming { base: "backbone.", in_memory: Some("model."), older: &[], nested: false };
+        let nemotron =
+            Naming { base: "backbone.", head: "lm_head.", in_memory: Some("model."), older: &[], nested: false };
         assert_eq!(nemotron.whole("model.norm_f.weight"), "backbone.norm_f.weight");
         assert_eq!(nemotron.whole("lm_head.weight"), "lm_head.weight");
-        let opt = Naming { base: "model.", in_memory: None, older: &[], nested: false };
+        let neox = Naming { base: "gpt_neox.", head: "embed_out.", ..llama };
+        assert_eq!(neox.whole("lm_head.weight"), "embed_out.weight");
+        assert_eq!(neox.whole("embed_out.weight"), "embed_out.weight");
+        let opt = Naming { base: "model.", head: "lm_head.", in_memory: None, older: &[], nested: false };
         assert_eq!(opt.whole("decoder.layers.0.fc1.bias"), "model.decoder.layers.0.fc1.bias");
         assert_eq!(llama.order("layers.0.x", "model.layers.0.x"), Ordering::Less);
         assert_eq!(llama.order("norm.weight", "model.norm.weight"), Ordering::Greater);

@@ -20,9 +20,10 @@ const OWN_BLOCK: &str = "block_sparse_moe.";
 const BLOCK: &str = "mlp.";
 
 /// Names in releases, and those of the same tensors in transformers' memory: of Mixtral and MiniMax,
-/// Hy3, ERNIE and Granite (transformers 5 `conversion_mapping.py`).
+/// Phi-3.5-MoE, Hy3, ERNIE and Granite (transformers 5 `conversion_mapping.py`).
 const IN_MEMORY: &[(&str, &str)] = &[
     (OWN_BLOCK, BLOCK),
+    ("block_sparse_moe.gate.", "mlp.router."),
     ("router.gate.", "gate."),
     ("expert_bias", "e_score_correction_bias"),
     ("shared_mlp.", "shared_experts."),

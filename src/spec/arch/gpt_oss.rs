@@ -18,6 +18,8 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Divisor, Experts, Ffn, Linear, Mixer, Mlp, Model, Moe, Router, Score, Scoring, TensorSpec};
 use crate::vocabulary::{Activation, NormKind, Order};
 
+/// The number of experts that the class of transformers chooses if the config has no number.
+const EXPERTS_PER_TOKEN: usize = 4;
 const ROPE: RopeDefaults = RopeDefaults {
     theta: 150_000.0,
     layer_types: &["full_attention", "sliding_attention"],
@@ -62,6 +64,12 @@ struct StackedExperts {
 impl StackedExperts {
     fn from_config(c: &Config, names: &dyn Names, decoder: &Decoder) -> Result<Self> {
         let top_k = c.size_by(&["num_experts_per_tok", "experts_per_token"])?;
+        if !c.has("num_experts_per_tok") && top_k != EXPERTS_PER_TOKEN {
+            let problem = format!(
+                "is {top_k}, but transformers reads `num_experts_per_tok`, which is {EXPERTS_PER_TOKEN} if left out"
+            );
+            return Err(c.wrong("experts_per_token", &problem));
+        }
         let experts = Self {
             hidden: decoder.hidden,
             intermediate: c.size("intermediate_size")?,

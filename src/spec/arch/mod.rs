@@ -99,12 +99,15 @@ use crate::suggest;
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
 /// The names of most architectures. The second prefix belongs to models for question answering.
-const USUAL: Naming = Naming { base: "model.", in_memory: None, older: &["transformer."], nested: false };
-const TRANSFORMER: Naming = Naming { base: "transformer.", in_memory: None, older: &[], nested: false };
-const GPT_NEOX: Naming = Naming { base: "gpt_neox.", in_memory: None, older: &[], nested: false };
+const USUAL: Naming =
+    Naming { base: "model.", head: "lm_head.", in_memory: None, older: &["transformer."], nested: false };
+const TRANSFORMER: Naming =
+    Naming { base: "transformer.", head: "lm_head.", in_memory: None, older: &[], nested: false };
+const GPT_NEOX: Naming = Naming { base: "gpt_neox.", head: "embed_out.", in_memory: None, older: &[], nested: false };
 /// transformers 5 calls the base model as all others in memory.
-const NEMOTRON_H: Naming = Naming { base: "backbone.", in_memory: Some("model."), older: &[], nested: false };
-const OPT: Naming = Naming { base: "model.", in_memory: None, older: &[], nested: false };
+const NEMOTRON_H: Naming =
+    Naming { base: "backbone.", head: "lm_head.", in_memory: Some("model."), older: &[], nested: false };
+const OPT: Naming = Naming { base: "model.", head: "lm_head.", in_memory: None, older: &[], nested: false };
 
 /// A supported `model_type` in config.json, the names of its tensors, and the function that reads
 /// the rest.
