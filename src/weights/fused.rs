@@ -19,7 +19,7 @@ use crate::spec::{Experts, Mlp, Model, TensorSpec};
 const OWN_BLOCK: &str = "block_sparse_moe.";
 const BLOCK: &str = "mlp.";
 
-/// Names in releases, and those of the same tensors in transformers' memory: of Mixtral and MiniMax,
+/// Names in releases, and those of the same tensors in transformers' memory: of Mixtral, MiniMax,
 /// Phi-3.5-MoE, Hy3, ERNIE and Granite (transformers 5 `conversion_mapping.py`).
 const IN_MEMORY: &[(&str, &str)] = &[
     (OWN_BLOCK, BLOCK),

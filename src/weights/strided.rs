@@ -46,8 +46,8 @@ fn span(entry: &Entry, strides: &[usize]) -> u64 {
     (reach.sum::<u64>() + 1) * (entry.dtype.bitsize() / 8) as u64
 }
 
-/// The memory in which a tensor is laid out, in bytes: what it lies in, and its numbers row by row. It
-/// is 0 where they lie so already.
+/// The memory in which a tensor is laid out, in bytes: what it lies in, and its numbers row by row.
+/// It is 0 where they lie so already.
 pub(super) fn memory(entry: &Entry) -> u64 {
     entry.strides.as_ref().map_or(0, |strides| span(entry, strides) + entry.bytes)
 }

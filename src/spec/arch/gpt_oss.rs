@@ -18,8 +18,6 @@ use crate::spec::rope_config::{self, RopeDefaults};
 use crate::spec::{Divisor, Experts, Ffn, Linear, Mixer, Mlp, Model, Moe, Router, Score, Scoring, TensorSpec};
 use crate::vocabulary::{Activation, NormKind, Order};
 
-/// The number of experts that the class of transformers chooses if the config has no number.
-const EXPERTS_PER_TOKEN: usize = 4;
 const ROPE: RopeDefaults = RopeDefaults {
     theta: 150_000.0,
     layer_types: &["full_attention", "sliding_attention"],
@@ -64,11 +62,9 @@ struct StackedExperts {
 impl StackedExperts {
     fn from_config(c: &Config, names: &dyn Names, decoder: &Decoder) -> Result<Self> {
         let top_k = c.size_by(&["num_experts_per_tok", "experts_per_token"])?;
-        if !c.has("num_experts_per_tok") && top_k != EXPERTS_PER_TOKEN {
-            let problem = format!(
-                "is {top_k}, but transformers reads `num_experts_per_tok`, which is {EXPERTS_PER_TOKEN} if left out"
-            );
-            return Err(c.wrong("experts_per_token", &problem));
+        if !c.has("num_experts_per_tok") {
+            // transformers reads the other name only, and without it takes four.
+            c.only("experts_per_token", 4.into())?;
         }
         let experts = Self {
             hidden: decoder.hidden,

@@ -248,7 +248,7 @@ fn a_null_in_place_of_the_share_of_a_head_turns_whole_heads() {
 fn the_older_name_of_the_experts_per_token_of_gpt_oss_does_not_count() {
     let config = fixture("gpt_oss", "gpt_oss");
     let of = |number: u64| with(&config, &["num_experts_per_tok"], json!({"experts_per_token": number}));
-    assert!(refused(&of(2)).contains("`experts_per_token` is 2, but transformers reads `num_experts_per_tok`"));
+    assert!(refused(&of(2)).contains("`experts_per_token` is 2; only 4 is supported"));
     assert!(outcome(&of(4)).is_ok());
 }
 
