@@ -75,6 +75,24 @@ pub enum Activation {
     GeluErf,
     /// x * sigmoid(1.702 x): `quick_gelu`.
     GeluQuick,
+    /// gelu(x) within -10 and 10: `gelu_10`.
+    GeluClipped,
+    /// relu(x), at most 6.
+    Relu6,
+    /// x, or 0.01 x below zero.
+    LeakyRelu,
+    /// x * tanh(ln(1 + exp(x))).
+    Mish,
+    /// x * relu6(x + 3) / 6.
+    HardSwish,
+    /// sqrt(ln(1 + exp(x))).
+    SqrtSoftplus,
+    /// The distribution function of a normal law with the mean 0.707107 and the deviation 0.282095,
+    /// which approximates relu(x)^2 (Ma et al. 2022, "Mega").
+    Laplace,
+    Sigmoid,
+    Tanh,
+    Linear,
     /// gpt-oss: gate and up interleaved, gate <= limit, |up| <= limit, (up + 1) * gate *
     /// sigmoid(1.702 gate).
     ClampedSwiglu {

@@ -337,7 +337,7 @@ fn settings_that_make_no_sense() {
 fn values_that_are_not_computed_are_not_called_a_mistake() {
     for (key, value, message) in [
         ("hidden_act", json!("snake"), "`hidden_act` is \"snake\"; supported are silu"),
-        ("hidden_act", json!("mish"), "`hidden_act` is \"mish\"; supported are silu"),
+        ("hidden_act", json!("prelu"), "`hidden_act` is \"prelu\"; supported are silu"),
         (
             "rope_scaling",
             json!({ "rope_type": "ntk", "factor": 2 }),

@@ -156,7 +156,22 @@ fn what_is_done_element_by_element() {
     let same: [&[usize]; 2] = [&[6, 7], &[6, 7]];
     let xielu = Activation::XIelu { alpha_p: 0.8, alpha_n: 1.3, beta: 0.5, eps: -1e-6 };
     let [silu, relu, gelu] = [Activation::Silu, Activation::Relu, Activation::GeluTanh];
-    for activation in [silu, relu, Activation::ReluSquared, gelu, Activation::GeluQuick, xielu] {
+    let others = [
+        Activation::GeluErf,
+        Activation::GeluClipped,
+        Activation::Relu6,
+        Activation::LeakyRelu,
+        Activation::Mish,
+        Activation::Laplace,
+        Activation::HardSwish,
+        Activation::SqrtSoftplus,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Linear,
+    ];
+    for activation in
+        [silu, relu, Activation::ReluSquared, gelu, Activation::GeluQuick, xielu].into_iter().chain(others)
+    {
         let what = format!("{activation:?}");
         both.agree(&what, &same, |x| changed(&x[0], |of| ops::activate(activation, of)));
         both.agree(&what, &same, |x| changed(&x[0], |of| ops::gate(activation, &x[1], of)));

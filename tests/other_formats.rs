@@ -207,6 +207,16 @@ fn shards_without_their_index() {
     }
 }
 
+/// The hint asked for an index, with which the names inside would have been missing.
+#[test]
+fn files_in_the_layout_of_mistral_are_told() {
+    let project = Project::new();
+    project.copy("tests/fixtures/llama/config.json", "model/config.json").file("model/consolidated.safetensors", "…");
+    let told = project.script("load_model(\"model\");").ends(3).stderr;
+    assert!(told.contains("consolidated.safetensors, but neither model.safetensors nor"), "{told}");
+    assert!(told.contains("hint: its authors' own code reads it"), "{told}");
+}
+
 /// The files that a trainer leaves beside a config are not a model in another format.
 #[test]
 fn a_folder_with_a_config_and_what_trainers_leave() {

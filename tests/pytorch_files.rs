@@ -342,6 +342,26 @@ fn tensors_that_do_not_fit_their_storage_are_refused() {
     refuses(pytorch::archive(&short), "is in no entry of it", "download it again");
 }
 
+/// The estimate did not count the memory in which a tensor is laid out that is stored transposed.
+#[test]
+fn what_is_laid_out_in_memory_is_estimated() {
+    let arrays = arrays("gpt2");
+    let bytes = |name: &str, strides: Option<Vec<i64>>| {
+        let mut state = state(&arrays);
+        let view = state.tensors.iter_mut().find(|view| view.name == name).unwrap();
+        let size = view.shape.iter().product::<i64>() * 4;
+        view.strides = strides.unwrap_or(view.strides.clone());
+        let script = "let e = estimate_vram(\"model\"); e.total_bytes";
+        (with("gpt2", state.file()).script(script).json().as_i64().unwrap(), size)
+    };
+    let name = arrays.keys().find(|name| name.ends_with("wte.weight")).unwrap();
+    let rows = arrays[name].shape[0] as i64;
+    let (together, size) = bytes(name, None);
+    let (transposed, _) = bytes(name, Some(vec![1, rows]));
+    // As it is stored, and row by row.
+    assert_eq!(transposed - together, 2 * size);
+}
+
 /// A mask that is stored transposed is no part of the model, and of another type.
 #[test]
 fn a_tensor_that_does_not_lie_together_and_is_not_used_is_not_told() {

@@ -72,21 +72,23 @@ impl Fixture {
                 .zip(["gate_proj", "up_proj", "down_proj"])
                 .fold(stored, |name, (old, new)| name.replace(&format!(".{old}."), &format!(".{new}.")))
         });
-        let own = |name: &str| name.starts_with("model.layers.") && name.contains(".mlp.experts.");
+        let own = |name: &str| name.contains(".layers.") && name.contains(".experts.");
         let (experts, mut others): (Arrays, Arrays) =
             std::mem::take(&mut self.arrays).into_iter().partition(|(name, _)| own(name));
         let layers: std::collections::BTreeSet<&str> =
             experts.keys().map(|name| name.split(".experts.").next().unwrap()).collect();
         for layer in layers {
-            let count = experts.keys().filter(|name| name.starts_with(&format!("{layer}.experts."))).count() / 3;
+            let gated = experts.contains_key(&format!("{layer}.experts.0.gate_proj.weight"));
+            let above: &[&str] = if gated { &["gate_proj", "up_proj"] } else { &["up_proj"] };
+            let stored = experts.keys().filter(|name| name.starts_with(&format!("{layer}.experts."))).count();
+            let count = stored / (above.len() + 1);
             let of = |e: usize, part: &str| &experts[&format!("{layer}.experts.{e}.{part}.weight")];
-            let [rows, columns] = of(0, "gate_proj").shape[..] else { panic!("a matrix") };
-            let dtype = of(0, "gate_proj").dtype;
-            let gate_up = (0..count)
-                .flat_map(|e| [of(e, "gate_proj"), of(e, "up_proj")].map(|array| array.data.clone()).concat());
-            let gate_up = Array::new(dtype, &[count, 2 * rows, columns], gate_up.collect());
+            let [rows, columns] = of(0, "up_proj").shape[..] else { panic!("a matrix") };
+            let dtype = of(0, "up_proj").dtype;
+            let up = (0..count).flat_map(|e| above.iter().flat_map(move |part| of(e, part).data.clone()));
+            let up = Array::new(dtype, &[count, above.len() * rows, columns], up.collect());
             let down = (0..count).flat_map(|e| of(e, "down_proj").data.clone()).collect();
-            others.insert(format!("{layer}.experts.gate_up_proj"), gate_up);
+            others.insert(format!("{layer}.experts.{}", if gated { "gate_up_proj" } else { "up_proj" }), up);
             others.insert(format!("{layer}.experts.down_proj"), Array::new(dtype, &[count, columns, rows], down));
         }
         self.arrays = others;
@@ -320,6 +322,65 @@ fn experts_that_are_stored_fused_are_read_one_by_one() {
         fixture.renamed(|stored| stored.strip_prefix("model.").unwrap_or(stored).to_string());
         fixture.write(SINGLE);
         says_nothing(&fixture.agrees());
+    }
+}
+
+/// The same of architectures with names of their own for other tensors of a mixture, which were
+/// missing then.
+#[test]
+fn all_names_of_mixtures_in_the_memory_of_transformers_are_read() {
+    let renamings: [(&str, &[(&str, &str)]); 9] = [
+        ("afmoe", &[]),
+        ("hunyuan_v1_moe", &[]),
+        ("minimax_m2", &[]),
+        ("ernie4_5_moe", &[("mlp.moe_statics.", "mlp.gate.moe_statics.")]),
+        (
+            "hy_v3",
+            &[
+                ("router.gate.", "gate."),
+                ("expert_bias", "e_score_correction_bias"),
+                ("shared_mlp.", "shared_experts."),
+            ],
+        ),
+        (
+            "granitemoe",
+            &[
+                ("router.layer.", "router."),
+                ("input_linear.weight", "experts.gate_up_proj"),
+                ("output_linear.weight", "experts.down_proj"),
+            ],
+        ),
+        ("phimoe", &[("mlp.gate.", "mlp.router.")]),
+        ("gpt_neox", &[("embed_out.", "lm_head.")]),
+        ("nemotron_h", &[("backbone.", "model.")]),
+    ];
+    for (name, renamings) in renamings {
+        let mut fixture = Fixture::new(name);
+        if name != "granitemoe" {
+            fixture.fuse();
+        }
+        fixture
+            .renamed(|stored| renamings.iter().fold(stored.to_string(), |name, (own, kept)| name.replace(own, kept)));
+        fixture.write(SINGLE);
+        fixture.agrees();
+    }
+}
+
+/// As transformers 5 saves the base model of Gemma 4, and the language model of Qwen3.5 alone.
+#[test]
+fn names_of_language_models_inside_larger_ones_are_known() {
+    let mut gemma = Fixture::new("gemma4");
+    gemma.renamed(|stored| stored.replacen("model.language_model.", "language_model.", 1));
+    assert!(gemma.arrays.keys().any(|name| name.starts_with("language_model.layers.")));
+    gemma.write(SINGLE);
+    gemma.agrees();
+    for name in ["qwen3_5", "qwen3_5_moe"] {
+        let mut text = Fixture::new(name);
+        text.config = text.config["text_config"].clone();
+        text.write_config();
+        assert!(text.arrays.keys().any(|name| name.starts_with("model.language_model.layers.")), "{name}");
+        text.write(SINGLE);
+        text.agrees();
     }
 }
 

@@ -19,6 +19,7 @@ use crate::spec::{Ffn, Layer, Mixer, Model, Moe, Role, StoredTensor};
 use crate::threads;
 use crate::vocabulary::Span;
 use crate::weights::Described;
+use crate::weights::checkpoint::Checkpoint;
 use crate::weights::headers;
 use crate::weights::load::resident_bytes;
 
@@ -78,6 +79,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         Phases { plan: &gpu_plan, args: &shard_args, size: &size_there, gpu: Some(model.dtype), ..phases }.peak();
     // Weights that have arrived from the hub but are not read yet.
     let in_flight = if model.stream { STREAM_BYTES.min(download) } else { 0 };
+    let laying_out = checkpoint.as_ref().map_or(0, |checkpoint| laying_out_bytes(&spec, checkpoint, args.logits));
     let norms = spec.norm_sites().len() as u64;
     // Levels of every position, and extremes with and without position 0.
     let hidden = spec.hidden_size as u64;
@@ -97,8 +99,8 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         resident_weight_bytes: peak.weights + in_flight,
         hidden_bytes: peak.hidden,
         tap_bytes,
-        workspace_bytes: peak.workspace,
-        total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight,
+        workspace_bytes: peak.workspace + laying_out,
+        total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight + laying_out,
         vram_bytes: on_gpu.total() + tap_vram(&spec, &shard_args),
         flops: 2.0 * tokens as f64 * inventory::active_parameters(&spec) as f64 + attention_flops(&spec, args),
     })
@@ -170,6 +172,16 @@ fn unread_bytes(spec: &Model, stored: &impl Fn(&StoredTensor, Option<Role>) -> u
         }
     }
     bytes
+}
+
+/// Memory of the one tensor that is laid out at a time, of those whose numbers do not lie together.
+fn laying_out_bytes(spec: &Model, checkpoint: &Checkpoint, logits: bool) -> u64 {
+    let all = inventory::tensors(spec).into_iter().map(|(tensor, _)| tensor);
+    let own_head = !logits && spec.head != spec.embedding;
+    let unread: Vec<String> =
+        if own_head { spec.head.stored() } else { Vec::new() }.into_iter().map(|t| t.name).collect();
+    let read = all.filter(|tensor| !unread.contains(&tensor.name));
+    read.map(|tensor| checkpoint.laying_out_bytes(&tensor.name)).max().unwrap_or(0)
 }
 
 /// Bytes in memory at one moment.

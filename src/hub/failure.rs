@@ -237,6 +237,12 @@ impl error::Failure for Failure {
                 plain(name, SHOWN)
             ))
             .hint("correct `weight_map` in it: names begin at its folder, such as model-00001-of-00002.safetensors"),
+            Self::NoIndex { place, found, single, index } if found.starts_with("consolidated.") => {
+                missing(format!("{place}: {found}, but neither {single} nor {index}")).hint(
+                    "its authors' own code reads it, with names of tensors of its own: take the files in the layout of \
+                     transformers from the same release, or convert it with their script",
+                )
+            }
             Self::NoIndex { place, found, single, index } => {
                 missing(format!("{place}: {found}, but neither {single} nor {index}")).hint(format!(
                     "fetch {index}, which says that these files belong together; a single file of weights must be \

@@ -348,6 +348,16 @@ fn kernel_code(activation: Activation) -> Result<usize> {
         Activation::Relu => 1,
         Activation::GeluTanh => 2,
         Activation::GeluErf => 3,
+        Activation::GeluClipped => 4,
+        Activation::Relu6 => 5,
+        Activation::LeakyRelu => 6,
+        Activation::Mish => 7,
+        Activation::Laplace => 8,
+        Activation::Sigmoid => 9,
+        Activation::Tanh => 10,
+        Activation::HardSwish => 11,
+        Activation::SqrtSoftplus => 12,
+        Activation::Linear => 13,
         _ => fault!("{activation:?} has no number among the kernels"),
     })
 }

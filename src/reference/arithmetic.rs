@@ -1,6 +1,6 @@
 //! Projections, norms, activations and feed-forward networks of one token, in f64.
 
-use std::f64::consts::{FRAC_1_SQRT_2, PI};
+use std::f64::consts::{FRAC_1_SQRT_2, PI, SQRT_2};
 
 use crate::spec::{Linear, Mlp, Norm};
 use crate::vocabulary::{Activation, NormKind, Order};
@@ -113,6 +113,16 @@ pub(super) fn activated(activation: Activation, x: f64) -> f64 {
         Activation::GeluErf => 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
         Activation::GeluQuick => x / (1.0 + (-1.702 * x).exp()),
         Activation::GeluTanh => 0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()),
+        Activation::GeluClipped => activated(Activation::GeluErf, x).clamp(-10.0, 10.0),
+        Activation::Relu6 => x.clamp(0.0, 6.0),
+        Activation::LeakyRelu => x.max(0.01 * x),
+        Activation::Mish => x * softplus(x).tanh(),
+        Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        Activation::SqrtSoftplus => softplus(x).sqrt(),
+        Activation::Laplace => 0.5 * (1.0 + libm::erf((x - 0.707107) / (0.282095 * SQRT_2))),
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Tanh => x.tanh(),
+        Activation::Linear => x,
         _ => silu(x),
     }
 }

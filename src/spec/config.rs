@@ -400,7 +400,8 @@ impl Config {
         let named = |(key, value): &(&String, &Value)| format!("`{}`: {}", outside::shown(key), shown(value));
         let list: Vec<_> = unknown.iter().map(named).take(NAMED).collect();
         let read = self.read.borrow();
-        let mut known: Vec<&str> = keys::names().collect();
+        // Nobody means a key that is there, which other architectures may know.
+        let mut known: Vec<&str> = keys::names().filter(|name| !self.map.contains_key(*name)).collect();
         known.extend(read.iter().map(String::as_str));
         let meant = match suggest::close(first, known) {
             Some(near) => format!("did you mean `{near}`? "),

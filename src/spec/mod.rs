@@ -21,6 +21,7 @@ pub mod naming;
 pub mod quantised;
 pub mod rope;
 mod rope_config;
+mod rope_keys;
 mod rope_section;
 #[cfg(test)]
 mod rope_spellings;

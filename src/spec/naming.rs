@@ -8,6 +8,10 @@ use std::cmp::Ordering;
 pub struct Naming {
     /// The prefix of the base model in the whole one, with the dot: "model.".
     pub base: &'static str,
+    /// The prefix of the head in files. In transformers' memory it is always the first of `HEADS`.
+    pub head: &'static str,
+    /// The prefix of the base model in transformers' memory, if that is another one.
+    pub in_memory: Option<&'static str>,
     /// The prefixes in models for question answering and older releases.
     pub older: &'static [&'static str],
     /// True if the model is the language model inside a larger one, for images or speech, which
@@ -22,6 +26,8 @@ pub const HEADS: &[&str] = &["lm_head.", "embed_out."];
 /// model.
 pub const NESTED: [&str; 2] = ["model.language_model.", "language_model.model."];
 pub const NESTED_HEAD: &str = "language_model.lm_head.";
+/// The prefix in the base model of a larger one, which has no head.
+pub const NESTED_BASE: &str = "language_model.";
 
 impl Naming {
     /// The order of two names of one tensor: alphabetical, as in transformers, with older prefixes
@@ -44,9 +50,10 @@ impl Naming {
     fn prefixed(&self, stored: &str) -> String {
         if self.nested {
             let inside = NESTED.iter().find_map(|prefix| stored.strip_prefix(prefix));
-            return match (inside, stored.strip_prefix(NESTED_HEAD)) {
-                (Some(rest), _) => format!("{}{rest}", self.base),
-                (_, Some(rest)) => format!("lm_head.{rest}"),
+            let in_base = stored.strip_prefix(NESTED_BASE);
+            return match (inside, stored.strip_prefix(NESTED_HEAD), in_base) {
+                (None, Some(rest), _) => format!("lm_head.{rest}"),
+                (Some(rest), ..) | (.., Some(rest)) => format!("{}{rest}", self.base),
                 // Tensors outside the language model keep their names, which none of its weights
                 // has.
                 _ => stored.to_string(),
@@ -54,6 +61,9 @@ impl Naming {
         }
         let is_head = |name: &str| HEADS.iter().any(|head| name.starts_with(head));
         let unprefixed = stored.strip_prefix(self.base);
+        if let Some(rest) = self.in_memory.and_then(|prefix| stored.strip_prefix(prefix)) {
+            return format!("{}{rest}", self.base);
+        }
         let older = self.older.iter().find_map(|prefix| stored.strip_prefix(prefix));
         match (unprefixed, older) {
             // The head is next to the base model, not in it.
@@ -62,7 +72,10 @@ impl Naming {
             (Some(rest), _) if rest.starts_with(self.base) => rest.to_string(),
             (Some(_), _) => stored.to_string(),
             (_, Some(rest)) => format!("{}{rest}", self.base),
-            _ if is_head(stored) => stored.to_string(),
+            _ if is_head(stored) => match stored.strip_prefix(HEADS[0]) {
+                Some(rest) => format!("{}{rest}", self.head),
+                None => stored.to_string(),
+            },
             _ => format!("{}{stored}", self.base),
         }
     }
@@ -89,7 +102,8 @@ mod tests {
 
     #[test]
     fn prefixes_are_added_where_they_are_missing_and_taken_off_the_head() {
-        let llama = Naming { base: "model.", older: &["transformer."], nested: false };
+        let llama =
+            Naming { base: "model.", head: "lm_head.", in_memory: None, older: &["transformer."], nested: false };
         for (stored, whole) in [
             ("model.norm.weight", "model.norm.weight"),
             ("norm.weight", "model.norm.weight"),
@@ -106,7 +120,24 @@ mod tests {
         ] {
             assert_eq!(llama.whole(stored), whole);
         }
-        let opt = Naming { base: "model.", older: &[], nested: false };
+        let nested = Naming { nested: true, ..llama };
+        for (stored, whole) in [
+            ("language_model.norm.weight", "model.norm.weight"),
+            ("language_model.model.norm.weight", "model.norm.weight"),
+            ("model.language_model.norm.weight", "model.norm.weight"),
+            ("language_model.lm_head.weight", "lm_head.weight"),
+            ("vision_tower.norm.weight", "vision_tower.norm.weight"),
+        ] {
+            assert_eq!(nested.whole(stored), whole);
+        }
+        let nemotron =
+            Naming { base: "backbone.", head: "lm_head.", in_memory: Some("model."), older: &[], nested: false };
+        assert_eq!(nemotron.whole("model.norm_f.weight"), "backbone.norm_f.weight");
+        assert_eq!(nemotron.whole("lm_head.weight"), "lm_head.weight");
+        let neox = Naming { base: "gpt_neox.", head: "embed_out.", ..llama };
+        assert_eq!(neox.whole("lm_head.weight"), "embed_out.weight");
+        assert_eq!(neox.whole("embed_out.weight"), "embed_out.weight");
+        let opt = Naming { base: "model.", head: "lm_head.", in_memory: None, older: &[], nested: false };
         assert_eq!(opt.whole("decoder.layers.0.fc1.bias"), "model.decoder.layers.0.fc1.bias");
         assert_eq!(llama.order("layers.0.x", "model.layers.0.x"), Ordering::Less);
         assert_eq!(llama.order("norm.weight", "model.norm.weight"), Ordering::Greater);

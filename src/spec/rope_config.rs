@@ -76,7 +76,17 @@ impl Rope {
                 params = object.clone();
             }
         }
-        // As in the reference, the old spelling overrides these values.
+        // As in the reference, the old spelling overrides these values. There they have a
+        // `rope_type` already, so that the older `type` does not count.
+        let old_name = main && parameters.is_none() && scaling.is_some_and(|map| !map.contains_key("rope_type"));
+        if let Some(old) = scaling.filter(|_| old_name).and_then(|map| map.get("type")).filter(|old| **old != "default")
+        {
+            let problem = format!(
+                "is {}, but of this architecture transformers reads `rope_type` alone, and scales nothing",
+                shown(old)
+            );
+            return Err(c.wrong("rope_scaling.type", &problem).hint("call it `rope_type` if it is meant"));
+        }
         params.extend(scaling.filter(|_| main).cloned().unwrap_or_default());
         let of = if main { Of::MainType } else { Of::OtherType };
         Section { c, key, params: &params, of }.read(head_dim, defaults)

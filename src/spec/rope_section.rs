@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{Config, shown};
 use super::rope::{Rope, Scaling, yarn_mscale};
+use super::rope_keys::{FOREIGN_ROPE_KEYS, ROPE_KEYS};
 use crate::error::{Error, Result};
 use crate::outside;
 use crate::vocabulary::Pairs;
@@ -20,29 +21,6 @@ pub(super) const IMPLIED: &str = "rope_parameters (left out)";
 /// below the second it is divided.
 const BETA_FAST: f64 = 32.0;
 const BETA_SLOW: f64 = 1.0;
-
-/// Keys of `rope_parameters` that transformers reads for some kind of scaling, and ignores with a
-/// warning for the others (modeling_rope_utils.RotaryEmbeddingConfigMixin._check_received_keys).
-const ROPE_KEYS: &[&str] = &[
-    "factor",
-    "original_max_position_embeddings",
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "short_factor",
-    "long_factor",
-    "low_freq_factor",
-    "high_freq_factor",
-    "mscale",
-    "mscale_all_dim",
-    "truncate",
-    "mrope_section",
-];
-
-/// Keys that other programs write there and that transformers ignores with a warning: vLLM
-/// (`attn_factor`, `extrapolation_factor`), YaRN's authors (`finetuned`), and the Hunyuan and
-/// Qwen-VL families (`alpha`, `mrope_interleaved`).
-const FOREIGN_ROPE_KEYS: &[&str] = &["attn_factor", "extrapolation_factor", "finetuned", "alpha", "mrope_interleaved"];
 
 /// The rope of an architecture in transformers if its config has no value.
 pub struct RopeDefaults {
@@ -97,6 +75,10 @@ pub(super) fn object<'a>(c: &'a Config, key: &str) -> Result<Option<&'a Map<Stri
         Some(Value::Object(map)) => Ok(Some(map)),
         Some(other) => Err(c.wrong(key, &format!("is {}, expected an object", shown(other)))),
     }
+}
+
+fn null(c: &Config, key: &str) -> bool {
+    !c.missing(key) && !c.has(key)
 }
 
 pub(super) fn section<'a>(c: &'a Config, key: &'static str, params: &'a Map<String, Value>) -> Section<'a> {
@@ -177,8 +159,9 @@ impl Section<'_> {
         if self.params.values().any(Value::is_object) {
             return self.read_layers(head_dim, defaults);
         }
+        self.not_null(THETA, defaults.theta_key)?;
         let theta = self.inside_or_beside(THETA, defaults.theta_key)?.unwrap_or(defaults.theta);
-        let share = self.inside_or_beside(SHARE, defaults.share_key)?;
+        let share = self.share(defaults)?;
         if defaults.partial_rotary_factor.is_none() && share.is_some_and(|share| share != 1.0) {
             return Err(self.c.wrong("partial_rotary_factor", "is not known to this architecture"));
         }
@@ -200,6 +183,34 @@ impl Section<'_> {
             return Ok(Rope { theta: theta * stretch, dim, divisor, pairs: defaults.pairs, scaling: Scaling::None });
         }
         Ok(Rope { theta, dim, divisor, pairs: defaults.pairs, scaling: self.scaling(dim, defaults)? })
+    }
+
+    /// The share of a head that turns, or None if the config leaves it out.
+    ///
+    /// A null beside the object takes the place of the class's default: whole heads turn, or, with
+    /// classes that need the number, no model can be made.
+    fn share(&self, defaults: &RopeDefaults) -> Result<Option<f64>> {
+        let share = self.inside_or_beside(SHARE, defaults.share_key)?;
+        if defaults.partial_rotary_factor.is_none_or(|usual| usual == 1.0) {
+            return Ok(share);
+        }
+        let looked_up = defaults.rounds_up && defaults.share_key == SHARE;
+        if share.is_none() && looked_up && !self.params.contains_key(SHARE) && null(self.c, SHARE) {
+            self.c.tell(SHARE, "is null: whole heads turn, as in transformers");
+            return Ok(Some(1.0));
+        }
+        self.not_null(SHARE, defaults.share_key)?;
+        Ok(share)
+    }
+
+    /// Refuses a null inside the object, and one outside it, named `other`, that would count.
+    fn not_null(&self, name: &str, other: &str) -> Result<()> {
+        let problem = "is null, which is no number: transformers cannot make the model either";
+        if let Some(inside) = self.params.get(name) {
+            return if inside.is_null() { Err(self.wrong(name, problem)) } else { Ok(()) };
+        }
+        let counts = self.of != Of::OtherType || other != name;
+        if counts && null(self.c, other) { Err(self.c.wrong(other, problem)) } else { Ok(()) }
     }
 
     /// Reads one object for each type of layer, as transformers 5 writes them. They are accepted if

@@ -237,6 +237,21 @@ fn a_kind_that_is_null_is_no_default() {
     assert!(rope(r#"{"rope_scaling": null}"#).is_ok() && rope(r#"{"rope_scaling": {}}"#).is_ok());
 }
 
+/// Of configs with a rope for each type of layers, transformers overwrites `rope_type` alone, and
+/// the older name was read.
+#[test]
+fn the_older_name_of_the_kind_does_not_count_where_types_of_layers_have_ropes() {
+    let of = |scaling: &str| of_type(&format!(r#"{{"rope_scaling": {scaling}}}"#), "full_attention");
+    for kind in ["linear", "dynamic", "yarn"] {
+        let error = of(&format!(r#"{{"type": "{kind}", "factor": 8.0}}"#)).unwrap_err();
+        assert!(error.message.contains(&format!("`rope_scaling.type` is \"{kind}\", but of this")), "{error}");
+    }
+    assert_eq!(of(r#"{"type": "default"}"#).unwrap(), of("null").unwrap());
+    let both = of(r#"{"type": "linear", "rope_type": "linear", "factor": 8.0}"#).unwrap();
+    assert_eq!(both, of(r#"{"rope_type": "linear", "factor": 8.0}"#).unwrap());
+    assert!(of_type(r#"{"rope_scaling": {"type": "linear", "factor": 8.0}}"#, "sliding_attention").is_ok());
+}
+
 #[test]
 fn an_unknown_setting_is_an_error_that_names_it() {
     let error = rope(r#"{"rope_scaling": {"rope_type": "ntk", "factor": 2}}"#).unwrap_err();

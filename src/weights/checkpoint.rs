@@ -25,7 +25,7 @@ use crate::outside::safetensors::LENGTH;
 use crate::outside::{self, complaint, shown};
 use crate::record::FileHash;
 use crate::spec::inventory::Part;
-use crate::spec::naming::Naming;
+use crate::spec::naming::{NESTED, Naming};
 use crate::spec::quantised;
 use crate::spec::{StoredTensor, TensorSpec};
 use crate::words::{counted, hex};
@@ -177,6 +177,18 @@ impl Checkpoint {
         }
     }
 
+    /// Gives the tensor `stored` another name.
+    pub fn call(&mut self, stored: &str, name: String) {
+        if let Some(entry) = self.entries.remove(stored) {
+            self.entries.insert(name, entry);
+        }
+    }
+
+    /// Whether the files hold a larger model around the language model, or were written as if.
+    pub fn is_nested(&self) -> bool {
+        self.entries.values().any(|entry| NESTED.iter().any(|prefix| entry.name.starts_with(prefix)))
+    }
+
     /// Replaces a tensor by `parts`, which are contiguous in it and together all of it.
     pub fn divide(&mut self, fused: &str, parts: &[&TensorSpec]) {
         let Some(whole) = self.entries.remove(fused) else { return };
@@ -273,6 +285,11 @@ impl Checkpoint {
 
     pub fn entry(&self, tensor: &str) -> Option<&Entry> {
         self.entries.get(tensor)
+    }
+
+    /// The memory beside a tensor's own in which it is laid out as it is read, in bytes.
+    pub fn laying_out_bytes(&self, tensor: &str) -> u64 {
+        self.entry(tensor).map_or(0, strided::memory)
     }
 
     /// The entry of a tensor that the model needs, checked for its shape.

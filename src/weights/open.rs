@@ -184,8 +184,10 @@ pub struct Described {
 impl Described {
     pub fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
         let (mut config, nested) = arch::language_model(read_config(&*source)?)?;
-        let naming = Naming { nested, ..arch::kind(&config)?.naming() };
         let mut checkpoint = Checkpoint::open_if_any(source.clone())?;
+        // transformers 5 writes the language model of Qwen3.5 with the names of the whole.
+        let as_nested = || arch::is_inside(&config) && checkpoint.as_ref().is_some_and(Checkpoint::is_nested);
+        let naming = Naming { nested: nested || as_nested(), ..arch::kind(&config)?.naming() };
         if let Some(checkpoint) = &mut checkpoint {
             checkpoint.rename(naming);
         }

@@ -28,6 +28,8 @@ impl LaidOut {
     ) -> Result<()> {
         let of = Some((entry.begin, entry.name.clone()));
         if self.of != of {
+            // Only one of them is in memory.
+            *self = Self::default();
             let mut stored = vec![0; span(entry, strides) as usize];
             read(&mut stored)?;
             let width = entry.dtype.bitsize() / 8;
@@ -42,6 +44,12 @@ impl LaidOut {
 fn span(entry: &Entry, strides: &[usize]) -> u64 {
     let reach = entry.shape.iter().zip(strides).map(|(size, stride)| (*size as u64).saturating_sub(1) * *stride as u64);
     (reach.sum::<u64>() + 1) * (entry.dtype.bitsize() / 8) as u64
+}
+
+/// The memory in which a tensor is laid out, in bytes: what it lies in, and its numbers row by row.
+/// It is 0 where they lie so already.
+pub(super) fn memory(entry: &Entry) -> u64 {
+    entry.strides.as_ref().map_or(0, |strides| span(entry, strides) + entry.bytes)
 }
 
 /// Refuses a tensor that is too large to be laid out in memory.

@@ -154,7 +154,7 @@ impl Names {
     fn beside(&self, stored: &str) -> bool {
         let inside = |prefix: &&str| stored.starts_with(*prefix);
         if self.naming.nested {
-            return !naming::NESTED.iter().chain(&[naming::NESTED_HEAD]).chain(naming::HEADS).any(inside);
+            return !naming::NESTED.iter().chain(&[naming::NESTED_BASE]).chain(naming::HEADS).any(inside);
         }
         self.prefixed && ![self.naming.base].iter().chain(naming::HEADS).chain(self.naming.older).any(inside)
     }

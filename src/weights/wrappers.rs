@@ -79,7 +79,7 @@ impl Wrapped<'_> {
 mod tests {
     use super::*;
 
-    const LLAMA: Naming = Naming { base: "model.", older: &[], nested: false };
+    const LLAMA: Naming = Naming { base: "model.", head: "lm_head.", in_memory: None, older: &[], nested: false };
 
     #[test]
     fn what_wrappers_add_to_names_is_found() {

@@ -6,6 +6,35 @@
 #define RELU 1
 #define GELU_TANH 2
 #define GELU_ERF 3
+#define GELU_CLIPPED 4
+#define RELU6 5
+#define LEAKY_RELU 6
+#define MISH 7
+#define LAPLACE 8
+#define SIGMOID 9
+#define TANH 10
+#define HARD_SWISH 11
+#define SQRT_SOFTPLUS 12
+
+__device__ inline float gelu(float x) {
+    return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
+}
+
+__device__ inline float at_most(float limit, float x) {
+    // This comparison keeps NaN.
+    return x > limit ? limit : x;
+}
+
+__device__ inline float relu6(float x) {
+    return x < 0.0f ? 0.0f : at_most(6.0f, x);
+}
+
+/// x * tanh(ln(1 + e^x)); from 20 on the tangent is 1, and e^2 would not fit.
+__device__ inline float mish(float x) {
+    float e = expf(at_most(20.0f, x));
+    float squared = e * (e + 2.0f);
+    return x * (squared / (squared + 2.0f));
+}
 
 __device__ inline float swiglu_of(float gate, float up, float limit) {
     // These comparisons keep NaN.
@@ -23,8 +52,28 @@ __device__ inline float activated(float x, u32 kind) {
         return x < 0.0f ? 0.0f : x;
     case GELU_TANH:
         return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+    case GELU_ERF:
+        return gelu(x);
+    case GELU_CLIPPED:
+        return at_most(10.0f, gelu(x));
+    case RELU6:
+        return relu6(x);
+    case HARD_SWISH:
+        return x * relu6(x + 3.0f) * (1.0f / 6.0f);
+    case SQRT_SOFTPLUS:
+        return sqrtf(x > 20.0f ? x : log1pf(expf(x)));
+    case LEAKY_RELU:
+        return x < 0.0f ? 0.01f * x : x;
+    case MISH:
+        return mish(x);
+    case LAPLACE:
+        return 0.5f * (1.0f + erff((x - 0.707107f) / (0.282095f * 1.4142135623730951f)));
+    case SIGMOID:
+        return sigmoid(x);
+    case TANH:
+        return tanhf(x);
     default:
-        return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
+        return x;
     }
 }
 

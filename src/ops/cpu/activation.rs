@@ -13,11 +13,49 @@ const GPT_OSS_ALPHA: f32 = 1.702;
 /// The factor in `quick_gelu` (transformers `QuickGELUActivation`).
 const QUICK: f32 = 1.702;
 
+/// The slope of `leaky_relu` below zero (PyTorch `nn.LeakyReLU`).
+const LEAK: f32 = 0.01;
+
 /// tanh(x) by the exponential function, with an error of at most 1e-7.
 #[inline(always)]
 fn tanh(x: f32) -> f32 {
     // The exponential is clamped to e^-87..e^88, so that the result is 1 or -1 for large |x|.
     1.0 - 2.0 / (exp(2.0 * x) + 1.0)
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// x * tanh(ln(1 + e^x)). With e = e^x, the tangent is e (e + 2) / (e (e + 2) + 2). It is 1 from 20
+/// on, where e^2 would not fit.
+#[inline(always)]
+fn mish(x: f32) -> f32 {
+    let e = exp(if x > 20.0 { 20.0 } else { x });
+    let squared = e * (e + 2.0);
+    x * (squared / (squared + 2.0))
+}
+
+/// relu(x), at most 6. These comparisons keep NaN.
+#[inline(always)]
+fn relu6(x: f32) -> f32 {
+    let x = if x < 0.0 { 0.0 } else { x };
+    if x > 6.0 { 6.0 } else { x }
+}
+
+/// ln(1 + e^x).
+#[inline(always)]
+fn softplus(x: f32) -> f32 {
+    if x > 20.0 { x } else { exp(x).ln_1p() }
+}
+
+/// The distribution function of a normal law (transformers `LaplaceActivation`).
+#[inline(always)]
+fn laplace(x: f32) -> f32 {
+    const MEAN: f32 = 0.707107;
+    const DEVIATION: f32 = 0.282095;
+    0.5 * (1.0 + libm::erff((x - MEAN) / (DEVIATION * std::f32::consts::SQRT_2)))
 }
 
 #[inline(always)]
@@ -52,7 +90,21 @@ pub(crate) fn activate(activation: Activation, gate: Option<&[f32]>, values: &mu
             let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             0.5 * x * (1.0 + tanh(inner))
         }),
-        Activation::GeluErf => map(values, gate, |x| 0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))),
+        Activation::GeluErf => map(values, gate, gelu),
+        Activation::GeluClipped => map(values, gate, |x| {
+            // These comparisons keep NaN.
+            let y = gelu(x);
+            if y > 10.0 { 10.0 } else { y }
+        }),
+        Activation::Relu6 => map(values, gate, relu6),
+        Activation::LeakyRelu => map(values, gate, |x| if x < 0.0 { LEAK * x } else { x }),
+        Activation::Mish => map(values, gate, mish),
+        Activation::HardSwish => map(values, gate, |x| x * relu6(x + 3.0) * (1.0 / 6.0)),
+        Activation::SqrtSoftplus => map(values, gate, |x| softplus(x).sqrt()),
+        Activation::Laplace => map(values, gate, laplace),
+        Activation::Sigmoid => map(values, gate, sigmoid),
+        Activation::Tanh => map(values, gate, tanh),
+        Activation::Linear => map(values, gate, |x| x),
         Activation::GeluQuick => map(values, gate, |x| x * sigmoid(QUICK * x)),
         Activation::XIelu { alpha_p, alpha_n, beta, eps } => map(values, gate, |x| {
             if x > 0.0 {
@@ -123,16 +175,40 @@ pub(crate) fn interleaved_swiglu(x: &[f32], limit: f32) -> Vec<f32> {
 mod tests {
     use super::*;
 
+    /// Each by its definition, in f64.
     #[test]
-    fn quick_gelu_by_its_definition() {
-        let numbers = [-20.0, -3.0, -0.5, 0.0, 0.7, 4.0, 30.0];
-        let expected = numbers.map(|x: f32| (f64::from(x) / (1.0 + (-1.702 * f64::from(x)).exp())) as f32);
-        let (mut alone, mut gated) = (numbers, [2.0; 7]);
-        activate(Activation::GeluQuick, None, &mut alone, 7);
-        activate(Activation::GeluQuick, Some(&numbers), &mut gated, 7);
-        for ((alone, gated), expected) in alone.iter().zip(gated).zip(expected) {
-            assert!((alone - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{alone} and not {expected}");
-            assert_eq!(gated, 2.0 * alone);
+    fn activations_by_their_definitions() {
+        let gelu = |x: f64| 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt()));
+        let all: [(Activation, &dyn Fn(f64) -> f64); 12] = [
+            (Activation::GeluQuick, &|x| x / (1.0 + (-1.702 * x).exp())),
+            (Activation::GeluErf, &gelu),
+            (Activation::GeluClipped, &|x| gelu(x).clamp(-10.0, 10.0)),
+            (Activation::Relu6, &|x| x.clamp(0.0, 6.0)),
+            (Activation::LeakyRelu, &|x| if x < 0.0 { 0.01 * x } else { x }),
+            (Activation::Mish, &|x| x * x.exp().ln_1p().tanh()),
+            (Activation::Laplace, &|x| 0.5 * (1.0 + libm::erf((x - 0.707107) / (0.282095 * 2f64.sqrt())))),
+            (Activation::HardSwish, &|x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0),
+            (Activation::SqrtSoftplus, &|x| (x.max(0.0) + (-x.abs()).exp().ln_1p()).sqrt()),
+            (Activation::Sigmoid, &|x| 1.0 / (1.0 + (-x).exp())),
+            (Activation::Tanh, &f64::tanh),
+            (Activation::Linear, &|x| x),
+        ];
+        let numbers = [-200.0, -20.0, -3.0, -0.5, 0.0, 0.7, 4.0, 19.0, 30.0, 80.0];
+        for (activation, definition) in all {
+            let (mut alone, mut gated) = (numbers, [2.0; 10]);
+            activate(activation, None, &mut alone, 10);
+            activate(activation, Some(&numbers), &mut gated, 10);
+            for ((alone, gated), number) in alone.iter().zip(gated).zip(numbers) {
+                let expected = definition(f64::from(number)) as f32;
+                let close = (alone - expected).abs() <= 1e-6 * expected.abs().max(1.0);
+                assert!(close, "{activation:?} of {number}: {alone} and not {expected}");
+                assert_eq!(gated, 2.0 * alone);
+            }
+        }
+        for activation in all.map(|(activation, _)| activation) {
+            let mut nan = [f32::NAN];
+            activate(activation, None, &mut nan, 1);
+            assert!(nan[0].is_nan(), "{activation:?} keeps NaN");
         }
     }
 }

@@ -5,42 +5,50 @@ use crate::outside::shown;
 use crate::spec::config::Config;
 use crate::vocabulary::Activation;
 
-/// The names that are read, for messages; others of them mean the same functions.
-const SUPPORTED: &str = "silu, relu, relu2, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu";
+/// Functions and their names, as `ACT2CLS` of transformers has them. Those with learned parameters
+/// (`prelu`, `xielu`) are not among them.
+static NAMED: [(&[&str], Activation); 16] = [
+    (&["silu", "swish"], Activation::Silu),
+    (&["relu"], Activation::Relu),
+    (&["relu2"], Activation::ReluSquared),
+    (&["gelu", "gelu_python"], Activation::GeluErf),
+    (&["gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"], Activation::GeluTanh),
+    (&["quick_gelu"], Activation::GeluQuick),
+    (&["gelu_10"], Activation::GeluClipped),
+    (&["relu6"], Activation::Relu6),
+    (&["leaky_relu"], Activation::LeakyRelu),
+    (&["mish"], Activation::Mish),
+    (&["hardswish"], Activation::HardSwish),
+    (&["sqrtsoftplus"], Activation::SqrtSoftplus),
+    (&["laplace"], Activation::Laplace),
+    (&["sigmoid"], Activation::Sigmoid),
+    (&["tanh"], Activation::Tanh),
+    (&["linear"], Activation::Linear),
+];
 
 /// The activation function of a key such as `hidden_act`, by its name in transformers.
 pub(super) fn activation(c: &Config, key: &str, default: &str) -> Result<Activation> {
     let name = c.opt_str(key)?.unwrap_or_else(|| default.to_string());
-    match name.as_str() {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "relu" => Ok(Activation::Relu),
-        "relu2" => Ok(Activation::ReluSquared),
-        "gelu" | "gelu_python" => Ok(Activation::GeluErf),
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_fast" | "gelu_accurate" => {
-            Ok(Activation::GeluTanh)
+    match NAMED.iter().find(|(names, _)| names.contains(&name.as_str())) {
+        Some((_, activation)) => Ok(*activation),
+        None => {
+            let supported: Vec<&str> = NAMED.iter().flat_map(|(names, _)| *names).copied().collect();
+            Err(c.uncomputed(key, &format!("is \"{}\"; supported are {}", shown(&name), supported.join(", "))))
         }
-        "quick_gelu" => Ok(Activation::GeluQuick),
-        _ => Err(c.uncomputed(key, &format!("is \"{}\"; supported are {SUPPORTED}", shown(&name)))),
     }
 }
 
 /// The same where one projection gives the gate and what it gates.
 pub(super) fn of_halves(activation: Activation) -> Activation {
-    Activation::Halves(match activation {
-        Activation::Relu => &Activation::Relu,
-        Activation::ReluSquared => &Activation::ReluSquared,
-        Activation::GeluTanh => &Activation::GeluTanh,
-        Activation::GeluErf => &Activation::GeluErf,
-        Activation::GeluQuick => &Activation::GeluQuick,
-        _ => &Activation::Silu,
-    })
+    let named = NAMED.iter().find(|(_, named)| *named == activation);
+    named.map_or(activation, |(_, named)| Activation::Halves(named))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Those of `ACT2CLS` in transformers that are computed, and one that is not.
+    /// All of `ACT2CLS` in transformers without parameters of their own, and one with.
     #[test]
     fn names_of_one_function_mean_one_function() {
         let of = |name: &str| {
@@ -57,11 +65,22 @@ mod tests {
             (&["quick_gelu"], Activation::GeluQuick),
             (&["relu"], Activation::Relu),
             (&["relu2"], Activation::ReluSquared),
+            (&["relu6"], Activation::Relu6),
+            (&["leaky_relu"], Activation::LeakyRelu),
+            (&["mish"], Activation::Mish),
+            (&["laplace"], Activation::Laplace),
+            (&["hardswish"], Activation::HardSwish),
+            (&["sqrtsoftplus"], Activation::SqrtSoftplus),
+            (&["gelu_10"], Activation::GeluClipped),
+            (&["sigmoid"], Activation::Sigmoid),
+            (&["tanh"], Activation::Tanh),
+            (&["linear"], Activation::Linear),
         ] {
             names.iter().for_each(|name| assert_eq!(of(name).unwrap(), expected, "{name}"));
+            assert!(matches!(of_halves(expected), Activation::Halves(half) if *half == expected));
         }
-        let error = of("mish").unwrap_err();
-        assert!(error.message.contains("is \"mish\"; supported are silu, relu,"), "{error}");
+        let error = of("prelu").unwrap_err();
+        assert!(error.message.contains("is \"prelu\"; supported are silu, swish, relu,"), "{error}");
         assert!(error.hint.unwrap().contains("is not computed"));
     }
 }

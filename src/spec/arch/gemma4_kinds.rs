@@ -38,26 +38,54 @@ pub(super) fn kinds(c: &Config, heads: usize, full: &[bool]) -> Result<[Kind; 2]
             return Err(c.wrong(key, &format!("is {dim}, not an even number")));
         }
     }
-    let (mut sliding, mut full) = ((10_000.0, 1.0), (1_000_000.0, 0.25));
+    let (mut sliding, mut without) = ((10_000.0, None), (1_000_000.0, Some(0.25)));
     if let Some(ropes) = c.section("rope_parameters")? {
-        for (key, kind, of) in
-            [("sliding_attention", "default", &mut sliding), ("full_attention", "proportional", &mut full)]
-        {
-            let Some(rope) = ropes.section(key)? else { continue };
-            rope.only("rope_type", kind.into())?;
-            *of = (rope.opt_f64("rope_theta")?.unwrap_or(of.0), rope.opt_f64("partial_rotary_factor")?.unwrap_or(1.0));
-            rope.finish_section()?;
+        for (key, of) in [("sliding_attention", &mut sliding), ("full_attention", &mut without)] {
+            let Some(own) = ropes.section(key)? else {
+                let problem =
+                    format!("has no rope for `{key}`, without which transformers cannot make the model either");
+                return Err(c.wrong("rope_parameters", &problem));
+            };
+            *of = rope_of_kind(&own, of.0)?;
+            own.finish_section()?;
         }
         ropes.finish_section()?;
     }
-    let turning = (full.1 * global_dim as f64 / 2.0) as usize;
-    let rope = |theta, dim, scaling| Rope { theta, dim, divisor: dim, pairs: Pairs::Halves, scaling };
-    let (window, all) = (sliding_window(c)?.or(Some(SLIDING_WINDOW)), Scaling::Proportional { turning });
-    let (with, without) = (rope(sliding.0, head_dim, Scaling::None), rope(full.0, global_dim, all));
+    let rope = |(theta, share): (f64, Option<f64>), dim: usize| {
+        let turning = share.map(|share| (share * dim as f64 / 2.0) as usize);
+        let scaling = turning.map_or(Scaling::None, |turning| Scaling::Proportional { turning });
+        Rope { theta, dim, divisor: dim, pairs: Pairs::Halves, scaling }
+    };
+    let window = sliding_window(c)?.or(Some(SLIDING_WINDOW));
+    let (with, without) = (rope(sliding, head_dim), rope(without, global_dim));
     Ok([
         Kind { head_dim, kv_heads, key_is_value: false, window, rope: with },
         Kind { head_dim: global_dim, kv_heads: global_heads, key_is_value, window: None, rope: without },
     ])
+}
+
+/// Base of the angles of one kind of layers and, of a rope of the type `proportional`, the share of
+/// a head that turns. An object that names no type has the type `default`, which turns all of a
+/// head (transformers `standardize_rope_params`).
+fn rope_of_kind(rope: &Config, theta: f64) -> Result<(f64, Option<f64>)> {
+    let (kind, old) = (rope.opt_str("rope_type")?, rope.opt_str("type")?);
+    for (key, counts) in [("rope_type", true), ("type", rope.missing("rope_type"))] {
+        if counts && !rope.missing(key) && !rope.has(key) {
+            return Err(rope.wrong(key, "is null, which is no kind of rope: transformers cannot make the model either"));
+        }
+    }
+    let (theta, share) = (rope.opt_f64("rope_theta")?.unwrap_or(theta), rope.opt_f64("partial_rotary_factor")?);
+    match kind.or(old).as_deref().unwrap_or("default") {
+        "default" => Ok((theta, None)),
+        "proportional" => {
+            rope.only("factor", 1.0.into())?;
+            Ok((theta, Some(share.unwrap_or(1.0))))
+        }
+        other => {
+            let problem = format!("is \"{}\"; supported are default, proportional", outside::shown(other));
+            Err(rope.uncomputed("rope_type", &problem))
+        }
+    }
 }
 
 /// Size and number of the key heads of layers without a window in `per_layer_config`, which

@@ -62,6 +62,10 @@ struct StackedExperts {
 impl StackedExperts {
     fn from_config(c: &Config, names: &dyn Names, decoder: &Decoder) -> Result<Self> {
         let top_k = c.size_by(&["num_experts_per_tok", "experts_per_token"])?;
+        if !c.has("num_experts_per_tok") {
+            // transformers reads the other name only, and without it takes four.
+            c.only("experts_per_token", 4.into())?;
+        }
         let experts = Self {
             hidden: decoder.hidden,
             intermediate: c.size("intermediate_size")?,

@@ -28,6 +28,8 @@ mod gemma;
 mod gemma2;
 mod gemma3;
 mod gemma4;
+#[cfg(test)]
+mod gemma4_configs;
 mod gemma4_kinds;
 mod glm4;
 mod glm4_moe;
@@ -97,11 +99,15 @@ use crate::suggest;
 type Build = fn(&Config, &dyn Names) -> Result<Model>;
 
 /// The names of most architectures. The second prefix belongs to models for question answering.
-const USUAL: Naming = Naming { base: "model.", older: &["transformer."], nested: false };
-const TRANSFORMER: Naming = Naming { base: "transformer.", older: &[], nested: false };
-const GPT_NEOX: Naming = Naming { base: "gpt_neox.", older: &[], nested: false };
-const NEMOTRON_H: Naming = Naming { base: "backbone.", older: &[], nested: false };
-const OPT: Naming = Naming { base: "model.", older: &[], nested: false };
+const USUAL: Naming =
+    Naming { base: "model.", head: "lm_head.", in_memory: None, older: &["transformer."], nested: false };
+const TRANSFORMER: Naming =
+    Naming { base: "transformer.", head: "lm_head.", in_memory: None, older: &[], nested: false };
+const GPT_NEOX: Naming = Naming { base: "gpt_neox.", head: "embed_out.", in_memory: None, older: &[], nested: false };
+/// transformers 5 calls the base model as all others in memory.
+const NEMOTRON_H: Naming =
+    Naming { base: "backbone.", head: "lm_head.", in_memory: Some("model."), older: &[], nested: false };
+const OPT: Naming = Naming { base: "model.", head: "lm_head.", in_memory: None, older: &[], nested: false };
 
 /// A supported `model_type` in config.json, the names of its tensors, and the function that reads
 /// the rest.
@@ -206,6 +212,12 @@ const SHARED: &[&str] = &[TIED, "quantization_config", "compression_config", DTY
 /// What a config calls the format that plain weights are stored in.
 const DTYPES: [&str; 2] = ["dtype", "torch_dtype"];
 const TIED: &str = "tie_word_embeddings";
+
+/// Whether the model is one that larger ones contain.
+pub fn is_inside(config: &Config) -> bool {
+    let model_type = config.peek("model_type").and_then(|value| value.as_str());
+    AROUND.iter().any(|Around(_, inside, _)| Some(*inside) == model_type)
+}
 
 /// The config of the language model inside a larger one and true, or the config itself and false.
 ///

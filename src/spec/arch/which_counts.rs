@@ -9,79 +9,20 @@ use crate::spec::{Ffn, Layer, Mixer};
 use crate::vocabulary::Activation;
 
 /// The config of the fixture in the folder `name`.
-fn fixture(model_type: &str, name: &str) -> Keys {
+pub(super) fn fixture(model_type: &str, name: &str) -> Keys {
     fixtures(model_type).into_iter().find(|(folder, _)| folder == name).expect("there is such a fixture").1
 }
 
 /// A config without the keys `left_out` and with those of `more`.
-fn with(config: &Keys, left_out: &[&str], more: Value) -> Keys {
+pub(super) fn with(config: &Keys, left_out: &[&str], more: Value) -> Keys {
     let mut config = config.clone();
     config.retain(|key, _| !left_out.contains(&key.as_str()));
     config.extend(more.as_object().unwrap().clone());
     config
 }
 
-fn refused(config: &Keys) -> String {
+pub(super) fn refused(config: &Keys) -> String {
     outcome(config).expect_err("the config is refused")
-}
-
-#[test]
-fn gemma_4_that_sees_in_both_directions_was_computed_forwards() {
-    let config = fixture("gemma4_text", "gemma4");
-    let of = |value: Value| with(&config, &[], json!({"use_bidirectional_attention": value}));
-    assert!(refused(&of(json!("all"))).contains("`use_bidirectional_attention` is \"all\""));
-    assert_eq!(outcome(&of(json!("vision"))), outcome(&of(json!(null))));
-    assert!(outcome(&config).is_ok());
-}
-
-#[test]
-fn gemma_4_turned_a_quarter_where_its_rope_left_the_share_out() {
-    let config = fixture("gemma4_text", "gemma4");
-    let of = |rope: Value| with(&config, &[], json!({"rope_parameters": {"full_attention": rope}}));
-    let whole = of(json!({"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 1.0}));
-    let quarter = of(json!({"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}));
-    assert_eq!(outcome(&of(json!({"rope_type": "proportional", "rope_theta": 1e6}))), outcome(&whole));
-    assert_eq!(outcome(&with(&config, &["rope_parameters"], json!({}))), outcome(&quarter));
-    assert_ne!(outcome(&whole), outcome(&quarter));
-}
-
-#[test]
-fn gemma_4_as_transformers_5_saves_it_was_refused() {
-    let config = fixture("gemma4_text", "gemma4");
-    let layers = config["layer_types"].as_array().unwrap().iter().enumerate();
-    let full: Vec<_> = layers.filter(|(_, kind)| *kind == "full_attention").map(|(i, _)| i).collect();
-    assert!(full.len() > 1);
-    let all = |own: Value| -> Value { full.iter().map(|i| (format!("{i:02}"), own.clone())).collect::<Keys>().into() };
-    let global = ["global_head_dim", "num_global_key_value_heads"];
-    let of = |own: Value| with(&config, &global, json!({"per_layer_config": own}));
-    let own = json!({"head_dim": config[global[0]], "num_key_value_heads": config[global[1]]});
-    assert_eq!(outcome(&of(all(own.clone()))), outcome(&config));
-    // It has precedence over the older keys, and values that it leaves out are those of other
-    // layers.
-    let both = with(&config, &[], json!({"global_head_dim": 64, "per_layer_config": all(own.clone())}));
-    assert_eq!(outcome(&both), outcome(&config));
-    let plain = with(&config, &[], json!({"global_head_dim": config["head_dim"], "num_global_key_value_heads": null}));
-    assert_eq!(outcome(&of(json!({}))), outcome(&plain));
-    let first = full[0].to_string();
-    for odd in [
-        json!({first: own}),
-        json!({"0": {"head_dim": 24}}),
-        json!({"99": {"head_dim": 24}}),
-        json!({"0": 24}),
-        all(json!({"intermediate_size": 8})),
-        all(json!({"head_dim": "24"})),
-        json!([]),
-    ] {
-        assert!(refused(&of(odd.clone())).contains("`per_layer_config`"), "{odd}");
-    }
-}
-
-#[test]
-fn the_last_layer_of_gemma_4_sees_everything_whatever_the_list_says() {
-    let config = fixture("gemma4_text", "gemma4");
-    let mut types = config["layer_types"].as_array().unwrap().clone();
-    *types.last_mut().unwrap() = json!("sliding_attention");
-    assert_eq!(outcome(&with(&config, &[], json!({"layer_types": types}))), outcome(&config));
 }
 
 #[test]
@@ -276,6 +217,48 @@ fn a_number_that_python_reads_as_infinity_was_no_number() {
     assert!(error.message.contains("not understood: `layer_norm_init`: -Infinity"), "{error}");
     let odd = text.replacen('{', r#"{"initializer_range": 1e999, "#, 1);
     model(&Config::parse(&odd, "config.json").unwrap(), &Released).unwrap();
+}
+
+/// It was taken for a share that is left out, and a part of each head turned.
+#[test]
+fn a_null_in_place_of_the_share_of_a_head_turns_whole_heads() {
+    for (model_type, folder) in [("glm4", "glm4"), ("glm4_moe", "glm4_moe"), ("qwen3_next", "qwen3_next")] {
+        let config = fixture(model_type, folder);
+        let of =
+            |value: Value| outcome(&with(&config, &["partial_rotary_factor"], json!({"partial_rotary_factor": value})));
+        assert_eq!(of(json!(null)), of(json!(1.0)), "{model_type}");
+        assert_ne!(of(json!(null)), outcome(&config), "{model_type}");
+    }
+    // KeyError or TypeError of transformers.
+    for (model_type, folder, key) in [
+        ("phi", "phi", "partial_rotary_factor"),
+        ("stablelm", "stablelm", "partial_rotary_factor"),
+        ("nemotron", "nemotron", "partial_rotary_factor"),
+        ("gpt_neox", "gpt_neox", "rotary_pct"),
+        ("gpt_neox", "gpt_neox", "rotary_emb_base"),
+        ("llama", "llama", "rope_theta"),
+    ] {
+        let config = with(&fixture(model_type, folder), &[], json!({key: null}));
+        assert!(refused(&config).contains(&format!("`{key}` is null, which is no number")), "{model_type}");
+    }
+}
+
+/// transformers takes four experts then, whatever the name in OpenAI's own code says.
+#[test]
+fn the_older_name_of_the_experts_per_token_of_gpt_oss_does_not_count() {
+    let config = fixture("gpt_oss", "gpt_oss");
+    let of = |number: u64| with(&config, &["num_experts_per_tok"], json!({"experts_per_token": number}));
+    assert!(refused(&of(2)).contains("`experts_per_token` is 2; only 4 is supported"));
+    assert!(outcome(&of(4)).is_ok());
+}
+
+/// The key itself was suggested, where another architecture has it.
+#[test]
+fn a_key_that_is_not_understood_is_not_suggested_in_its_own_place() {
+    let config = with(&fixture("llama", "llama"), &[], json!({"topk_group": 2}));
+    let error = read(&config).unwrap_err();
+    assert!(error.message.contains("not understood: `topk_group`: 2"), "{error}");
+    assert!(!error.hint.unwrap().contains("did you mean `topk_group`"));
 }
 
 #[test]
