@@ -1,5 +1,5 @@
-//! The table of the ledger: how it is made, and how a file of an earlier version becomes one of this
-//! version.
+//! The table of the ledger: how it is made, and how a file of an earlier version becomes one of
+//! this version.
 
 use rusqlite::Connection;
 

@@ -3,13 +3,16 @@
 
 use std::path::PathBuf;
 
-use super::foreign::REFUSED;
 use super::http::refusal::{self, Refusal};
 use crate::error::{self, Error, Kind};
 use crate::plain::plain;
 
 /// The hint for an answer that makes no sense.
 const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
+/// What to do about a page or a message that was saved in place of a file: mostly why somebody
+/// could not have it.
+pub const REFUSED: &str = "was the answer of a server saved in place of the file? fetch it again, with `hf download` for instance, and with a \
+                       token (HF_TOKEN) where access to the model is granted to some";
 /// The longest names and places in a message, in characters.
 const SHOWN: usize = 200;
 const SHOWN_PLACE: usize = 400;

@@ -2,7 +2,7 @@
 //! of a text, weights or token ids. All errors about unexpected files use this table, so that a
 //! format has the same name everywhere.
 
-use super::failure::Failure;
+use super::failure::{Failure, REFUSED};
 use super::file_name::Name;
 use crate::error::Error;
 use crate::hub::text::markup;
@@ -284,11 +284,6 @@ pub(super) fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
     let file = Name::of(path).file;
     told(&file, head).or_else(|| by_name(&file))
 }
-
-/// What to do about a page or a message that was saved in place of a file: mostly why somebody
-/// could not have it.
-pub const REFUSED: &str = "was the answer of a server saved in place of the file? fetch it again, with `hf download` for instance, and with a \
-                       token (HF_TOKEN) where access to the model is granted to some";
 
 /// What a file is of which nothing but text is seen, with its beginning: a page, JSON, or a
 /// message.

@@ -21,8 +21,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use environment::{own_token, use_token};
-pub use failure::Failure;
-pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
+pub use failure::{Failure, REFUSED};
+pub use foreign::{TELLING, known_as, no_pytorch, no_safetensors, pointer};
 pub use text::documents::Documents;
 pub use weights::shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
 pub use weights::source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::analysis::Analysis;
+use super::answers::of_record;
 use crate::error::{Error, Result};
 use crate::outside::json;
 use crate::plain::plain as on_one_line;
@@ -97,18 +98,6 @@ pub fn check_criteria(found: &Detection, intervals: &Bootstrap) -> Result<()> {
         format!("write bootstrap_ci(#{{ {} }}), with all options that detect_outliers had", given.join(", "))
     };
     Err(Error::bad_argument(format!("`found` and `intervals` are of two criteria: {}", said.join(", "))).hint(hint))
-}
-
-/// What the record gives for a criterion. A function of a script is not stored: of its findings the
-/// record gives the description of each feature, and the list says which pass.
-pub(super) fn of_record(acts: &Activations, found: &Detection, criterion: &Criterion) -> Result<Detection> {
-    match found.criterion.own {
-        None => stats::detect(acts, criterion),
-        Some(_) => {
-            let listed = found.features.iter().map(|feature| (feature.sequence, feature.feature_dim)).collect();
-            stats::detect_listed(acts, criterion, &listed)
-        }
-    }
 }
 
 /// Checks that these activations give the findings and intervals.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::agreement::of_record;
+use super::answers::of_record;
 use super::names::{CONFIG, FINAL, batch_file};
 use crate::error::Result;
 use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope, number, plain};

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod analysis;
+mod answers;
 mod features_csv;
 mod folder;
 mod full_activations;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::agreement::of_record;
+use super::answers::of_record;
 use super::{Stored, Table};
 use crate::error::Result;
 use crate::record::{Criterion, Feature, Scope, plain};

@@ -1,6 +1,5 @@
 //! What can go wrong with the text of a file or of a dataset, with the words for it.
 
-use super::texts::{MAX_DOCUMENT, MAX_SHUFFLED};
 use crate::error::{self, Error};
 use crate::hub::foreign;
 use crate::outside::shown;
@@ -76,11 +75,14 @@ pub(crate) enum TextFailure {
         problem: String,
         hint: Option<&'static str>,
     },
+    /// Longer than `most` bytes.
     LongValue {
         name: String,
+        most: usize,
     },
     LongDocument {
         name: String,
+        most: usize,
     },
 
     LargeRowGroup {
@@ -112,6 +114,7 @@ pub(crate) enum TextFailure {
 
     TooManyToShuffle {
         name: String,
+        most: usize,
     },
     TooLargeToShuffle {
         name: String,
@@ -195,10 +198,10 @@ impl error::Failure for TextFailure {
                     None => error,
                 }
             }
-            Self::LongValue { name } => damaged(format!("reading {name}: a value of more than {MAX_DOCUMENT} bytes"))
+            Self::LongValue { name, most } => damaged(format!("reading {name}: a value of more than {most} bytes"))
                 .hint("write one object per line: jq -c '.[]' FILE > NEW.jsonl, with the key of the list before []"),
-            Self::LongDocument { name } => {
-                damaged(format!("reading {name}: a document of more than {MAX_DOCUMENT} bytes"))
+            Self::LongDocument { name, most } => {
+                damaged(format!("reading {name}: a document of more than {most} bytes"))
                     .hint("is the separator the right one? JSON Lines have one object per line")
             }
             Self::LargeRowGroup { name, bytes } => other(format!("reading {name}: a row group of {bytes} bytes"))
@@ -221,8 +224,8 @@ impl error::Failure for TextFailure {
             }
             Self::OtherCompression { name, problem } => other(format!("reading {name}: {problem}"))
                 .hint("write the file with another compression: gzip, brotli, lz4, snappy, zstd and none are read"),
-            Self::TooManyToShuffle { name } => {
-                other(format!("reading {name}: more than {MAX_SHUFFLED} documents, too many to be shuffled"))
+            Self::TooManyToShuffle { name, most } => {
+                other(format!("reading {name}: more than {most} documents, too many to be shuffled"))
                     .hint("cut the file into several, or store it as Parquet")
             }
             Self::TooLargeToShuffle { name, most } => {

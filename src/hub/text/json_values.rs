@@ -197,7 +197,7 @@ impl Values {
             bytes.extend_from_slice(&here[..count]);
             self.reader.consume(count);
             if bytes.len() > MAX_DOCUMENT {
-                return Err(Error::of(TextFailure::LongValue { name: self.name.clone() }));
+                return Err(Error::of(TextFailure::LongValue { name: self.name.clone(), most: MAX_DOCUMENT }));
             }
             if over {
                 break;

@@ -77,7 +77,7 @@ impl Iterator for Slices {
 }
 
 fn too_long(path: &str) -> Error {
-    Error::of(TextFailure::LongDocument { name: path.to_string() })
+    Error::of(TextFailure::LongDocument { name: path.to_string(), most: MAX_DOCUMENT })
 }
 
 /// The position of a document in its text.

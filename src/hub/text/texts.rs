@@ -22,5 +22,5 @@ pub(crate) fn not_text(path: &str) -> Error {
 }
 
 pub(crate) fn too_many(path: &str) -> Error {
-    Error::of(TextFailure::TooManyToShuffle { name: path.to_string() })
+    Error::of(TextFailure::TooManyToShuffle { name: path.to_string(), most: MAX_SHUFFLED })
 }
