@@ -91,7 +91,7 @@ fn options_of_the_wrong_type() {
     for (call, message) in [
         ("load_model(\"model\", #{ chunk_layers: 1.5 })", "`chunk_layers` is 1.5, expected a whole number"),
         ("load_model(\"model\", #{ chunk_layers: -1 })", "`chunk_layers` is -1, expected a whole number"),
-        ("load_model(\"model\", #{ dtype: 32 })", "`dtype` is 32, expected a string"),
+        ("load_model(\"model\", #{ dtype: 32 })", "`dtype` is 32, expected \"f32\" or \"bf16\""),
         (
             "load_tokens(#{ text: \"a.txt\", model: \"model\", num_sequences: 1, sequence_length: 1 })",
             "`model` is \"model\", expected a model",
@@ -116,7 +116,7 @@ fn options_of_the_wrong_type() {
         refuses(call, SCRIPT, message, "");
     }
     let call = "load_model(\"model\", #{ dtype: 32 })";
-    refuses(call, SCRIPT, "expected a string", "`outlier doc load_model` lists the options");
+    refuses(call, SCRIPT, "expected \"f32\" or \"bf16\"", "`outlier doc load_model` lists the options");
 }
 
 #[test]
@@ -162,7 +162,13 @@ fn choices() {
 #[test]
 fn numbers_out_of_range() {
     for (call, message, hint) in [
-        ("load_model(\"model\", #{ chunk_layers: 0 })", "`chunk_layers` is 0", "at least one layer"),
+        (
+            "load_model(\"model\", #{ chunk_layers: 0 })",
+            "`chunk_layers` is 0, expected a whole number, 1 or more",
+            "outlier doc load_model",
+        ),
+        ("parallel([1], #{ max: 0 }, |x| x)", "`max` is 0, expected a whole number, 1 or more", ""),
+        ("acts.sweep_criteria(#{ magnitude_threshold: [] })", "a list of values is empty", "one value or more"),
         ("model.extract_layernorms(tokens, #{ thresholds: [0.0] })", "0 is not a positive number", "6.0"),
         ("model.extract_layernorms(tokens, #{ thresholds: [-6.0] })", "-6 is not a positive number", "6.0"),
         ("acts.detect_outliers(#{ magnitude_threshold: 0 })", "`magnitude_threshold` is 0.0", "give a positive number"),
@@ -186,6 +192,51 @@ fn numbers_out_of_range() {
         ("parallel([1], #{ stagger: -1 }, |x| x)", "`stagger` is -1", "seconds"),
     ] {
         refuses(call, SCRIPT, message, hint);
+    }
+}
+
+#[test]
+fn values_of_other_types_are_told_what_is_expected() {
+    for (call, message, hint) in [
+        ("load_model(\"model\", #{ dtype: 32 })", "`dtype` is 32, expected \"f32\" or \"bf16\"", ""),
+        ("load_tokens(#{ ids: 3 })", "`ids` is 3, expected the path of a file or an array of arrays of ids", ""),
+        (
+            "load_tokens(#{ texts: [], model: model, sequence_length: 4 })",
+            "`texts` is an empty list",
+            "one text or more",
+        ),
+        ("paired_test([1, ()], [2, 3])", "a missing value, () is not a number", "leave it out"),
+        ("paired_test([1, 0.0 / 0.0], [2, 3])", "NaN is among the values", "leave it out"),
+        ("group_test([[1, 2], []])", "a group has no values", "one value or more"),
+        ("load_model(\"model\", #{ revision: \"main\" })", "no revision \"main\" of it is known", "leave it out"),
+        ("terminate_left_over(\" \")", "the task is empty", "provision_gpu"),
+        ("stdlib_json(\"zebra\")", "stdlib_json: there is no \"zebra\"", "known are"),
+    ] {
+        refuses(call, SCRIPT, message, hint);
+    }
+}
+
+#[test]
+fn whole_numbers_were_no_thresholds_of_an_index() {
+    let counts = "let index = acts.threshold_index();
+                  print(index.count_features(6, 0, 0) == index.count_features(6.0, 0.0, 0.0));
+                  print(index.feature_dims(6, 0, 0) == index.feature_dims(6.0, 0.0, 0.0));";
+    assert_eq!(project().script(&format!("{BEFORE}{counts}")).ok(), "true\ntrue\n");
+    let call = "acts.threshold_index().count_features(6, 25, 0)";
+    refuses(call, SCRIPT, "`min_layer_percentage` is 25.0, outside 0 to 1", "write 0.25 for 25 %");
+    let call = "acts.threshold_index().count_features(6, \"a\", 0)";
+    refuses(call, SCRIPT, "`min_layer_percentage` is a value of type string, expected a number", "count_features");
+}
+
+#[test]
+fn places_that_a_record_does_not_have_were_an_empty_list() {
+    let measured = "let top = model.extract(tokens, #{ observe: [\"top\"] });";
+    for (call, message) in [
+        ("top.top_values(#{ layer: 99 })", "the record has no largest values of layer 99"),
+        ("top.top_values(#{ dim: 9999 })", "dimension 9999: the model has"),
+        ("top.top_values(#{ n: 0 })", "`n` is 0, expected a whole number, 1 or more"),
+    ] {
+        refuses(&format!("{measured}{call}"), SCRIPT, message, "");
     }
 }
 

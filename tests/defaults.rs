@@ -50,6 +50,7 @@ const IN_WORDS: &[(&str, &str)] = &[
     ("seed", "a fixed one"),
     ("windows", "\"tokens\", or \"documents\" with separator or texts"),
     ("where", "the two limits"),
+    ("where_name", "a function of the script"),
 ];
 
 const SETUP: &str = "

@@ -92,6 +92,13 @@ fn an_error_thrown_again_keeps_its_words() {
 }
 
 #[test]
+fn a_caught_error_had_no_hint_behind_another_variable() {
+    let script = "let a = 1; let b = 2;
+                  try { detect_outliers(3); } catch (e) { print(`${e.kind}: ${e.hint.contains(\"it is called as\")}`); }";
+    assert_eq!(Project::new().script(script).ok(), "script: true\n");
+}
+
+#[test]
 fn a_value_thrown_by_a_script() {
     let project = Project::new();
     project.file("script.rhai", "throw \"enough\";");

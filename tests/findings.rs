@@ -138,3 +138,18 @@ fn settings_may_hold_what_was_found() {
         ended.stderr
     );
 }
+
+#[test]
+fn stored_results_say_what_was_found() {
+    let said = printed(
+        r#"
+        save_results("a", #{ activations: acts, found: found });
+        print(load_results("a"));
+        print(found);
+        "#,
+    );
+    let (line, found) = said.split_once('\n').unwrap();
+    let sentence = found.lines().next().unwrap();
+    assert_eq!(line, format!("results/a: {sentence}"), "{said}");
+    assert!(sentence.contains("outlier feature"), "{said}");
+}

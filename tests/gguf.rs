@@ -547,7 +547,7 @@ fn tokens(project: &Project, text: &str, count: usize) -> Result<Vec<u32>> {
         shuffle: None,
         overlap: 0.0,
         separator: None,
-        windows: Windows::Tokens,
+        windows: Some(Windows::Tokens),
         straight_quotes: false,
         add_special_tokens: true,
     };

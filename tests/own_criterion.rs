@@ -120,13 +120,86 @@ fn what_a_function_cannot_go_with_is_refused() {
         ("acts.detect_outliers(own + #{ magnitude_threshold: 2.6 })", "not in the ladder", "rung"),
         ("acts.per_sequence(own)", "unknown option `where`", ""),
         (
-            "save_results(\"own\", #{ activations: acts, found: acts.detect_outliers(own) })",
-            "`found` is of a criterion of the script's own",
-            "write_json",
+            "acts.detect_outliers(limits + #{ where_name: \"mine\" })",
+            "`where_name` goes with `where`",
+            "the name of the function",
+        ),
+        ("acts.detect_outliers(own + #{ where_name: \" \" })", "`where_name` is \"\"", "1 to 60 characters"),
+        (
+            "save_results(\"own\", #{ activations: acts, found: acts.detect_outliers(own), intervals: acts.bootstrap_ci(limits) })",
+            "are of two criteria",
+            "",
         ),
     ] {
         project.refuses(&format!("{ACTS}{OPTIONS}{call};"), 1, message, hint);
     }
+}
+
+/// Saves what a function has found, with intervals.
+const SAVED: &str = r#"
+let spikes = #{ magnitude_threshold: 2.5, where: |f| f.layer_share >= 0.3 && f.feature_dim % 2 == 0, where_name: "even ones" };
+let found = acts.detect_outliers(spikes);
+let intervals = acts.bootstrap_ci(spikes + #{ n_resamples: 200 });
+save_results("own", #{ activations: acts, found: found, intervals: intervals });
+"#;
+
+#[test]
+fn what_a_function_has_found_is_saved_with_its_words_and_never_found_again_by_the_limits() {
+    let project = project();
+    let rest = r#"
+        let stored = load_results("own");
+        print(found.num_features > 0 && found.num_features < acts.detect_outliers(#{ magnitude_threshold: 2.5 }).num_features_hit);
+        print(stored.found == found && stored.intervals == intervals);
+        print(stored.found.criterion["where"]);
+        import "answers" as answers;
+        print(answers::sentence("m", stored.found, stored.intervals, stored.activations));
+        print(export_tables(stored, "csv").len() > 3);
+        let rows = read_text("results/own/tables/features_per_sequence.csv").split("\n");
+        let dims = found.features.map(|feature| `${feature.feature_dim}`);
+        print(rows.len() > 2 && rows.filter(|row| row.contains(",")).len() > 1);
+    "#;
+    let said = project.script(&format!("{ACTS}{SAVED}{rest}")).ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[..3], ["true", "true", "even ones (a function of the script)"], "{said}");
+    assert!(lines[3].contains("at |x| ≥ 2.5 and even ones (a function of the script), of"), "{said}");
+    assert!(!said.contains("25 %"), "{said}");
+    assert_eq!(lines[4..], ["true"; 2], "{said}");
+    // The commands show the words, too, and do not take the limits of 0 that stand beside them.
+    for script in ["report", "analyze", "plots"] {
+        project.copy(&format!("scripts/{script}.rhai"), &format!("{script}.rhai"));
+        project.run(&["run", &format!("{script}.rhai")]).ok();
+    }
+    let page = String::from_utf8(project.bytes("results/report.md")).unwrap();
+    assert!(page.contains("and even ones (a function of the script)"), "{page}");
+    let asked = project.run(&["rethreshold", "results/own", "--magnitude", "3"]);
+    assert!(asked.stderr.contains("functions are not stored"), "{}", asked.stderr);
+    let limits = ["rethreshold", "results/own", "--magnitude", "3", "--layers", "0.25", "--positions", "0.06"];
+    assert!(project.run(&limits).ok().contains("min_layer_percentage: 0.25"));
+}
+
+#[test]
+fn changed_findings_of_a_function_are_told() {
+    let project = project();
+    project.script(&format!("{ACTS}{SAVED}")).ok();
+    let file = "results/own/final_analysis_results.json";
+    let saved = String::from_utf8(project.bytes(file)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    let first = json["pooled"]["features"][0].clone();
+    let read = "let stored = load_results(\"own\"); print(stored.found.features[0].total_occurrences); print(stored.intervals == ());";
+    let mut changed = json.clone();
+    changed["pooled"]["features"][0]["total_occurrences"] = 1_000_000.into();
+    project.file(file, serde_json::to_vec(&changed).unwrap());
+    let outcome = project.script(read);
+    assert!(outcome.stderr.contains("total_occurrences"), "{}", outcome.stderr);
+    assert_eq!(outcome.ok(), format!("{}\ntrue\n", first["total_occurrences"]));
+    // One feature fewer is sound by the record, and not what was saved.
+    let mut fewer = json.clone();
+    fewer["pooled"]["features"].as_array_mut().unwrap().pop();
+    fewer["pooled"]["num_features"] = (json["pooled"]["num_features"].as_u64().unwrap() - 1).into();
+    project.file(file, serde_json::to_vec(&fewer).unwrap());
+    let outcome = project.script(read);
+    assert!(outcome.stderr.contains("is not what was saved"), "{}", outcome.stderr);
+    assert!(outcome.ok().ends_with("true\n"));
 }
 
 #[test]

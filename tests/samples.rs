@@ -81,6 +81,83 @@ fn a_finished_pass_of_other_work_is_not_taken_for_this_one() {
 }
 
 #[test]
+fn an_unfinished_pass_goes_on_or_is_refused_with_a_sentence() {
+    let project = project(&[("unfinished_pass", "checkpoints/demo")]);
+    let outcome = resumed(&project, "thresholds: [5.25], logits: true");
+    let told = outcome.stderr.contains("going on after layer 2, from checkpoints/demo");
+    // Another version of the program, or another machine's order of additions, begins anew and says so.
+    assert!(told || outcome.stderr.contains("checkpoint checkpoints/demo is of"), "{}", outcome.stderr);
+    assert!(outcome.ok().starts_with("4 [23, 5, 11, 17] "));
+}
+
+#[test]
+fn an_unfinished_pass_of_other_work_or_of_an_older_version_stays() {
+    for (options, version, reason) in [
+        ("thresholds: [9.5]", b'3', "is of other work"),
+        ("thresholds: [5.25], logits: true", b'2', "is of another version of this program"),
+    ] {
+        let project = project(&[("unfinished_pass", "checkpoints/demo")]);
+        let mut sample = std::fs::read(repository().join("tests/samples/unfinished_pass")).unwrap();
+        assert_eq!(&sample[..24], b"outlier checkpoint  v 3\n");
+        sample[22] = version;
+        project.file("checkpoints/demo", &sample);
+        let outcome = resumed(&project, options);
+        assert!(outcome.stderr.contains(reason), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains("going on after"), "{}", outcome.stderr);
+        assert!(outcome.ok().starts_with("4 [23, 5, 11, 17] "));
+        assert_eq!(project.bytes("checkpoints/demo"), sample);
+    }
+}
+
+#[test]
+fn a_record_of_the_first_version_is_refused_with_both_numbers() {
+    let project = project(&[("demo", "results/demo")]);
+    let mut record = project.bytes("results/demo/activations.stats");
+    let mark = br#"\"stats_version\":2"#;
+    let at = record.windows(mark.len()).position(|bytes| bytes == mark).expect("the record says its version");
+    record[at + mark.len() - 1] = b'1';
+    project.file("results/demo/activations.stats", &record);
+    let outcome = project.script("print(load_results(\"demo\").found.num_features);");
+    assert!(outcome.stderr.contains("version 1 of the format, this program reads 2"), "{}", outcome.stderr);
+    assert_eq!(outcome.stdout, "");
+}
+
+#[test]
+fn a_ledger_without_tasks_lists_its_machines() {
+    let project = project(&[("gpus_without_tasks.sqlite", "results/gpus.sqlite")]);
+    let said = project.run(&["gpus"]).ok();
+    for row in ["pod1", "NVIDIA A40", "slurm:me@login:22", "outlier-a-3", "0.50"] {
+        assert!(said.contains(row), "{row} is missing in\n{said}");
+    }
+}
+
+#[test]
+fn a_ledger_of_an_unknown_version_is_refused_with_a_sentence() {
+    let project = project(&[]);
+    std::fs::create_dir_all(project.path("results")).unwrap();
+    let db = rusqlite::Connection::open(project.path("results/gpus.sqlite")).unwrap();
+    db.execute_batch("CREATE TABLE machines (name TEXT PRIMARY KEY, run TEXT, provider TEXT, id TEXT)").unwrap();
+    drop(db);
+    let outcome = project.run(&["gpus"]);
+    assert!(outcome.stderr.contains("has no column \"task\": another version wrote it"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the provider's page"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_plan_of_another_version_is_not_compared() {
+    let project = project(&[]);
+    project.file("run.rhai", format!("{MODEL}model.extract_layernorms(tokens);"));
+    project.run(&["plan", "run.rhai"]).ok();
+    let plans = project.files("results/.plans");
+    for other in ["{\"passes\": 3}", "{}", "[]", "not a plan"] {
+        project.file(&format!("results/.plans/{}", plans[0]), other);
+        let outcome = project.run(&["run", "run.rhai"]);
+        assert!(!outcome.stderr.contains('→'), "{}", outcome.stderr);
+        outcome.ok();
+    }
+}
+
+#[test]
 fn a_ledger_lists_its_machines() {
     let project = project(&[("gpus.sqlite", "results/gpus.sqlite")]);
     let said = project.run(&["gpus"]).ok();

@@ -180,3 +180,25 @@ fn where_the_user_allows_it_scripts_write() {
     repl(&[&["repl"], &allowed[..]].concat()).ok();
     assert!(elsewhere.has("new/out/activations.safetensors"));
 }
+
+#[test]
+fn all_activations_have_the_ids_of_their_tokens_and_are_replaced_by_the_next_run() {
+    let project = Project::new();
+    project.copy("tests/fixtures/olmoe", "model");
+    let run = |first: usize| {
+        let script = format!(
+            "let ids = [[{first}, 5, 7, 9], [2, 4, 6, 8], [11, 12, 13, 14]];
+             let options = #{{ keep: \"full\", out: \"out\" }};
+             load_model(\"model\").extract_layernorms(load_tokens(#{{ ids: ids }}), options);
+             print(load_tokens(#{{ ids: \"out/activations.safetensors\" }}).ids == ids);"
+        );
+        project.script(&script).ok()
+    };
+    // Outside of results/, only what this program has written is replaced.
+    assert_eq!([run(3), run(1)], ["true\n", "true\n"]);
+    let file = std::fs::read(project.path("out/activations.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let ids = tensors.tensor("input_ids").unwrap();
+    assert_eq!((ids.dtype(), ids.shape()), (safetensors::Dtype::I32, &[3, 4][..]));
+    assert_eq!(tensors.tensor("layers.0.input_layernorm").unwrap().shape()[..2], [3, 4]);
+}

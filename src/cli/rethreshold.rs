@@ -77,6 +77,11 @@ pub(super) fn run(asked: &Rethreshold) -> Result<Exit> {
         terminal::note(format!("warning: {changed}"));
     }
     let before = &stored.found.criterion;
+    if let (Some(own), true) = (&before.own, asked.layers.is_none() || asked.positions.is_none()) {
+        let message = format!("the stored criterion is {own}, and functions are not stored: it cannot be asked again");
+        return Err(Error::bad_argument(message)
+            .hint("--layers 0.25 --positions 0.06 asks with the limits of Dettmers et al., in place of the function"));
+    }
     let criterion = Criterion {
         magnitude_threshold: asked.magnitude.unwrap_or(before.magnitude_threshold),
         min_layer_percentage: asked.layers.unwrap_or(before.min_layer_percentage),

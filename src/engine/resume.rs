@@ -24,7 +24,7 @@ use super::pass::LentKv;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, SiteId, Tokens, TokensInfo};
-use crate::results::{FullActivations, sealed};
+use crate::results::{Contents, FullActivations, sealed};
 use crate::spec::Model;
 use crate::tensor::Tensor;
 use crate::weights::{OpenModel, ShardPlan};
@@ -264,17 +264,17 @@ pub(super) fn restore_or_create(
     };
     let per_sequence = tokens.info.sequence_length * model.spec.hidden_size;
     let writer = |file| FullWriter { file, per_sequence };
-    let tensors = &full_tensors(model, tokens, args);
-    let Some(resume) = resume else { return Ok((None, Some(writer(FullActivations::create(folder, tensors)?)))) };
+    let contents = Contents { tensors: &full_tensors(model, tokens, args), ids: &tokens.ids };
+    let Some(resume) = resume else { return Ok((None, Some(writer(FullActivations::create(folder, contents)?)))) };
     if let Some(found) = found {
         if let Some(full) =
-            FullActivations::resume(&resume.fingerprint(), folder, tensors, &finished(&model.spec, found.layer))?
+            FullActivations::resume(&resume.fingerprint(), folder, contents, &finished(&model.spec, found.layer))?
         {
             return Ok((Some(found), Some(writer(full))));
         }
         resume.discard("belongs to activations that are gone", observers, progress);
     }
-    let full = FullActivations::create_for(&resume.fingerprint(), &resume.fingerprints_of_others(), folder, tensors)?;
+    let full = FullActivations::create_for(&resume.fingerprint(), &resume.fingerprints_of_others(), folder, contents)?;
     Ok((None, Some(writer(full))))
 }
 

@@ -16,6 +16,11 @@ pub enum Failure {
         path: PathBuf,
         source: rusqlite::Error,
     },
+    /// The table of the ledger lacks a column: another version of the program has made it.
+    LedgerOfOthers {
+        path: PathBuf,
+        column: &'static str,
+    },
     /// The ledger has no machine of this name.
     NotInLedger(String),
     /// Several open rows have the same id.
@@ -164,6 +169,14 @@ impl error::Failure for Failure {
             }
             Self::Ledger { path, source } => Error::new(Kind::Io, format!("the ledger {}: {source}", path.display()))
                 .hint("no machine is created without it: is the disk full, or the file damaged?"),
+            Self::LedgerOfOthers { path, column } => Error::new(
+                Kind::VersionMismatch,
+                format!("the ledger {} has no column \"{column}\": another version wrote it", path.display()),
+            )
+            .hint(
+                "look at the provider's page for machines of this project and end them there, then move the file away: \
+                 it is made anew",
+            ),
             Self::NotInLedger(name) => Error::not_found(format!("the ledger has no machine \"{name}\"")),
             Self::SeveralWorkers { id, names } => {
                 Error::bad_argument(format!("{} workers are known on {id}", names.len()))

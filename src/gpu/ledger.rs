@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::id::ProviderId;
+use super::ledger_table as table;
 pub use super::owner::{Life, Owner};
 use super::provider::{Offer, SshAddress};
 use super::tenure::Tenure;
@@ -126,6 +127,9 @@ pub fn now() -> f64 {
 
 impl Ledger {
     /// Opens the file, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// If it cannot be read and written, or another version has made it.
     pub fn open(path: &Path) -> Result<Self> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|e| {
@@ -137,17 +141,10 @@ impl Ledger {
             return Err(Error::of(Failure::LedgerIsLink(path.to_path_buf())));
         }
         let ledger = Self { path: path.to_path_buf(), is_missing: false };
-        ledger.with(|db| {
-            db.execute_batch(
-                "CREATE TABLE IF NOT EXISTS machines (
-                     name TEXT PRIMARY KEY, run TEXT NOT NULL, task TEXT, provider TEXT NOT NULL, id TEXT, gpu TEXT NOT NULL,
-                     price REAL NOT NULL, stage TEXT NOT NULL, since REAL NOT NULL, until REAL, cost REAL,
-                     keep_running INTEGER NOT NULL DEFAULT 0, key_file TEXT, ssh TEXT, fingerprints TEXT,
-                     owner TEXT NOT NULL
-                 );",
-            )
-        })?;
-        Ok(ledger)
+        match ledger.with(table::prepare)? {
+            Some(column) => Err(Error::of(Failure::LedgerOfOthers { path: ledger.path, column })),
+            None => Ok(ledger),
+        }
     }
 
     /// Opens the file for reading. A missing file is not created, and has no machines.

@@ -5,6 +5,7 @@ mod bounded;
 mod failure;
 mod id;
 pub mod ledger;
+mod ledger_table;
 pub mod own;
 mod owner;
 mod patience;

@@ -9,6 +9,10 @@ use crate::plain::plain;
 
 /// The hint for an answer that makes no sense.
 const IS_IT_A_HUB: &str = "is HF_ENDPOINT the address of a hub, and one you trust?";
+/// What to do about a page or a message that was saved in place of a file: mostly why somebody
+/// could not have it.
+pub const REFUSED: &str = "was the answer of a server saved in place of the file? fetch it again, with `hf download` for instance, and with a \
+                       token (HF_TOKEN) where access to the model is granted to some";
 /// The longest names and places in a message, in characters.
 const SHOWN: usize = 200;
 const SHOWN_PLACE: usize = 400;
@@ -50,6 +54,11 @@ pub enum Failure {
     },
     NoRevisionName {
         place: String,
+        revision: String,
+    },
+    /// A folder has one state, and no others to choose from.
+    RevisionOfFolder {
+        id: String,
         revision: String,
     },
     NoDatasetId {
@@ -141,6 +150,30 @@ pub enum Failure {
         what: String,
         folder: PathBuf,
     },
+    /// A file has something else in it than its place says.
+    FileInstead {
+        file: String,
+        what: String,
+        /// What it should be, as in "not a PyTorch file".
+        not: &'static str,
+        advice: String,
+    },
+    OldPytorch {
+        file: String,
+    },
+    /// A server has refused the file, and its answer was saved under the name.
+    AnswerInstead {
+        file: String,
+        says: String,
+    },
+    AnnexPointer {
+        file: String,
+    },
+    LfsPointer {
+        file: String,
+        /// The length of the file that it leads to, if it says so.
+        bytes: Option<u64>,
+    },
     SeveralGguf {
         folder: PathBuf,
         count: usize,
@@ -184,6 +217,10 @@ impl error::Failure for Failure {
             Self::NoRevisionName { place, revision } => {
                 Error::bad_argument(format!("{place}: \"{}\" is not the name of a revision", plain(revision, SHOWN)))
                     .hint("give a branch, a tag or a commit of 40 hexadecimal digits")
+            }
+            Self::RevisionOfFolder { id, revision } => {
+                Error::bad_argument(format!("model \"{id}\" is here, and no revision \"{revision}\" of it is known"))
+                    .hint("`revision` chooses among the states of a model on the hub: leave it out")
             }
             Self::NoDatasetId { id, hint } => {
                 Error::bad_argument(format!("load_tokens: dataset \"{}\" is not a hub id", plain(id, SHOWN))).hint(hint)
@@ -273,6 +310,31 @@ impl error::Failure for Failure {
                 let folder = folder.display();
                 missing(format!("model \"{path}\": {what}, not the folder of a model"))
                     .hint(format!("give the folder it is in, with config.json: load_model(\"{folder}\")"))
+            }
+            Self::FileInstead { file, what, not, advice } => {
+                Error::unsupported(format!("reading {file}: {what}, {not}")).hint(advice)
+            }
+            Self::OldPytorch { file } => Error::unsupported(format!(
+                "reading {file}: a PyTorch file of before version 1.6, which is no archive and is not read"
+            ))
+            .hint(
+                "write it anew in Python: torch.save(torch.load(FILE, weights_only=True), FILE); or use the model's \
+                 release in safetensors",
+            ),
+            Self::AnswerInstead { file, says } => {
+                Error::unsupported(format!("reading {file}: the answer of a server, which {says}")).hint(REFUSED)
+            }
+            Self::AnnexPointer { file } => {
+                missing(format!("reading {file}: a git-annex pointer to the file, which has not been fetched"))
+                    .hint("run `git annex get` where it was cloned")
+            }
+            Self::LfsPointer { file, bytes } => {
+                let bytes = bytes.map_or(String::new(), |bytes| format!(" of {bytes} bytes"));
+                missing(format!("reading {file}: a Git LFS pointer to the file{bytes}, which has not been fetched"))
+                    .hint(
+                        "run `git lfs install` and `git lfs pull` where it was cloned, or fetch the file itself, with \
+                     `hf download` for instance",
+                    )
             }
             Self::SeveralGguf { folder, count, listed, first } => {
                 missing(format!("{}: it has {count} models in GGUF files", folder.display()))

@@ -2,6 +2,7 @@
 //! of a text, weights or token ids. All errors about unexpected files use this table, so that a
 //! format has the same name everywhere.
 
+use super::failure::{Failure, REFUSED};
 use super::file_name::Name;
 use crate::error::Error;
 use crate::hub::text::markup;
@@ -284,11 +285,6 @@ pub(super) fn given(path: &str, head: &[u8]) -> Option<&'static Foreign> {
     told(&file, head).or_else(|| by_name(&file))
 }
 
-/// What to do about a page or a message that was saved in place of a file: mostly why somebody
-/// could not have it.
-pub const REFUSED: &str = "was the answer of a server saved in place of the file? fetch it again, with `hf download` for instance, and with a \
-                       token (HF_TOKEN) where access to the model is granted to some";
-
 /// What a file is of which nothing but text is seen, with its beginning: a page, JSON, or a
 /// message.
 fn text_instead(head: &[u8]) -> Option<String> {
@@ -309,6 +305,11 @@ fn text_instead(head: &[u8]) -> Option<String> {
     Some(format!("{what} that begins with `{}`", shown(text)))
 }
 
+/// The error of a file that has something else in it than its place says.
+fn instead(file: &str, what: String, not: &'static str, advice: &str) -> Error {
+    Error::of(Failure::FileInstead { file: file.to_string(), what, not, advice: advice.to_string() })
+}
+
 /// The error of a file that should be safetensors and begins like something else, with what to do
 /// about another format and about a text; none where it begins like nothing that is known.
 pub fn no_safetensors(path: &str, head: &[u8], advice: &str, of_text: &str) -> Option<Error> {
@@ -321,7 +322,7 @@ pub fn no_safetensors(path: &str, head: &[u8], advice: &str, of_text: &str) -> O
         Some(found) => (found.what.to_string(), advice),
         None => (text_instead(head)?, of_text),
     };
-    Some(Error::unsupported(format!("reading {path}: {what}, not a safetensors file")).hint(advice))
+    Some(instead(path, what, "not a safetensors file", advice))
 }
 
 /// The error of a file that should be the output of `torch.save` and is not; None if it begins like
@@ -332,11 +333,7 @@ pub fn no_pytorch(path: &str, head: &[u8]) -> Option<Error> {
     }
     let found = by_content(head);
     if found.is_some_and(|found| found.begins.contains(&OLD_PYTORCH)) {
-        let message =
-            format!("reading {path}: a PyTorch file of before version 1.6, which is no archive and is not read");
-        return Some(Error::unsupported(message).hint(
-            "write it anew in Python: torch.save(torch.load(FILE, weights_only=True), FILE); or use the model's release in safetensors",
-        ));
+        return Some(Error::of(Failure::OldPytorch { file: path.to_string() }));
     }
     let advice = "use the model's release in safetensors; a file does not change its format with its name";
     let (what, advice) = match found {
@@ -344,7 +341,7 @@ pub fn no_pytorch(path: &str, head: &[u8]) -> Option<Error> {
         Some(found) => (found.what.to_string(), advice),
         None => (text_instead(head)?, REFUSED),
     };
-    Some(Error::unsupported(format!("reading {path}: {what}, not a PyTorch file")).hint(advice))
+    Some(instead(path, what, "not a PyTorch file", advice))
 }
 
 /// Keys of the JSON with which servers say why somebody does not get a file.
@@ -367,15 +364,15 @@ pub(super) fn no_json(file: &str, data: &[u8]) -> Option<Error> {
     }
     let head = &data[..data.len().min(TELLING as usize)];
     if let Some(says) = answer(data) {
-        return Some(Error::unsupported(format!("reading {file}: the answer of a server, which {says}")).hint(REFUSED));
+        return Some(Error::of(Failure::AnswerInstead { file: file.to_string(), says }));
     }
     if data.trim_ascii_start().first().is_some_and(u8::is_ascii_alphabetic) && by_content(head).is_none() {
         let what = text_instead(head)?;
-        return Some(Error::unsupported(format!("reading {file}: {what}, and no JSON")).hint(REFUSED));
+        return Some(instead(file, what, "and no JSON", REFUSED));
     }
     let what = by_content(head).map(|found| found.what).or_else(|| Some(markup::of(&Name::of(""), head)?.what))?;
     let advice = "fetch the file itself, with `hf download` for instance: was something else saved under its name?";
-    Some(Error::unsupported(format!("reading {file}: {what}, and no JSON")).hint(advice))
+    Some(instead(file, what.to_string(), "and no JSON", advice))
 }
 
 /// The largest pointer in bytes.
@@ -388,15 +385,12 @@ const ANNEX: &str = "/annex/objects/";
 /// None for other data.
 pub fn pointer(file: &str, data: &[u8]) -> Option<Error> {
     let text = std::str::from_utf8(data).ok().filter(|text| text.len() <= POINTER)?;
-    let missing = |what: &str| Error::not_found(format!("reading {file}: {what}, which has not been fetched"));
+    let file = file.to_string();
     if text.starts_with(ANNEX) && text.lines().count() == 1 {
-        return Some(missing("a git-annex pointer to the file").hint("run `git annex get` where it was cloned"));
+        return Some(Error::of(Failure::AnnexPointer { file }));
     }
     LFS.iter().find(|begin| text.starts_with(**begin))?;
     text.lines().find(|line| line.starts_with("oid "))?;
     let bytes = text.lines().find_map(|line| line.strip_prefix("size ")?.trim().parse::<u64>().ok());
-    let bytes = bytes.map_or(String::new(), |bytes| format!(" of {bytes} bytes"));
-    Some(missing(&format!("a Git LFS pointer to the file{bytes}")).hint(
-        "run `git lfs install` and `git lfs pull` where it was cloned, or fetch the file itself, with `hf download` for instance",
-    ))
+    Some(Error::of(Failure::LfsPointer { file, bytes }))
 }

@@ -21,10 +21,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use environment::{own_token, use_token};
-pub use failure::Failure;
-pub use foreign::{REFUSED, TELLING, known_as, no_pytorch, no_safetensors, pointer};
+pub use failure::{Failure, REFUSED};
+pub use foreign::{TELLING, known_as, no_pytorch, no_safetensors, pointer};
 pub use text::documents::Documents;
-pub use text::texts::DEFAULT_COLUMN;
 pub use weights::shards::{Layout, PYTORCH, SAFETENSORS, is_pytorch};
 pub use weights::source::{Ahead, Announcement, ByteSource, FileRange, SourceFile, SourceTensor, SourceTensors, Tag};
 pub use weights::weight_formats::{ADAPTER, without_config};
@@ -81,6 +80,9 @@ pub fn open_checked(
 ) -> Result<Opened> {
     let folder = home::expanded(id);
     if folder.is_dir() || gguf::is_gguf(&folder) {
+        if let Some(revision) = revision {
+            return Err(Error::of(Failure::RevisionOfFolder { id: plain(id, 200), revision: plain(revision, 200) }));
+        }
         return Ok(Opened { source: here(&folder)?, revision: None });
     }
     if folder.is_file() {

@@ -28,6 +28,26 @@ impl<T: OptionType> OptionType for Optional<T> {
     }
 }
 
+/// A whole number that some uses of a function need, and the function asks for. It is 0 if it is
+/// left out.
+pub struct Needed;
+
+impl OptionType for Needed {
+    type Value = usize;
+
+    fn kind() -> String {
+        Whole::kind()
+    }
+
+    fn literal(value: &usize) -> String {
+        Whole::literal(value)
+    }
+
+    fn absent() -> Option<usize> {
+        Some(0)
+    }
+}
+
 /// All options of another set, as a field of a set.
 pub struct Include<S>(PhantomData<S>);
 

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::option::{Opt, OptionSet, OptionType, defaults, option_set, shared_option};
 use super::option_types::{
-    AllOr, Beside, Bytes, Choice, Flag, Floats32, OfMachine, Optional, PathText, Positive, Text, Whole, Wholes, Word,
+    AllOr, Beside, Bytes, Choice, Flag, Float, Floats32, Needed, OfMachine, Optional, PathText, Positive, SeedNumber,
+    Text, Whole, Wholes, Word,
 };
 use super::{ComputeDtype, MassiveRule, Measure, Site};
 
@@ -17,6 +18,10 @@ pub const DEFAULT_CHUNK_LAYERS: usize = 2;
 /// The split of a dataset, and the revision of a repository, if none is named.
 pub const DEFAULT_SPLIT: &str = "train";
 pub const DEFAULT_REVISION: &str = "main";
+/// The key or column of texts, its usual name in datasets, and the seed of an order of documents,
+/// if none is named.
+pub const DEFAULT_COLUMN: &str = "text";
+pub const ORDER_SEED: u64 = 0;
 
 shared_option! {
     /// also compute the loss per sequence, which reads the head's weights
@@ -42,7 +47,7 @@ option_set! {
         /// where to compute: "auto", "cpu", "cuda" (all GPUs), "cuda:0" or "cuda:0,2": docs/gpu.md
         device: OfMachine<Text> = "auto".to_string();
         /// layers of weights in memory at once, at most
-        chunk_layers: Whole = DEFAULT_CHUNK_LAYERS;
+        chunk_layers: Positive = DEFAULT_CHUNK_LAYERS;
         /// a model of the hub is read by ranges when it is needed; nothing is put on disk
         #[serde(default)]
         stream: OfMachine<Flag> = false;
@@ -88,41 +93,83 @@ option_set! {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TextArgs {
-    /// Name of the text file or of the dataset.
-    pub path: String,
-    pub dataset: Option<DatasetArgs>,
-    /// The documents, if they are not read from `path`.
-    pub documents: Option<Brought>,
-    /// Format of the file. By default it is recognised by the file's name and first bytes.
-    pub format: Option<TextFormat>,
-    /// The key of a JSON object, or the column of a table, with the text. "text" by default.
-    pub column: Option<String>,
-    /// The location of `tokenizer.json`: a folder, or a hub id.
-    pub tokenizer: String,
-    pub num_sequences: usize,
-    pub sequence_length: usize,
-    /// Number of sequences that are skipped before the first used one.
-    pub skip_sequences: usize,
-    /// Seed for the shuffling of documents. Without it they keep their order.
-    pub shuffle: Option<u64>,
-    /// Share of a window that the next window repeats, at least 0 and less than 1.
-    pub overlap: f64,
-    /// Separator of the documents in a text file.
-    pub separator: Option<String>,
-    pub windows: Windows,
-    /// True if typographic quotes become ASCII quotes before tokenisation.
-    pub straight_quotes: bool,
-    /// True if each sequence gets the special tokens that tokenizer.json adds, such as `<s>` at the
-    /// start.
-    pub add_special_tokens: bool,
+option_set! {
+    /// A text to be cut into sequences, with the options of load_tokens for it.
+    #[derive(Clone, PartialEq, Serialize, Deserialize)]
+    pub struct TextArgs {
+        /// Name of the text file or of the dataset.
+        path: Beside<String>;
+        dataset: Beside<Option<DatasetArgs>>;
+        /// The documents, if they are not read from `path`.
+        documents: Beside<Option<Brought>>;
+        /// The location of `tokenizer.json`: a folder, or a hub id.
+        tokenizer: Beside<String>;
+        /// what the file is, where its name and its first bytes do not tell
+        format: Optional<Choice<TextFormat>>;
+        /// key of JSON objects ("meta.text" of objects in them) or column of a table
+        column: Optional<Text>, otherwise DEFAULT_COLUMN.to_string();
+        /// number of windows; of `texts`, by default all of them
+        num_sequences: Needed;
+        /// tokens per window
+        sequence_length: Needed;
+        /// windows left out at the beginning
+        skip_sequences: Whole = 0;
+        /// The seed of a random order of the documents. Without it they keep their order.
+        shuffle: Shuffled;
+        /// "tokens" over all documents, "documents" one window each, or "text" cut before
+        /// tokenising
+        windows: Optional<Choice<Windows>> => "\"tokens\", or \"documents\" with separator or texts";
+        /// share of a window that the next one repeats, 0 to below 1
+        overlap: Float = 0.0;
+        /// splits the text into documents; each gives its first tokens
+        separator: Optional<Text>;
+        /// typographic quotes become ASCII ones first
+        straight_quotes: Flag = false;
+        /// the special tokens that tokenizer.json adds, such as <s>
+        add_special_tokens: Flag = true;
+    }
+}
+
+option_set! {
+    /// The options of load_tokens that give an order of documents.
+    pub struct OrderOptions {
+        /// documents in random order
+        shuffle: Flag = false;
+        /// seed of that order
+        seed: Optional<SeedNumber>, otherwise ORDER_SEED;
+    }
+}
+
+/// The options of an order of documents; None if they keep theirs.
+pub struct Shuffled;
+
+impl OptionType for Shuffled {
+    type Value = Option<u64>;
+    const INCLUDED: Option<&'static [Opt]> = Some(OrderOptions::OPTIONS);
+
+    fn kind() -> String {
+        String::new()
+    }
+
+    fn literal(_: &Self::Value) -> String {
+        String::new()
+    }
+
+    fn absent() -> Option<Self::Value> {
+        Some(None)
+    }
 }
 
 impl TextArgs {
     /// True for texts that a script gives, and that are not read from a file or a dataset.
     pub fn is_given(&self) -> bool {
         self.documents.is_some() && self.path == super::Tokens::SCRIPT
+    }
+
+    /// How documents become sequences: as asked for, or as suits what is read.
+    pub fn windows(&self) -> Windows {
+        let several = self.separator.is_some() || self.is_given();
+        self.windows.unwrap_or(if several { Windows::Documents } else { Windows::Tokens })
     }
 }
 

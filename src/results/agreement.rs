@@ -4,15 +4,19 @@
 //!
 //! Numbers are compared except for the last digits, which reading decimal numbers may change.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::analysis::Analysis;
+use super::answers::of_record;
 use crate::error::{Error, Result};
 use crate::outside::json;
+use crate::plain::plain as on_one_line;
 use crate::record::{Activations, Answer, Bootstrap, Criterion, Detection, Scope, plain};
 use crate::stats;
 
+/// The largest number of characters of the words for a function.
+const WORDS: usize = 100;
 /// Two numbers whose difference is less than this share of the larger are equal.
 const NEAR: f64 = 1e-9;
 
@@ -61,10 +65,11 @@ fn difference(given: &Value, expected: &Value, path: &str) -> Option<Difference>
 /// The options in which two criteria differ: the name and both values.
 fn options_that_differ(one: &Criterion, other: &Criterion) -> Vec<(String, Value, Value)> {
     let (Value::Object(one), Value::Object(other)) = (plain(one), plain(other)) else { return Vec::new() };
-    one.into_iter()
-        .filter(|(key, value)| other[key] != *value)
-        .map(|(key, value)| (key.clone(), value, other[&key].clone()))
-        .collect()
+    // A criterion with limits has no words for a function.
+    let of = |map: &Map<String, Value>, key: &str| map.get(key).cloned().unwrap_or(Value::Null);
+    let keys = one.keys().chain(other.keys().filter(|key| !one.contains_key(*key)));
+    let both = keys.map(|key| (key.clone(), of(&one, key), of(&other, key)));
+    both.filter(|(_, one, other)| one != other).collect()
 }
 
 /// Checks that findings and intervals have the same criterion.
@@ -107,12 +112,20 @@ pub(super) fn check(acts: &Activations, analysis: &Analysis) -> Result<()> {
         ))
         .hint(format!("pass what {made_by} of the same activations has returned, unchanged"))
     };
-    let again = stats::detect(acts, &found.criterion)?;
+    let again = of_record(acts, found, &found.criterion)?;
     if let Some(differs) = difference(&plain(found), &plain(&again), "") {
         return Err(refused("found", "detect_outliers", differs));
     }
     let Some(intervals) = intervals else { return Ok(()) };
     check_criteria(found, intervals)?;
+    if found.criterion.own.is_some() {
+        // The function is not here to be asked about resamples.
+        return match point_values_differ(found, intervals) {
+            true => Err(Error::bad_argument("`intervals` are not of what was found: their features are others")
+                .hint("pass what bootstrap_ci of the same activations and the same function has returned, unchanged")),
+            false => Ok(()),
+        };
+    }
     let again = stats::bootstrap(acts, &intervals.criterion, &intervals.args)?;
     match difference(&plain(intervals), &plain(&again), "") {
         Some(differs) => Err(refused("intervals", "bootstrap_ci", differs)),
@@ -150,14 +163,26 @@ pub(super) struct Settled {
 /// The stored criterion cannot be applied to the record.
 pub(super) fn settle(
     acts: &Activations,
-    found: Detection,
-    intervals: Option<Bootstrap>,
+    mut found: Detection,
+    mut intervals: Option<Bootstrap>,
     sealed: Option<bool>,
 ) -> Result<Settled> {
-    let again = stats::detect(acts, &found.criterion)?;
+    // The words for a function are shown on terminals.
+    let criteria = intervals.iter_mut().map(|intervals| &mut intervals.criterion).chain([&mut found.criterion]);
+    for own in criteria.filter_map(|criterion| criterion.own.as_mut()) {
+        *own = on_one_line(own, WORDS);
+    }
+    let again = of_record(acts, &found, &found.criterion)?;
+    let own = found.criterion.own.is_some();
     let mut changed = difference(&plain(&found), &plain(&again), "").map(|Difference { path, given, expected }| {
         format!("`{path}` of what was found is {given} in it, and the record gives {expected}")
     });
+    // Which features a function passes is known from the file alone.
+    if own && sealed == Some(false) {
+        changed = changed.or_else(|| {
+            Some("which features pass its function is not what was saved, and the record cannot say it".to_string())
+        });
+    }
     let found = if changed.is_some() { again } else { found };
     let Some(stored) = intervals else { return Ok(Settled { found, intervals: None, changed }) };
     let options = options_that_differ(&found.criterion, &stored.criterion);
@@ -183,7 +208,7 @@ pub(super) fn settle(
         }
     };
     let again = || stats::bootstrap(acts, &found.criterion, &stored.args).ok();
-    let intervals = kept.or_else(again);
+    let intervals = if own { kept } else { kept.or_else(again) };
     Ok(Settled { found, intervals, changed })
 }
 

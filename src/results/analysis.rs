@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::answers::of_record;
 use super::names::{CONFIG, FINAL, batch_file};
 use crate::error::Result;
 use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope, number, plain};
@@ -47,7 +48,7 @@ fn original_feature(feature: &Feature) -> Value {
 /// holds the length and hash of the latter.
 pub(super) fn files(acts: &Activations, analysis: &Analysis, record: Value) -> Result<Vec<(String, Value)>> {
     let criterion = Criterion { scope: Scope::PerSequence, ..analysis.found.criterion.clone() };
-    let per_sequence = stats::detect(acts, &criterion)?;
+    let per_sequence = of_record(acts, &analysis.found, &criterion)?;
     let mut by_sequence: BTreeMap<usize, Vec<&Feature>> = BTreeMap::new();
     for feature in &per_sequence.features {
         by_sequence.entry(feature.sequence.unwrap_or(0)).or_default().push(feature);

@@ -20,17 +20,21 @@ use crate::outside;
 
 pub const FILE: &str = "activations.safetensors";
 
-/// Every such file begins with this, after the length of its header: the norm outputs of the first
-/// layer.
+/// The tensor of the token ids.
+const IDS: &str = "input_ids";
+/// Such files begin with one of these, after the length of their header: the norm outputs of the
+/// first layer, or ids that other tensors lie before.
 const BEGIN: &[u8] = br#"{"__metadata__":{"format":"pt"},"layers.0."#;
+const BEGIN_WITH_IDS: &[u8] = br#"{"__metadata__":{"format":"pt"},"input_ids":{"data_offsets":["#;
 /// The size of that length in bytes.
 const LENGTH: u64 = 8;
 
 /// Returns whether this program has written a file. An unreadable file counts as not written by it.
 pub fn is_full_activations(path: &Path) -> bool {
-    let mut begin = [0; BEGIN.len()];
+    let mut begin = [0; BEGIN_WITH_IDS.len() + 1];
     let read = outside::open(path).and_then(|file| file.read_exact_at(&mut begin, LENGTH));
-    read.is_ok() && begin == BEGIN
+    let ids_behind = begin.strip_prefix(BEGIN_WITH_IDS).is_some_and(|offset| offset != b"0");
+    read.is_ok() && (begin.starts_with(BEGIN) || ids_behind)
 }
 
 pub struct FullActivations {
@@ -45,12 +49,24 @@ pub struct FullActivations {
 struct Plan {
     head: Vec<u8>,
     places: HashMap<String, (u64, u64)>,
-    /// The number of bytes of all tensors.
+    /// The number of bytes of all tensors but the ids.
     data: u64,
+    /// The offset of the ids, and their bytes.
+    ids: (u64, Vec<u8>),
 }
 
-/// Computes the layout. `tensors`: name and shape of each f32 tensor, in file order.
-fn plan(tensors: &[(String, Vec<usize>)]) -> Plan {
+/// What such a file has in it.
+#[derive(Clone, Copy)]
+pub struct Contents<'a> {
+    /// Name and shape of each f32 tensor, in file order.
+    pub tensors: &'a [(String, Vec<usize>)],
+    /// The ids of the tokens, sequence by sequence. All have one length.
+    pub ids: &'a [Vec<u32>],
+}
+
+/// Computes the layout: the ids are behind all others.
+fn plan(contents: Contents) -> Plan {
+    let Contents { tensors, ids } = contents;
     let mut header = serde_json::Map::new();
     header.insert("__metadata__".into(), json!({ "format": "pt" }));
     let mut offset = 0u64;
@@ -62,6 +78,11 @@ fn plan(tensors: &[(String, Vec<usize>)]) -> Plan {
         places.insert(name.clone(), (offset, bytes));
         offset += bytes;
     }
+    let shape = [ids.len(), ids.first().map_or(0, Vec::len)];
+    // The ids of a vocabulary fit into the signed type, which every reader knows.
+    let ids: Vec<u8> = ids.iter().flatten().flat_map(|id| id.to_le_bytes()).collect();
+    let end = offset + ids.len() as u64;
+    header.insert(IDS.into(), json!({ "dtype": "I32", "shape": shape, "data_offsets": [offset, end] }));
     let mut header = serde_json::to_vec(&header).expect("a JSON object");
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut head = (header.len() as u64).to_le_bytes().to_vec();
@@ -69,7 +90,8 @@ fn plan(tensors: &[(String, Vec<usize>)]) -> Plan {
     for place in places.values_mut() {
         place.0 += head.len() as u64;
     }
-    Plan { head, places, data: offset }
+    let ids = (head.len() as u64 + offset, ids);
+    Plan { head, places, data: offset, ids }
 }
 
 const PREFIX: &str = ".activations-";
@@ -87,18 +109,18 @@ fn free(path: &Path) -> Option<File> {
 }
 
 impl FullActivations {
-    /// Creates the file. `tensors`: name and shape of each f32 tensor, in file order.
-    pub fn create(folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
+    /// Creates the file.
+    pub fn create(folder: &str, contents: Contents) -> Result<Self> {
         let path = PathBuf::from(folder).join(FILE);
         let file = disk::create(&path)?;
-        Self::begin(path, file, plan(tensors))
+        Self::begin(path, file, plan(contents))
     }
 
     /// Creates the file for a run that may be resumed and has the fingerprint `mark`. Unfinished
     /// files of runs with other fingerprints are removed from the folder, except those in `spared`,
     /// which can still be resumed. While another run with this fingerprint is at work, the file
     /// gets a name from which it cannot be resumed.
-    pub fn create_for(mark: &str, spared: &[String], folder: &str, tensors: &[(String, Vec<usize>)]) -> Result<Self> {
+    pub fn create_for(mark: &str, spared: &[String], folder: &str, contents: Contents) -> Result<Self> {
         let folder = Path::new(folder);
         let unfinished = partial(folder, mark);
         let creating = |e: std::io::Error| {
@@ -116,30 +138,25 @@ impl FullActivations {
         let mut options = File::options();
         let file = match options.read(true).write(true).create_new(true).open(&unfinished) {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Self::create(&folder.display().to_string(), tensors);
+                return Self::create(&folder.display().to_string(), contents);
             }
             file => file.map_err(creating)?,
         };
         if !disk::try_lock(&file) || !disk::is_same_file(&file, &unfinished) {
-            return Self::create(&folder.display().to_string(), tensors);
+            return Self::create(&folder.display().to_string(), contents);
         }
         let file = NamedTempFile::from_parts(file, TempPath::try_from_path(&unfinished).map_err(creating)?);
-        Self::begin(folder.join(FILE), file, plan(tensors))
+        Self::begin(folder.join(FILE), file, plan(contents))
     }
 
     /// Opens the unfinished file of an earlier run with this fingerprint that has written all
     /// tensors named in `finished`. Returns nothing if there is no such file.
-    pub fn resume(
-        mark: &str,
-        folder: &str,
-        tensors: &[(String, Vec<usize>)],
-        finished: &[String],
-    ) -> Result<Option<Self>> {
+    pub fn resume(mark: &str, folder: &str, contents: Contents, finished: &[String]) -> Result<Option<Self>> {
         let folder = Path::new(folder);
         let unfinished = partial(folder, mark);
         let Some(file) = free(&unfinished) else { return Ok(None) };
         let reading = |e: std::io::Error| Error::io(format!("reading {}", unfinished.display()), &e);
-        let plan = plan(tensors);
+        let plan = plan(contents);
         let mut head = vec![0; plan.head.len()];
         let length = file.metadata().map_err(reading)?.len();
         let ends = finished.iter().map(|name| plan.places[name].0 + plan.places[name].1);
@@ -149,12 +166,15 @@ impl FullActivations {
         let missing = plan.data - finished.iter().map(|name| plan.places[name].1).sum::<u64>();
         let mut file = NamedTempFile::from_parts(file, TempPath::try_from_path(&unfinished).map_err(reading)?);
         file.disable_cleanup(true);
-        Ok(Some(Self { path: folder.join(FILE), file, places: plan.places, missing }))
+        let full = Self { path: folder.join(FILE), file, places: plan.places, missing };
+        full.put(&plan.ids.1, plan.ids.0)?;
+        Ok(Some(full))
     }
 
     fn begin(path: PathBuf, file: NamedTempFile, plan: Plan) -> Result<Self> {
         let full = Self { path, file, places: plan.places, missing: plan.data };
         full.put(&plan.head, 0)?;
+        full.put(&plan.ids.1, plan.ids.0)?;
         Ok(full)
     }
 

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod analysis;
+mod answers;
 mod features_csv;
 mod folder;
 mod full_activations;
@@ -17,7 +18,7 @@ mod tables;
 pub use agreement::check_criteria;
 pub use analysis::Analysis;
 pub use folder::{Saved, Stored, check_name, exists, list, load, missing, save};
-pub use full_activations::{FILE as FULL_ACTIVATIONS, FullActivations, is_full_activations};
+pub use full_activations::{Contents, FILE as FULL_ACTIVATIONS, FullActivations, is_full_activations};
 pub use scales::{ScaleKind, act_scales, imatrix};
 pub use stats_file::{encode as encode_stats, from_bytes as decode_stats, read as read_stats};
 pub use table::Table;

@@ -39,7 +39,7 @@ pub fn act_scales(acts: &Activations, kind: ScaleKind) -> Result<Vec<u8>> {
         ));
     }
     if scales.is_empty() {
-        return Err(nothing("act_scales"));
+        return Err(nothing("export_act_scales"));
     }
     let view = |values: &'_ [f32]| -> Vec<u8> { bytemuck::cast_slice(values).to_vec() };
     let bytes: Vec<(&str, usize, Vec<u8>)> =
@@ -89,7 +89,7 @@ pub fn imatrix(acts: &Activations) -> Result<Vec<u8>> {
         entries.push(Entry { name: format!("{}.counts", module.gguf), shape: (groups, 1), values: counts });
     }
     if entries.is_empty() {
-        return Err(nothing("imatrix"));
+        return Err(nothing("export_imatrix"));
     }
     Ok(write(acts, &entries))
 }

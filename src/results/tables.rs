@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::answers::of_record;
 use super::{Stored, Table};
 use crate::error::Result;
 use crate::record::{Criterion, Feature, Scope, plain};
@@ -14,12 +15,12 @@ pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
     let acts = &*stored.activations;
     let criterion = &stored.found.criterion;
     let per_sequence = Criterion { scope: Scope::PerSequence, ..criterion.clone() };
-    let per_sequence = stats::detect(acts, &per_sequence)?;
+    let per_sequence = of_record(acts, &stored.found, &per_sequence)?;
     let mut tables = vec![
         ("features", stored.found.features.iter().map(|feature| with_intervals(stored, feature)).collect()),
         ("features_per_sequence", per_sequence.features.iter().map(row).collect()),
         ("norms", stored.found.layer_stats.iter().map(|norm| flat(&row(norm))).collect()),
-        ("sequences", stats::per_sequence(acts, criterion)?.iter().map(row).collect::<Vec<Row>>()),
+        ("sequences", stats::per_sequence_of(acts, &per_sequence)?.iter().map(row).collect::<Vec<Row>>()),
         ("magnitudes", stats::magnitude_histogram(acts, criterion.skip_positions)?.iter().map(row).collect()),
     ];
     if !acts.expert_coverage.is_empty() {

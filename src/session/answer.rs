@@ -68,7 +68,7 @@ pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo) -> u64 {
     let positions = product(&[tokens.num_sequences, tokens.sequence_length]);
     let norms = product(&[2, info.num_layers, info.hidden_size]).saturating_mul(positions);
     let logits = product(&[tokens.num_sequences, info.vocab_size + 1]);
-    norms.saturating_add(logits).saturating_mul(4).saturating_add(BESIDE)
+    norms.saturating_add(logits).saturating_add(positions).saturating_mul(4).saturating_add(BESIDE)
 }
 
 /// The rungs that a record must have. Empty if the thresholds are invalid, so that no pass begins.

@@ -27,11 +27,12 @@ use super::signed_ladder::SignedLadder;
 pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
     let applied = BoundCriterion::with_lower_counts(acts, criterion)?;
     let hits = HitTable::new(&applied);
-    detect_by(&applied, &hits, &mut |_, counts, _| Ok(applied.classify(counts)))
+    detect_by(&applied, &hits, &mut |_, _, counts, _| Ok(applied.classify(counts)))
 }
 
-/// The class of a feature with these counts and signed extremes; `None` if it does not pass.
-type Classify<'a> = dyn FnMut(usize, &Counts, (f32, f32)) -> Result<Classification> + 'a;
+/// The class of a feature with these counts and signed extremes; `None` if it does not pass. The
+/// first argument is the sequence, if each is taken by itself.
+type Classify<'a> = dyn FnMut(Option<usize>, usize, &Counts, (f32, f32)) -> Result<Classification> + 'a;
 
 /// Detection with `classify` to say which features with a hit pass.
 ///
@@ -73,7 +74,7 @@ fn passing(applied: &BoundCriterion, hits: &HitTable, group: &Group, classify: &
     let mut features = Vec::new();
     for feature in hits.hit(group.sequences.clone()) {
         let counts = counts(applied, hits, group, feature);
-        let class = classify(feature, &counts, hits.extremes(feature, group.sequences.clone()))?;
+        let class = classify(group.sequence, feature, &counts, hits.extremes(feature, group.sequences.clone()))?;
         if class != Classification::None {
             features.push(describe(applied, hits, group, feature, &counts, class));
         }

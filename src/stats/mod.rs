@@ -50,11 +50,13 @@ pub use interval::{Replicates, interval};
 pub use ladder::ladder;
 pub use moments::{SiteMoments, SuperExpert, SuperWeightFound, site_moments, super_experts, super_weights};
 pub use normal::{normal_cdf, normal_quantile};
-pub use own::{Candidate, Judge, bootstrap_where, detect_where, sequences_needed_where, sweep_where};
+pub use own::{Candidate, Judge, bootstrap_where, detect_listed, detect_where, sequences_needed_where, sweep_where};
 pub use parts::{check_paired, halves, join, select};
 pub use permutation::{correlation_test, group_test, paired_test};
 pub use perplexity::{check_perplexity, mean_interval, perplexity};
-pub use profile::{heat_map, layer_agreement, layer_profile, magnitude_histogram, per_sequence, values_per_sequence};
+pub use profile::{
+    heat_map, layer_agreement, layer_profile, magnitude_histogram, per_sequence, per_sequence_of, values_per_sequence,
+};
 pub use quantile::linear_quantile;
 pub use sequences::sequences_needed;
 pub use sweep::{MAX_CRITERIA, sweep};

@@ -6,9 +6,9 @@
 //! layer share. A feature is asked about once for each different outcome, not for each resample.
 //! Errors of the function end the statistics.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::record::{
     Activations, Bootstrap, BootstrapArgs, Classification, Criterion, Detection, SequencesNeeded, SweepRow,
 };
@@ -19,7 +19,7 @@ use super::detect::detect_by;
 use super::hit_table::HitTable;
 use super::outcome::{Outcome, outcomes_on};
 use super::sequences;
-use super::sweep::MAX_CRITERIA;
+use super::sweep::check_number;
 
 /// One feature over some sequences, as a function is asked about it. Layers are in the unit of the
 /// criterion.
@@ -104,9 +104,24 @@ pub fn detect_where(acts: &Activations, criterion: &Criterion, judge: &mut Judge
     let applied = BoundCriterion::new(acts, criterion)?;
     let hits = HitTable::new(&applied);
     let mut asked = Asked { applied: &applied, hits: &hits, judge, known: HashMap::new() };
-    detect_by(&applied, &hits, &mut |feature, counts, extremes| {
+    detect_by(&applied, &hits, &mut |_, feature, counts, extremes| {
         asked.known.clear();
         asked.class(feature, counts, extremes)
+    })
+}
+
+/// As `detect`, with a list in place of the limits: those features pass that it has, of each
+/// sequence where it names one. What a function has found is described again from the record so.
+pub fn detect_listed(
+    acts: &Activations,
+    criterion: &Criterion,
+    listed: &HashSet<(Option<usize>, usize)>,
+) -> Result<Detection> {
+    let applied = BoundCriterion::new(acts, criterion)?;
+    let hits = HitTable::new(&applied);
+    detect_by(&applied, &hits, &mut |sequence, feature, counts, _| {
+        let passes = listed.contains(&(sequence, feature)) || listed.contains(&(None, feature));
+        Ok(if passes && counts.layers_hit > 0 { applied.class_of_passing(counts) } else { Classification::None })
     })
 }
 
@@ -168,10 +183,7 @@ pub fn sweep_where(
     args: &BootstrapArgs,
     judge: &mut Judge,
 ) -> Result<Vec<SweepRow>> {
-    if criteria.is_empty() || criteria.len() > MAX_CRITERIA {
-        return Err(Error::bad_argument(format!("a sweep over {} criteria", criteria.len()))
-            .hint(format!("from 1 to {MAX_CRITERIA}: every combination of the values given is one")));
-    }
+    check_number(criteria.len())?;
     // A mistake in the last criterion is reported before the first takes time.
     for criterion in criteria {
         bootstrap::check(acts, criterion, args)?;

@@ -66,15 +66,17 @@ impl Null {
 }
 
 fn check(name: &str, groups: &[&[f64]], args: &TestArgs) -> Result<()> {
-    let bad = |message: String| Err(Error::bad_argument(message));
+    let bad = |message: String, hint: &str| Err(Error::bad_argument(message).hint(hint));
     if let Some(value) = groups.iter().flat_map(|group| group.iter()).find(|value| !value.is_finite()) {
-        return bad(format!("{name}: {value} is among the values"));
+        let hint = "leave it out, in both lists where they are compared in pairs";
+        return bad(format!("{name}: {value} is among the values"), hint);
     }
     if groups.iter().any(|group| group.is_empty()) {
-        return bad(format!("{name}: a group has no values"));
+        return bad(format!("{name}: a group has no values"), "give one value or more in each list");
     }
     if args.n_resamples == 0 || args.n_resamples > MAX_RESAMPLES {
-        return bad(format!("{name}: `n_resamples` is {}, outside 1 to {MAX_RESAMPLES}", args.n_resamples));
+        let message = format!("{name}: `n_resamples` is {}, outside 1 to {MAX_RESAMPLES}", args.n_resamples);
+        return bad(message, &format!("{} is the usual choice", TestArgs::default().n_resamples));
     }
     Ok(())
 }

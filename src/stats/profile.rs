@@ -108,8 +108,12 @@ pub fn magnitude_histogram(acts: &Activations, skip_positions: usize) -> Result<
 /// Applies the criterion to every sequence separately.
 pub fn per_sequence(acts: &Activations, criterion: &Criterion) -> Result<Vec<SequenceValues>> {
     let criterion = Criterion { scope: Scope::PerSequence, ..criterion.clone() };
-    let found = detect(acts, &criterion)?;
-    let applied = BoundCriterion::with_lower_counts(acts, &criterion)?;
+    per_sequence_of(acts, &detect(acts, &criterion)?)
+}
+
+/// The same of what was found in every sequence by itself.
+pub fn per_sequence_of(acts: &Activations, found: &Detection) -> Result<Vec<SequenceValues>> {
+    let applied = BoundCriterion::with_lower_counts(acts, &found.criterion)?;
     let one = |sequence: usize| {
         let features: Vec<_> = found.features.iter().filter(|f| f.sequence == Some(sequence)).collect();
         let mean = |of: fn(&crate::record::Feature) -> f64| {

@@ -25,12 +25,20 @@ pub const MAX_CRITERIA: usize = 100_000;
 /// bytes, several times.
 const AT_ONCE: usize = 1 << 22;
 
+/// Rejects a sweep over nothing, and over more criteria than its memory allows.
+pub(super) fn check_number(criteria: usize) -> Result<()> {
+    match criteria {
+        0 => Err(Error::bad_argument("a sweep over 0 criteria: a list of values is empty")
+            .hint("give one value or more for each option, or leave it out")),
+        1..=MAX_CRITERIA => Ok(()),
+        _ => Err(Error::bad_argument(format!("a sweep over {criteria} criteria"))
+            .hint(format!("from 1 to {MAX_CRITERIA}: every combination of the values given is one"))),
+    }
+}
+
 /// One row per criterion, in their order. All criteria must be pooled and have rungs as thresholds.
 pub fn sweep(acts: &Activations, criteria: &[Criterion], args: &BootstrapArgs) -> Result<Vec<SweepRow>> {
-    if criteria.is_empty() || criteria.len() > MAX_CRITERIA {
-        return Err(Error::bad_argument(format!("a sweep over {} criteria", criteria.len()))
-            .hint(format!("from 1 to {MAX_CRITERIA}: every combination of the values given is one")));
-    }
+    check_number(criteria.len())?;
     for criterion in criteria {
         super::bootstrap::check(acts, criterion, args)?;
         check_numbers(criterion)?;

@@ -44,7 +44,7 @@ pub(super) fn from_text(documents: &mut Documents, args: &TextArgs, progress: &d
             .hint("use smaller num_sequences, skip_sequences and sequence_length"));
     };
     let slicer = Slicer { encoder: &encoder, progress, args, content, step, count, needed };
-    let sequences = match args.windows {
+    let sequences = match args.windows() {
         Windows::Documents => slicer.first_tokens_of_documents(&mut source)?,
         Windows::Tokens => slicer.windows(&mut source)?,
         Windows::Text => slicer.text_windows(&mut source)?,

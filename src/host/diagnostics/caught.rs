@@ -14,16 +14,12 @@ const THROWN: &str = "thrown";
 /// `usage::enforce`, and checks the sizes of values as it does.
 pub(crate) fn register(engine: &mut Engine) {
     #[allow(deprecated)] // the hook is marked volatile, not deprecated
-    engine.on_var(|name, index, mut context| {
+    engine.on_var(|name, _, mut context| {
         weight::bounded(&context)?;
         if !catching::is_name(name) {
             return Ok(None);
         }
-        let value = match context.scope().len().checked_sub(index) {
-            Some(at) if index > 0 => context.scope().iter_raw().nth(at).map(|(.., value)| value),
-            _ => context.scope().get(name),
-        };
-        if value.is_some_and(is_incomplete)
+        if context.scope().get(name).is_some_and(is_incomplete)
             && let Some(value) = context.scope_mut().get_mut(name)
             && let Some(mut map) = value.write_lock::<Map>()
         {

@@ -155,6 +155,9 @@ impl Readable for StoredHandle {
             _ => None,
         }
     }
+    fn line(&self) -> String {
+        format!("{}: {}", self.0.folder.display(), DetectionHandle(self.0.found.clone()).line())
+    }
 }
 
 /// The parts of a record that are too large for a script, or that a function reads.

@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 use crate::record::option::{OptionType, ReadFrom, Reads, Shared};
 use crate::record::option_types::{
     AllOr, Beside, Bytes, Choice, Choices, Flag, Float, Float32, Floats, Floats32, HOUR, Hours, Include, MINUTE,
-    Minutes, OfMachine, Optional, PathText, Positive, PositiveFloat, SeedNumber, Text, Texts, Whole, Wholes, Word,
+    Minutes, Needed, OfMachine, Optional, PathText, Positive, PositiveFloat, SeedNumber, Text, Texts, Whole, Wholes,
+    Word,
 };
 use crate::suggest;
 
@@ -77,6 +78,7 @@ read_by! {
     Float32: |o, key| Ok(o.float(key)?.map(|value| value as f32));
     PositiveFloat: positive;
     Whole: Options::whole;
+    Needed: Options::whole;
     Positive: Options::positive;
     SeedNumber: Options::seed;
     Flag: Options::flag;

@@ -177,7 +177,9 @@ impl Options {
 
     /// One of several words.
     pub(crate) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
-        let Some(word) = self.string(key)? else { return Ok(None) };
+        let words = || choices.iter().map(|(name, _)| format!("{name:?}")).collect::<Vec<_>>().join(" or ");
+        let word = self.get(key).map(|value| value.clone().into_string().map_err(|_| self.wrong(key, value, &words())));
+        let Some(word) = word.transpose()? else { return Ok(None) };
         match choices.iter().find(|(name, _)| *name == word) {
             Some((_, value)) => Ok(Some(*value)),
             None => Err(Error::bad_argument(format!("{}: `{key}` is {word:?}", self.function)).hint(choice_hint(

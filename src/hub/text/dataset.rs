@@ -14,6 +14,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::failure::TextFailure;
 use super::text_file::TextFile;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
@@ -281,8 +282,7 @@ impl Cached {
         let bytes = range.end - range.start;
         let path = self.cache.as_ref().map(|cache| cache.join(format!("{}-{bytes}", range.start)));
         if bytes > LARGEST_RANGE {
-            let message = format!("reading {}: {bytes} bytes of it in one piece", self.choice.file);
-            return Err(Error::unsupported(message).hint("files whose rows are in smaller groups can be read"));
+            return Err(Error::of(TextFailure::LargeRange { name: self.choice.file.clone(), bytes }));
         }
         let is_whole = |path: &&PathBuf| path.metadata().is_ok_and(|found| found.is_file() && found.len() == bytes);
         let cached = path.as_ref().filter(is_whole).and_then(|path| outside::read(path, LARGEST_RANGE).ok());

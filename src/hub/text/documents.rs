@@ -11,19 +11,20 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::failure::TextFailure;
 use super::formats::{self, Format};
 use super::json_sequence::Unmarked;
 use super::json_values::Values;
 use super::lines::{self, Shuffled, Slices};
 use super::parquet_text::TextColumn;
 use super::text_file::{Bytes, TextFile, unreadable};
-use super::texts::{DEFAULT_COLUMN, Texts};
+use super::texts::Texts;
 use super::unpack::Packing;
 use super::{dataset, json, spooled, table};
 use crate::error::{Error, Result};
 use crate::outside::BOM;
 use crate::progress::interrupt_requested;
-use crate::record::{Brought, TextArgs, TextFormat};
+use crate::record::{Brought, DEFAULT_COLUMN, TextArgs, TextFormat};
 
 /// Size of the file's beginning by which its format is recognised.
 const HEAD: u64 = 64 << 10;
@@ -188,9 +189,9 @@ impl Content {
 
     /// Checks that the options of `args` apply to the format.
     fn suits(&self, args: &TextArgs) -> Result<()> {
-        let wrong = |option: &str, what: &str, hint: &str| {
-            let is = format!("{} is {}", self.file.name, self.format.name());
-            Err(Error::bad_argument(format!("load_tokens: `{option}` goes with {what}; {is}")).hint(hint))
+        let wrong = |option, goes_with, hint| {
+            let (name, format) = (self.file.name.clone(), self.format.name());
+            Err(Error::of(TextFailure::Inapplicable { option, goes_with, name, format, hint }))
         };
         if self.format != Format::Plain {
             return match args.separator {

@@ -3,6 +3,7 @@
 
 use serde::de::IgnoredAny;
 
+use super::failure::TextFailure;
 use super::json_sequence;
 use super::json_values::{first_value, without_nan};
 use super::markup;
@@ -11,7 +12,6 @@ use super::unpack::Packing;
 use crate::error::{Error, Result};
 use crate::hub::file_name::{JSON, JSON_LINES, Name, PLAIN, UNCLEAR, delimiter};
 use crate::hub::foreign;
-use crate::outside::shown;
 use crate::record::TextFormat;
 use crate::suggest;
 
@@ -70,18 +70,17 @@ pub(crate) fn judge(
     wanted: Option<TextFormat>,
     in_column: bool,
 ) -> Result<Format> {
+    let told = name.to_string();
     if head.starts_with(PARQUET) && wanted.is_none_or(|wanted| wanted == TextFormat::Parquet) {
         return match packing {
             None => Ok(Format::Parquet),
-            Some(packing) => Err(Error::unsupported(format!("{name} is Parquet packed with {}", packing.name()))
-                .hint("unpack it first: of a Parquet file only the parts that are needed are read")),
+            Some(packing) => Err(Error::of(TextFailure::PackedParquet { name: told, packing: packing.name() })),
         };
     }
     if let Some(packing) = packing
         && Packing::of(head).is_some()
     {
-        return Err(Error::unsupported(format!("{name} is packed twice, outside with {}", packing.name()))
-            .hint(foreign::UNPACK));
+        return Err(Error::of(TextFailure::PackedTwice { name: told, packing: packing.name() }));
     }
     let called = Name::of(name);
     let ending = called.ending();
@@ -89,7 +88,7 @@ pub(crate) fn judge(
         return Err(error);
     }
     if let Some((what, advice)) = foreign::no_text(wanted.is_none().then_some(&called), head) {
-        return Err(Error::unsupported(format!("{name} is {what}")).hint(advice));
+        return Err(Error::of(TextFailure::OtherFormat { name: told, what, advice }));
     }
     if let Some(wanted) = wanted {
         return Ok(match wanted {
@@ -102,16 +101,13 @@ pub(crate) fn judge(
         });
     }
     if let Some(markup) = markup::of(&called, head) {
-        return Err(Error::unsupported(format!("{name} is {}", markup.what)).hint(markup.advice));
+        return Err(Error::of(TextFailure::OtherFormat { name: told, what: markup.what, advice: markup.advice }));
     }
     if matches!(ending, "parquet" | "pq") {
         return Ok(Format::Parquet);
     }
     if head[..head.len().min(TELLING)].contains(&0) {
-        return Err(Error::unsupported(format!("{name} holds NUL bytes, so it is no text in UTF-8")).hint(
-            "is it UTF-16 (iconv -f UTF-16LE -t UTF-8 FILE > NEW)? token ids go under `ids`, as safetensors or JSON; \
-             format: \"text\" reads it anyway",
-        ));
+        return Err(Error::of(TextFailure::NulBytes { name: told }));
     }
     if JSON.contains(&ending) {
         return json_shape(name, head, whole, false);
@@ -120,7 +116,7 @@ pub(crate) fn judge(
         return json_shape(name, head, whole, true);
     }
     if is_of_python(head) {
-        return Err(of_python(name).hint(format!("{PRINTED}; format: \"text\" reads it as it is")));
+        return Err(Error::of(TextFailure::OfPython { name: told, as_json: false }));
     }
     if let Some(table) = table(ending) {
         return Ok(table);
@@ -129,24 +125,16 @@ pub(crate) fn judge(
         let inner = called.endings.iter().find_map(|ending| Some((ending, table(ending)?)));
         return match inner {
             Some((_, table)) if in_column => Ok(table),
-            Some((ending, _)) => {
-                let message = format!("load_tokens: {name} has \".{ending}\" in its name, but not at its end");
-                Err(Error::bad_argument(message).hint(
-                    "is it a table? `column` names the column of its texts; format: \"text\" reads it as a plain text",
-                ))
-            }
+            Some((ending, _)) => Err(Error::of(TextFailure::InnerEnding { name: told, ending: ending.to_string() })),
             None if UNCLEAR.contains(&ending) && (in_column || is_tabular(head, whole)) => match in_column {
                 true => Ok(Format::Table { delimiter: b',', quoting: true }),
-                false => Err(Error::bad_argument(format!("load_tokens: {name} looks like a table"))
-                    .hint("`column` names the column of its texts; format: \"text\" reads it as a plain text")),
+                false => Err(Error::of(TextFailure::LooksLikeTable { name: told })),
             },
             None => Ok(Format::Plain),
         };
     }
     if PLAIN.contains(&ending) {
-        let message = format!("load_tokens: {name} has the name of a plain text, and begins like JSON");
-        return Err(Error::bad_argument(message)
-            .hint("format: \"json\" reads the texts in it; format: \"text\" reads it as it is, with braces and keys"));
+        return Err(Error::of(TextFailure::LooksLikeJson { name: told }));
     }
     json_shape(name, head, whole, true)
 }
@@ -161,7 +149,7 @@ fn table(ending: &str) -> Option<Format> {
 /// `unsupported` for what Python prints in place of JSON, and for an array on each line.
 fn json_shape(name: &str, head: &[u8], whole: bool, lines: bool) -> Result<Format> {
     if is_of_python(head) {
-        return Err(of_python(name).hint(PRINTED));
+        return Err(Error::of(TextFailure::OfPython { name: name.to_string(), as_json: true }));
     }
     if json_sequence::begins(head) {
         return Ok(Format::JsonSequence);
@@ -171,11 +159,7 @@ fn json_shape(name: &str, head: &[u8], whole: bool, lines: bool) -> Result<Forma
     let rest = first.end.map(|end| text[end..].trim_ascii_start()).unwrap_or_default();
     Ok(match text.first() {
         Some(b'[') if rest.starts_with(b"[") => {
-            let message = format!("{name} has several arrays in it, one after another, and no keys");
-            return Err(Error::unsupported(message).hint(
-                "the texts of arrays have no names: write an object on each line, with the place of its text from 0 on: jq -c '{text: \
-                 .[0]}' FILE > NEW.jsonl",
-            ));
+            return Err(Error::of(TextFailure::SeveralArrays { name: name.to_string() }));
         }
         Some(b'[') => Format::JsonArray,
         Some(b'{') => {
@@ -190,14 +174,6 @@ fn json_shape(name: &str, head: &[u8], whole: bool, lines: bool) -> Result<Forma
         }
         _ => Format::JsonLines,
     })
-}
-
-/// What to do about objects as Python prints them.
-const PRINTED: &str = "write it with json.dumps(row) in place of str(row); what is there becomes JSON Lines in Python, with ast and json, \
-                       by json.dumps(ast.literal_eval(line)) for each line";
-
-fn of_python(name: &str) -> Error {
-    Error::unsupported(format!("{name} has objects as Python prints them ({{'text': '…'}}), which are no JSON"))
 }
 
 /// True for a beginning like `{'text': ` or `[{'text': `: a dictionary as Python prints it.
@@ -247,7 +223,7 @@ fn is_json(head: &[u8], whole: bool) -> bool {
 
 /// The error for a column that is there more than once.
 pub(crate) fn twice(name: &str, column: &str) -> Error {
-    Error::corrupt(format!("reading {name}: more than one column is called \"{}\"", shown(column)))
+    Error::of(TextFailure::ColumnTwice { name: name.to_string(), column: column.to_string() })
 }
 
 /// The error for a missing column, with the existing ones.
@@ -277,5 +253,5 @@ pub(crate) fn no_column(name: &str, column: &str, columns: &[String]) -> Error {
         Some(near) => format!("did you mean `{near}`?"),
         None => "name the column that holds the texts with `column`".to_string(),
     };
-    Error::not_found(format!("reading {name}: no column \"{}\"{there}", shown(column))).hint(hint)
+    Error::of(TextFailure::NoColumn { name: name.to_string(), column: column.to_string(), there, hint })
 }

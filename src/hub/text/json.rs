@@ -6,11 +6,13 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::failure::TextFailure;
 use super::formats::no_column;
 use super::json_values::{HINT_ARRAY, Place, Value, without_nan};
-use super::texts::{DEFAULT_COLUMN, not_text};
+use super::texts::not_text;
 use crate::error::{Error, Result};
 use crate::outside::{shown, syntax};
+use crate::record::DEFAULT_COLUMN;
 
 /// Number of objects without the column at the beginning of a file after which it is reported as
 /// missing.
@@ -45,10 +47,13 @@ impl Texts {
 
     fn take(&mut self, value: Value) -> Result<()> {
         let hint = if matches!(value.place, Place::Item(_)) { HINT_ARRAY } else { HINT_LINES };
-        let reading = format!("reading {}, {}", self.name, value.place);
-        let damaged = |problem: String| Error::corrupt(format!("{reading}: {problem}")).hint(hint);
+        let (name, place) = (self.name.clone(), value.place.to_string());
+        let bad = |place: String, problem: String, hint: &'static str| {
+            Error::of(TextFailure::BadRecord { name: name.clone(), place, problem, hint: Some(hint) })
+        };
+        let damaged = |problem: String| bad(place.clone(), problem, hint);
         let wrong = |e: serde_json::Error| {
-            let (name, said) = (&self.name, e.to_string());
+            let said = e.to_string();
             let what = said.rsplit_once(" at line ").map_or(said.as_str(), |(what, _)| what);
             let (what, hint) = match syntax::is_half_a_character(&e) {
                 true => (
@@ -65,7 +70,7 @@ impl Texts {
                 item if behind > 0 => (item, format!(" of its line {}", behind + 1)),
                 item => (item, " of it".to_string()),
             };
-            Error::corrupt(format!("reading {name}, {place}: {what} (column {column}{within})")).hint(hint)
+            bad(place.to_string(), format!("{what} (column {column}{within})"), hint)
         };
         let text = String::from_utf8(value.bytes).map_err(|_| not_text(&self.name))?;
         let no_text = |what: &str| damaged(format!("no text under \"{}\", but {what}", shown(&self.column)));

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader};
 
+use super::failure::TextFailure;
 use super::text_file::{Bytes, unreadable};
 use super::texts::{MAX_DOCUMENT, SLICE};
 use crate::error::{Error, Result};
@@ -131,7 +132,12 @@ impl Values {
     }
 
     fn damaged(&self, problem: &str) -> Error {
-        Error::corrupt(format!("reading {}, line {}: {problem}", self.name, self.line)).hint(HINT_ARRAY)
+        Error::of(TextFailure::BadRecord {
+            name: self.name.clone(),
+            place: format!("line {}", self.line),
+            problem: problem.to_string(),
+            hint: Some(HINT_ARRAY),
+        })
     }
 
     /// Advances to the next item of the array, after its bracket or comma. False after the last
@@ -191,11 +197,7 @@ impl Values {
             bytes.extend_from_slice(&here[..count]);
             self.reader.consume(count);
             if bytes.len() > MAX_DOCUMENT {
-                return Err(Error::corrupt(format!(
-                    "reading {}: a value of more than {MAX_DOCUMENT} bytes",
-                    self.name
-                ))
-                .hint("write one object per line: jq -c '.[]' FILE > NEW.jsonl, with the key of the list before []"));
+                return Err(Error::of(TextFailure::LongValue { name: self.name.clone(), most: MAX_DOCUMENT }));
             }
             if over {
                 break;

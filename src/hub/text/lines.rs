@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::failure::TextFailure;
 use super::json_values::{Place, Value};
 use super::text_file::{Bytes, ReadRange, unreadable};
 use super::texts::{MAX_DOCUMENT, MAX_SHUFFLED, SLICE, Texts, not_text, too_many};
@@ -76,8 +77,7 @@ impl Iterator for Slices {
 }
 
 fn too_long(path: &str) -> Error {
-    Error::corrupt(format!("reading {path}: a document of more than {MAX_DOCUMENT} bytes"))
-        .hint("is the separator the right one? JSON Lines have one object per line")
+    Error::of(TextFailure::LongDocument { name: path.to_string(), most: MAX_DOCUMENT })
 }
 
 /// The position of a document in its text.

@@ -2,6 +2,7 @@
 
 pub(super) mod dataset;
 pub(super) mod documents;
+pub(super) mod failure;
 pub(super) mod formats;
 pub(super) mod json;
 pub(super) mod json_sequence;

@@ -17,12 +17,13 @@ use parquet::schema::types::ColumnDescriptor;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::failure::TextFailure;
 use super::formats::{no_column, twice};
 use super::parquet_checks::{self, Packed, Pages};
 use super::text_file::ReadRange;
 use super::texts::Texts;
 use crate::error::{Error, Result};
-use crate::outside::{complaint, guarded, shown};
+use crate::outside::{complaint, guarded};
 
 /// First guess of the footer's size.
 const TAIL: u64 = 64 << 10;
@@ -199,8 +200,7 @@ impl TextColumn {
             return Err(damaged(&self.name, "a column lies outside of it"));
         }
         if length > MAX_CHUNK {
-            return Err(Error::unsupported(format!("reading {}: a row group of {length} bytes", self.name))
-                .hint("write the file with smaller row groups"));
+            return Err(Error::of(TextFailure::LargeRowGroup { name: self.name.clone(), bytes: length }));
         }
         self.windows.open(start..start + length)?;
         let open = Open { windows: self.windows.clone(), start };
@@ -258,15 +258,15 @@ impl Rows {
             return Ok(None);
         }
         // A column without a declared text type may contain any bytes.
-        self.ready.pop_front().map(|value| value.as_utf8().map(str::to_string)).transpose().map_err(|_| {
-            Error::unsupported(format!("reading {}: the column holds bytes that are no text in UTF-8", self.name))
-                .hint("name a column of strings with `column`")
-        })
+        self.ready
+            .pop_front()
+            .map(|value| value.as_utf8().map(str::to_string))
+            .transpose()
+            .map_err(|_| Error::of(TextFailure::NoUtf8 { name: self.name.clone() }))
     }
 
     fn too_large(&self) -> Error {
-        Error::unsupported(format!("reading {}: a row group is too large to be shuffled", self.name))
-            .hint("write the file with smaller row groups, or leave `shuffle` out")
+        Error::of(TextFailure::RowGroupTooLargeToShuffle { name: self.name.clone() })
     }
 }
 
@@ -304,18 +304,16 @@ fn no_text(leaf: &ColumnDescriptor) -> Option<String> {
 }
 
 fn wrong_column(name: &str, column: &str, what: &str, texts: &[String]) -> Error {
-    let column = shown(column);
-    let message = format!("reading {name}: column \"{column}\" holds {what}, not text");
-    let columns: Vec<String> = texts.iter().take(LISTED).map(|name| format!("`{}`", shown(name))).collect();
-    Error::unsupported(message).hint(match (columns.is_empty(), what) {
-        (true, "lists") => "write a column in which each row is one string".to_string(),
-        (true, _) => "the file has no column of strings; write one".to_string(),
-        (false, _) => format!("name a column of strings with `column`: {}", columns.join(", ")),
+    Error::of(TextFailure::NoTextColumn {
+        name: name.to_string(),
+        column: column.to_string(),
+        holds: what.to_string(),
+        texts: texts.iter().take(LISTED).cloned().collect(),
     })
 }
 
 fn damaged(name: &str, problem: &str) -> Error {
-    Error::corrupt(format!("reading {name}: {problem}")).hint("the file is damaged or incomplete; download it again")
+    Error::of(TextFailure::DamagedParquet { name: name.to_string(), problem: problem.to_string() })
 }
 
 /// Calls the Parquet library, which may panic on a damaged file.
@@ -330,8 +328,9 @@ fn unreadable(name: &str, error: ParquetError) -> Error {
             Ok(own) => *own,
             Err(other) => damaged(name, &complaint(other)),
         },
-        ParquetError::NYI(what) => Error::unsupported(format!("reading {name}: {}", complaint(what)))
-            .hint("write the file with another compression: gzip, brotli, lz4, snappy, zstd and none are read"),
+        ParquetError::NYI(what) => {
+            Error::of(TextFailure::OtherCompression { name: name.to_string(), problem: complaint(what) })
+        }
         other => damaged(name, &complaint(other)),
     }
 }

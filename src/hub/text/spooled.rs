@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
+use super::failure::TextFailure;
 use super::texts::{MAX_SHUFFLED, Texts, too_many};
 use crate::error::{Error, Result};
 use crate::progress::interrupt_requested;
@@ -37,10 +38,7 @@ pub(crate) fn shuffled(name: &str, texts: Texts, mut random: ChaCha8Rng) -> Resu
             return Err(too_many(name));
         }
         if end + text.len() as u64 > MAX_SPOOLED {
-            return Err(Error::unsupported(format!(
-                "reading {name}: more than {MAX_SPOOLED} bytes of texts to shuffle"
-            ))
-            .hint("cut the file into several, store it as Parquet, or leave `shuffle` out"));
+            return Err(Error::of(TextFailure::TooLargeToShuffle { name: name.to_string(), most: MAX_SPOOLED }));
         }
         if interrupt_requested() {
             return Err(Error::interrupted());

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 
 use csv_core::{ReadFieldResult, Reader, ReaderBuilder};
 
+use super::failure::TextFailure;
 use super::formats::{no_column, twice};
 use super::tabular::DELIMITERS;
 use super::text_file::{Bytes, unreadable};
@@ -155,7 +156,12 @@ impl Cells {
     }
 
     fn damaged(&self, line: u64, problem: &str) -> Error {
-        Error::corrupt(format!("reading {}, line {line}: {problem}", self.name))
+        Error::of(TextFailure::BadRecord {
+            name: self.name.clone(),
+            place: format!("line {line}"),
+            problem: problem.to_string(),
+            hint: None,
+        })
     }
 
     /// The names of the columns.

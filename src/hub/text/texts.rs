@@ -3,11 +3,10 @@
 
 use std::io::{Error as IoError, ErrorKind};
 
+use super::failure::TextFailure;
 use super::text_file::unreadable;
 use crate::error::{Error, Result};
 
-/// The default column of texts, its usual name in datasets.
-pub const DEFAULT_COLUMN: &str = "text";
 /// Bytes of one piece of a text.
 pub(crate) const SLICE: usize = 64 << 10;
 /// The largest document in bytes. A larger one is the sign of a missing separator.
@@ -23,6 +22,5 @@ pub(crate) fn not_text(path: &str) -> Error {
 }
 
 pub(crate) fn too_many(path: &str) -> Error {
-    let message = format!("reading {path}: more than {MAX_SHUFFLED} documents, too many to be shuffled");
-    Error::unsupported(message).hint("cut the file into several, or store it as Parquet")
+    Error::of(TextFailure::TooManyToShuffle { name: path.to_string(), most: MAX_SHUFFLED })
 }

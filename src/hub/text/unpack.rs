@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Error as IoError, ErrorKind, Read};
 
 use flate2::bufread::GzDecoder;
 
+use super::failure::TextFailure;
 use super::text_file::Bytes;
 use crate::error::Error;
 
@@ -114,23 +115,17 @@ impl Read for Told {
             if error.get_ref().is_some_and(|inner| inner.is::<Error>()) || error.kind() == ErrorKind::Interrupted {
                 return error;
             }
-            let (name, packing) = (&self.name, self.packing.name());
+            let (name, packing) = (self.name.clone(), self.packing.name());
             let told = if error.to_string() == BEHIND {
-                Error::corrupt(format!("reading {name}: behind its gzip data are bytes that are none")).hint(
-                    "was something appended? gzip -dc FILE > NEW unpacks what is in front of them, and leaves them out",
-                )
+                TextFailure::BehindGzip { name }
             } else if error.kind() == ErrorKind::UnexpectedEof {
-                Error::corrupt(format!("reading {name}: it ends in the middle of its {packing} data"))
-                    .hint("the download or the packing was cut off: fetch or pack it again")
+                TextFailure::CutOff { name, packing }
             } else if error.to_string().contains("too much memory") {
-                let most = 1 << (MAX_WINDOW - 20);
-                Error::unsupported(format!("reading {name}: unpacking it takes a window of more than {most} MB"))
-                    .hint("unpack it first (zstd -d --long=31), or pack it without --long and --ultra")
+                TextFailure::LargeWindow { name, most_mb: 1 << (MAX_WINDOW - 20) }
             } else {
-                Error::corrupt(format!("reading {name}: its {packing} data are damaged"))
-                    .hint(format!("see whether {packing} -t takes it; else fetch or pack it again"))
+                TextFailure::DamagedPacking { name, packing }
             };
-            IoError::other(told)
+            IoError::other(Error::of(told))
         })
     }
 }

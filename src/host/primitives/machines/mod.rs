@@ -98,7 +98,12 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn(LIMIT_COST.name(), move |most: Dynamic| thrown(limit_cost(&c, &most)));
     let c = context.clone();
     engine.register_fn(TERMINATE_LEFT_OVER.name(), move |task: &str| {
-        thrown(if c.stage.is_some() { Ok(()) } else { c.fleet.give_back(task) })
+        thrown(match (task.trim().is_empty(), &c.stage) {
+            (true, _) => Err(Error::bad_argument("terminate_left_over: the task is empty")
+                .hint("name it as option `task` of provision_gpu did")),
+            (false, Some(_)) => Ok(()),
+            (false, None) => c.fleet.give_back(task),
+        })
     });
     let c = context.clone();
     engine.register_fn(ATTACH_GPU.name(), move |id: &str| thrown(attach(&c, id)));

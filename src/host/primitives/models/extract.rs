@@ -150,10 +150,10 @@ impl ReadOption for Checkpoint {
         match (checkpoint, layers) {
             (None, None) => Ok(None),
             (None, Some(_)) => {
-                Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` goes with `checkpoint`")
+                Err(Error::bad_argument(format!("{}: `checkpoint_layers` goes with `checkpoint`", o.function()))
                     .hint("add checkpoint: \"checkpoints/NAME\""))
             }
-            (Some(_), Some(0)) => Err(Error::bad_argument("extract_layernorms: `checkpoint_layers` is 0")
+            (Some(_), Some(0)) => Err(Error::bad_argument(format!("{}: `checkpoint_layers` is 0", o.function()))
                 .hint("1 is after every layer; leave it out to let time decide")),
             (Some(path), layers) => Ok(Some(Some(CheckpointArgs { path, layers }))),
         }

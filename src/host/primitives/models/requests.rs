@@ -109,11 +109,8 @@ impl<'a> Place<'a> {
 /// The request for a model with these options.
 ///
 /// # Errors
-/// If no layer may be in memory, or the device has no such name.
+/// If the device has no such name.
 fn checked(id: &str, args: LoadArgs) -> Result<LoadArgs> {
-    if args.chunk_layers == 0 {
-        return Err(Error::bad_argument("load_model: `chunk_layers` is 0").hint("at least one layer must be in memory"));
-    }
     cuda::check_name(&args.device)?;
     Ok(LoadArgs { id: id.to_string(), ..args })
 }

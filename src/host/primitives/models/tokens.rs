@@ -19,14 +19,15 @@ use crate::host::values::options::Options;
 use crate::hub::{self, Documents};
 use crate::plain::plain;
 use crate::record::option::{OptionSet, OptionType, ReadFrom, option_set};
-use crate::record::option_types::{Choice, Flag, Float, Include, Optional, SeedNumber, Text, Texts, Whole};
-use crate::record::{Brought, DatasetArgs, MAX_TOKENS, TextArgs, TextFormat, TokenSource, Tokens, Windows};
+use crate::record::option_types::{Include, Optional, Text, Texts};
+use crate::record::{
+    Brought, DatasetArgs, MAX_TOKENS, ORDER_SEED, OrderOptions, Shuffled, TextArgs, TokenSource, Tokens, Windows,
+};
 use crate::session::LoadTokens;
 use crate::text;
 
-/// The tensor of a safetensors file, and the seed of an order of documents, where none is named.
+/// The tensor of a safetensors file where none is named.
 const IDS_TENSOR: &str = "input_ids";
-const ORDER_SEED: u64 = 0;
 
 /// Token ids, or the path of a file of them.
 pub(crate) struct Ids;
@@ -51,9 +52,9 @@ impl OptionType for Ids {
 
 impl ReadOption for Ids {
     fn read(o: &Options, key: &str) -> Result<Option<GivenIds>> {
-        match o.host::<Array>(key, "a file name or an array") {
+        match o.host::<Array>(key, "the path of a file or an array of arrays of ids") {
             Ok(rows) => Ok(rows.map(GivenIds::Rows)),
-            Err(_) => Ok(o.string(key)?.map(GivenIds::File)),
+            Err(neither) => o.string(key).map_err(|_| neither).map(|path| path.map(GivenIds::File)),
         }
     }
 }
@@ -73,40 +74,21 @@ option_set! {
         /// a dataset on the hub, in place of text, such as "HuggingFaceFW/fineweb-edu"
         dataset: Optional<Text>;
         of_dataset: Include<DatasetArgs>;
-        cutting: Include<CuttingOptions>;
+        /// whose tokenizer.json cuts the text
+        model: Optional<Handle<Model>>;
+        of_text: Include<TextArgs>;
     }
 }
 
-option_set! {
-    /// The options that apply only to text.
-    pub(crate) struct CuttingOptions {
-        /// what the file is, where its name and its first bytes do not tell
-        format: Optional<Choice<TextFormat>>;
-        /// key of JSON objects ("meta.text" of objects in them) or column of a table
-        column: Optional<Text>, otherwise hub::DEFAULT_COLUMN.to_string();
-        /// whose tokenizer.json cuts the text
-        model: Optional<Handle<Model>>;
-        /// number of windows; of `texts`, by default all of them
-        num_sequences: Optional<Whole>;
-        /// tokens per window
-        sequence_length: Optional<Whole>;
-        /// windows left out at the beginning
-        skip_sequences: Whole = 0;
-        /// documents in random order
-        shuffle: Flag = false;
-        /// seed of that order
-        seed: Optional<SeedNumber>, otherwise ORDER_SEED;
-        /// "tokens" over all documents, "documents" one window each, or "text" cut before
-        /// tokenising
-        windows: Optional<Choice<Windows>> => "\"tokens\", or \"documents\" with separator or texts";
-        /// share of a window that the next one repeats, 0 to below 1
-        overlap: Float = 0.0;
-        /// splits the text into documents; each gives its first tokens
-        separator: Optional<Text>;
-        /// typographic quotes become ASCII ones first
-        straight_quotes: Flag = false;
-        /// the special tokens that tokenizer.json adds, such as <s>
-        add_special_tokens: Flag = true;
+impl ReadOption for Shuffled {
+    fn read(o: &Options, _: &str) -> Result<Option<Option<u64>>> {
+        let OrderOptions { shuffle, seed } = OrderOptions::read(o)?;
+        match shuffle {
+            true => Ok(Some(Some(seed.unwrap_or(ORDER_SEED)))),
+            false if seed.is_some() => Err(Error::bad_argument("load_tokens: `seed` without `shuffle`")
+                .hint("shuffle: true puts the documents in the random order of this seed")),
+            false => Ok(None),
+        }
     }
 }
 
@@ -150,7 +132,7 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
     context.acts("load_tokens");
     let o = LOAD_TOKENS.options(options)?;
     let options = TokenOptions::read(&o)?;
-    let model = options.cutting.model.clone();
+    let model = options.model.clone();
     let session = model.as_ref().map_or(&context.session, |model| &model.0.session);
     let mut source = token_source(&o, options)?;
     if let TokenSource::Text(text) = &source
@@ -245,7 +227,7 @@ fn sent(text: &TextArgs) -> usize {
 }
 
 fn token_source(o: &Options, options: TokenOptions) -> Result<TokenSource> {
-    let TokenOptions { ids, tensor, text, texts, dataset, of_dataset, cutting } = options;
+    let TokenOptions { ids, tensor, text, texts, dataset, of_dataset, model, of_text } = options;
     let mut named_sources = ["ids", "text", "texts", "dataset"].into_iter().filter(|key| o.has(key));
     match (named_sources.next(), named_sources.next()) {
         (Some(first), Some(second)) => {
@@ -266,43 +248,59 @@ fn token_source(o: &Options, options: TokenOptions) -> Result<TokenSource> {
             .hint("text is tokenised: leave the option out"));
     }
     let dataset = from_dataset(o, dataset, of_dataset)?;
-    let args = match (texts, &dataset) {
-        (Some(texts), _) => of_texts(o, texts, cutting)?,
-        (None, Some(found)) => cut(o, found.id.clone(), dataset, cutting)?,
-        (None, None) => cut(o, named("load_tokens: `text`", text.unwrap_or_default())?, None, cutting)?,
+    let path = match (&texts, &dataset) {
+        (Some(_), _) => Tokens::SCRIPT.to_string(),
+        (None, Some(found)) => found.id.clone(),
+        (None, None) => named("load_tokens: `text`", text.unwrap_or_default())?,
     };
-    Ok(TokenSource::Text(Box::new(args)))
+    let args = TextArgs { path, dataset, ..of_text };
+    let args = match texts {
+        Some(texts) => of_texts(o, texts, args)?,
+        None => args,
+    };
+    let tokenizer = o.required("model", model)?.0.folder.clone();
+    check_size(o, &args)?;
+    let windows = Some(args.windows());
+    Ok(TokenSource::Text(Box::new(TextArgs { tokenizer, windows, ..args })))
 }
 
 /// Windows of texts that the script gives.
-fn of_texts(o: &Options, texts: Vec<String>, options: CuttingOptions) -> Result<TextArgs> {
+fn of_texts(o: &Options, texts: Vec<String>, args: TextArgs) -> Result<TextArgs> {
     let of_files = ["format", "column", "separator", "shuffle", "seed"];
     if let Some(key) = of_files.into_iter().find(|key| o.has(key)) {
         return Err(Error::bad_argument(format!("load_tokens: `{key}` goes with a file, not with `texts`"))
             .hint("texts are taken one by one, in their order: leave the option out"));
     }
+    if texts.is_empty() {
+        return Err(Error::bad_argument("load_tokens: `texts` is an empty list").hint("give one text or more"));
+    }
     if let Some(blank) = texts.iter().position(|text| text.trim().is_empty()) {
         return Err(Error::bad_argument(format!("load_tokens: texts[{blank}] is blank")).hint("leave it out"));
     }
-    let windows = options.windows.unwrap_or(Windows::Documents);
-    let all = texts.len().saturating_sub(options.skip_sequences);
-    let num_sequences = options.num_sequences.or((windows == Windows::Documents && all > 0).then_some(all));
-    let options = CuttingOptions { windows: Some(windows), num_sequences, ..options };
-    let args = cut(o, Tokens::SCRIPT.to_string(), None, options)?;
-    Ok(TextArgs { documents: Some(Brought { documents: texts, one_text: false }), ..args })
+    let all = texts.len().saturating_sub(args.skip_sequences);
+    let args = TextArgs { documents: Some(Brought { documents: texts, one_text: false }), ..args };
+    let each = args.windows() == Windows::Documents && !o.has("num_sequences");
+    Ok(TextArgs { num_sequences: if each { all } else { args.num_sequences }, ..args })
 }
 
 /// Rejects options of a set that does not apply to `what`.
 fn only<S: OptionSet>(o: &Options, what: &str, hint: &str) -> Result<()> {
     match S::OPTIONS.iter().find(|option| o.has(option.key)) {
-        Some(option) => Err(Error::bad_argument(format!("load_tokens: `{}` goes with {what}", option.key)).hint(hint)),
+        Some(option) => Err(goes_with(option.key, what).hint(hint)),
         None => Ok(()),
     }
 }
 
+fn goes_with(key: &str, what: &str) -> Error {
+    Error::bad_argument(format!("load_tokens: `{key}` goes with {what}"))
+}
+
 fn given(o: &Options, ids: GivenIds, tensor: Option<String>) -> Result<TokenSource> {
     let hint = "ids are taken as they are: leave the option out";
-    only::<CuttingOptions>(o, "`text`, not with `ids`", hint)?;
+    if o.has("model") {
+        return Err(goes_with("model", "`text`, not with `ids`").hint(hint));
+    }
+    only::<TextArgs>(o, "`text`, not with `ids`", hint)?;
     only::<DatasetArgs>(o, "`dataset`, not with `ids`", hint)?;
     let path = match ids {
         GivenIds::Rows(rows) => return Ok(TokenSource::Ids { ids: given_ids(&rows)? }),
@@ -315,37 +313,15 @@ fn given(o: &Options, ids: GivenIds, tensor: Option<String>) -> Result<TokenSour
     }
 }
 
-fn cut(o: &Options, path: String, dataset: Option<DatasetArgs>, options: CuttingOptions) -> Result<TextArgs> {
-    if options.separator.as_deref() == Some("") {
+/// Rejects unreasonable numbers, and asks for those that are missing.
+fn check_size(o: &Options, args: &TextArgs) -> Result<()> {
+    let TextArgs { num_sequences, sequence_length, skip_sequences, .. } = *args;
+    if args.separator.as_deref() == Some("") {
         return Err(Error::bad_argument("load_tokens: `separator` is empty").hint("separator: \"---\", say"));
     }
-    let num_sequences = o.required("num_sequences", options.num_sequences)?;
-    let sequence_length = o.required("sequence_length", options.sequence_length)?;
-    check_size(num_sequences, sequence_length, options.skip_sequences)?;
-    let windows = if options.separator.is_some() { Windows::Documents } else { Windows::Tokens };
-    Ok(TextArgs {
-        path,
-        dataset,
-        documents: None,
-        format: options.format,
-        column: options.column,
-        tokenizer: o.required("model", options.model)?.0.folder.clone(),
-        num_sequences,
-        sequence_length,
-        skip_sequences: options.skip_sequences,
-        shuffle: shuffle(options.shuffle, options.seed)?,
-        overlap: options.overlap,
-        windows: options.windows.unwrap_or(windows),
-        separator: options.separator,
-        straight_quotes: options.straight_quotes,
-        add_special_tokens: options.add_special_tokens,
-    })
-}
-
-/// Rejects unreasonable numbers.
-fn check_size(num_sequences: usize, sequence_length: usize, skip_sequences: usize) -> Result<()> {
     for (name, value) in [("num_sequences", num_sequences), ("sequence_length", sequence_length)] {
         if value == 0 {
+            o.required(name, o.has(name).then_some(()))?;
             return Err(Error::bad_argument(format!("load_tokens: {name} is 0")).hint("it must be at least 1"));
         }
     }
@@ -375,16 +351,6 @@ fn from_dataset(o: &Options, id: Option<String>, args: DatasetArgs) -> Result<Op
         return Err(Error::bad_argument(message).hint("leave one of them out"));
     }
     Ok(Some(DatasetArgs { id, ..args }))
-}
-
-/// The seed, if documents are shuffled.
-fn shuffle(shuffled: bool, seed: Option<u64>) -> Result<Option<u64>> {
-    match shuffled {
-        true => Ok(Some(seed.unwrap_or(ORDER_SEED))),
-        false if seed.is_some() => Err(Error::bad_argument("load_tokens: `seed` without `shuffle`")
-            .hint("shuffle: true puts the documents in the random order of this seed")),
-        false => Ok(None),
-    }
 }
 
 fn given_ids(rows: &Array) -> Result<Vec<Vec<u32>>> {

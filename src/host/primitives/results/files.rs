@@ -133,7 +133,7 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     let c = context.clone();
     engine.register_fn(STDLIB_JSON.name(), move |name: &str| thrown(stdlib_json(&c, name)));
     let c = context.clone();
-    engine.register_fn(STDLIB_TEXT.name(), move |name: &str| thrown(stdlib_text(&c, name)));
+    engine.register_fn(STDLIB_TEXT.name(), move |name: &str| thrown(stdlib_text(&c, STDLIB_TEXT.name(), name)));
     engine.register_fn(HTML_TABLE.name(), |columns: Array, rows: Array| html_table(&columns, &rows));
     engine.register_fn(MARKDOWN_TABLE.name(), |columns: Array, rows: Array| markdown_table(&columns, &rows));
     engine.register_fn(ESCAPE_HTML.name(), |text: &str| escape(text));
@@ -223,15 +223,15 @@ fn data(context: &Context, name: &str) -> Option<String> {
     Some(own.unwrap_or_else(|| embedded.to_string()))
 }
 
-fn stdlib_text(context: &Context, name: &str) -> Result<String> {
+fn stdlib_text(context: &Context, function: &str, name: &str) -> Result<String> {
     data(context, name).ok_or_else(|| {
-        Error::bad_argument(format!("stdlib_text: there is no {name:?}"))
+        Error::bad_argument(format!("{function}: there is no {name:?}"))
             .hint(crate::suggest::hint(name, stdlib::data_names()))
     })
 }
 
 fn stdlib_json(context: &Context, name: &str) -> Result<Dynamic> {
-    let text = stdlib_text(context, name)?;
+    let text = stdlib_text(context, STDLIB_JSON.name(), name)?;
     let json = outside::json::from_slice(text.as_bytes(), DATA_VALUES)
         .map_err(|e| Error::corrupt(format!("reading stdlib/{name}: {}", outside::complaint(e))))?;
     Ok(to_dynamic(&json))

@@ -86,12 +86,6 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
         return Err(Error::bad_argument(format!("save_results: `settings` is {settings}, expected a map"))
             .hint("settings are notes of your own: #{ note: \"first try\" }"));
     };
-    if found.criterion.own.is_some() {
-        return Err(Error::bad_argument("save_results: `found` is of a criterion of the script's own (`where`)").hint(
-            "a stored analysis is checked against its record, which has no functions: save what detect_outliers finds without \
-             `where`, and your own findings with write_json",
-        ));
-    }
     let (root, name) = place(context, name)?;
     let analysis = Analysis {
         name: name.clone(),

@@ -16,7 +16,7 @@ use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::options;
 use crate::progress::{doze, interrupt_requested};
 use crate::record::option::option_set;
-use crate::record::option_types::{Float, Optional, Whole};
+use crate::record::option_types::{Float, Optional, Positive};
 
 /// The largest delay between the starts of two items of `parallel`.
 const MAX_STAGGER: Duration = Duration::from_secs(86_400);
@@ -26,7 +26,7 @@ option_set! {
     pub(crate) struct ParallelOptions {
         /// items at the same time; 128 at most, those of a `parallel` inside another counted, of
         /// which there may be 8
-        max: Optional<Whole> => "all";
+        max: Optional<Positive> => "all";
         /// seconds between the starts of the first items
         stagger: Float = 0.0;
     }
@@ -103,7 +103,7 @@ fn sleep(context: &Context, seconds: f64) -> ScriptResult<()> {
 /// not stop the others.
 fn parallel(ctx: &NativeCallContext, context: &Context, items: Array, options: Map, f: FnPtr) -> ScriptResult<Array> {
     let ParallelOptions { max, stagger } = thrown(PARALLEL.read(options))?;
-    let max = max.unwrap_or(items.len()).max(1);
+    let max = max.unwrap_or(items.len().max(1));
     thrown(options::seconds(
         "parallel: `stagger`",
         stagger,

@@ -173,6 +173,9 @@ fn table(columns: &[String], rows: &Array, width: Option<usize>) -> ScriptResult
         keys
     };
     let columns: Vec<String> = if columns.is_empty() { keys() } else { columns.to_vec() };
+    if columns.is_empty() {
+        return Ok("(a table of no columns)\n".to_string());
+    }
     few(columns.len(), rows.len())?;
     // Every cell is padded to the widest of its column.
     let mut line = 0;

@@ -129,7 +129,11 @@ fn paired_records(a: &Activations, b: &Activations, value: &str, options: &Paire
 
 fn numbers(function: &str, values: &Array) -> Result<Vec<f64>> {
     let bad = |value: &Dynamic| {
-        Error::bad_argument(format!("{function}: {value} is not a number")).hint("give arrays of numbers")
+        let (value, hint) = match value.is_unit() {
+            true => ("a missing value, ()".to_string(), "leave it out, in both lists where they are compared in pairs"),
+            false => (value.to_string(), "give arrays of numbers"),
+        };
+        Error::bad_argument(format!("{function}: {value} is not a number")).hint(hint)
     };
     values.iter().map(|value| number(value).ok_or_else(|| bad(value))).collect()
 }

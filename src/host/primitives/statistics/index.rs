@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult};
+use rhai::{Array, Dynamic, Engine};
 
 use super::criteria::{ScopeOption, SkipPositions, UnitOption};
+use crate::error::{Error, Result};
 use crate::host::language::problem::thrown;
 use crate::host::language::weight;
 use crate::host::values::option_sets::{Declared, NoOptions};
+use crate::host::values::options::number;
 use crate::record::Criterion;
 use crate::record::option::option_set;
 use crate::stats::ThresholdIndex;
@@ -69,15 +71,31 @@ pub(crate) fn register(engine: &mut Engine) {
         };
         weight::beside(|| ThresholdIndex::new(acts, &base)).map(|index| IndexHandle(Arc::new(index)))
     });
-    engine.register_fn(
-        COUNT_FEATURES.name(),
-        |index: &mut IndexHandle, magnitude: f64, layers: f64, positions: f64| {
-            let passing = thrown(index.0.passing(magnitude as f32, layers, positions))?;
-            Ok::<_, Box<EvalAltResult>>(passing.count() as i64)
-        },
-    );
-    engine.register_fn(FEATURE_DIMS.name(), |index: &mut IndexHandle, magnitude: f64, layers: f64, positions: f64| {
-        let passing = thrown(index.0.passing(magnitude as f32, layers, positions))?;
-        Ok::<_, Box<EvalAltResult>>(passing.map(|dim| Dynamic::from(dim as i64)).collect::<Array>())
+    engine.register_fn(COUNT_FEATURES.name(), |index: &mut IndexHandle, a: Dynamic, b: Dynamic, c: Dynamic| {
+        thrown(passing(COUNT_FEATURES.name(), index, [&a, &b, &c]).map(|passing| passing.count() as i64))
     });
+    engine.register_fn(FEATURE_DIMS.name(), |index: &mut IndexHandle, a: Dynamic, b: Dynamic, c: Dynamic| {
+        let passing = passing(FEATURE_DIMS.name(), index, [&a, &b, &c]);
+        thrown(passing.map(|passing| passing.map(|dim| Dynamic::from(dim as i64)).collect::<Array>()))
+    });
+}
+
+/// The features that pass at a magnitude threshold and the shares of layers and of positions, each
+/// a number of either kind.
+fn passing<'a>(
+    function: &str,
+    index: &'a IndexHandle,
+    given: [&Dynamic; 3],
+) -> Result<impl Iterator<Item = usize> + use<'a>> {
+    const NAMES: [&str; 3] = ["magnitude_threshold", "min_layer_percentage", "min_seq_percentage"];
+    let mut values = [0.0; 3];
+    for ((value, given), name) in values.iter_mut().zip(given).zip(NAMES) {
+        *value = number(given).ok_or_else(|| {
+            let kind = given.type_name();
+            Error::bad_argument(format!("{function}: `{name}` is a value of type {kind}, expected a number"))
+                .hint("index.count_features(6.0, 0.25, 0.06), say")
+        })?;
+    }
+    let [magnitude, layers, positions] = values;
+    index.0.passing(magnitude as f32, layers, positions)
 }

@@ -12,7 +12,7 @@ use crate::host::language::problem::{ScriptResult, thrown};
 use crate::host::values::handles::{ActivationsHandle, RecordHandle, StoredHandle};
 use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::record::option::option_set;
-use crate::record::option_types::{Choice, Optional, Whole, Word};
+use crate::record::option_types::{Choice, Optional, Positive, Whole, Word};
 use crate::record::{Activations, Channels, Experts, Moments, Site, TopValue, plain};
 use crate::stats;
 use crate::suggest;
@@ -73,7 +73,7 @@ option_set! {
         /// one dimension only
         dim: Optional<Whole>;
         /// at most so many values
-        n: Whole = 10;
+        n: Positive = 10;
         /// leaves so many first positions of each sequence out
         skip_positions: Whole = 0;
     }
@@ -255,12 +255,31 @@ fn of_channels(of: &Moments, group: usize, statistic: ChannelStatistic) -> Vec<f
     }
 }
 
+/// Rejects layers and dimensions that no site of the record has: their list would be empty, as if
+/// nothing were large there.
+fn check_place(acts: &Activations, layer: Option<usize>, dim: Option<usize>) -> Result<()> {
+    let tops = &acts.measures.top;
+    if let Some(layer) = layer.filter(|layer| tops.iter().all(|top| top.at.layer != *layer)) {
+        let last = tops.iter().map(|top| top.at.layer).max().unwrap_or(0);
+        return Err(Error::bad_argument(format!("top_values: the record has no largest values of layer {layer}"))
+            .hint(format!("layers are numbered from 0; the last one here is {last}")));
+    }
+    let width = acts.model.hidden_size;
+    let wider = || tops.iter().flat_map(|top| &top.values).map(|value| value.dim).max().unwrap_or(0);
+    match dim.filter(|dim| *dim >= width.max(wider() + 1)) {
+        Some(dim) => Err(Error::bad_argument(format!("top_values: dimension {dim}: the model has {width}"))
+            .hint("dimensions are numbered from 0")),
+        None => Ok(()),
+    }
+}
+
 fn top_values(acts: &Activations, options: &TopOptions) -> Result<Vec<Value>> {
     let TopOptions { site, layer, dim, n, skip_positions } = *options;
     if acts.measures.top.is_empty() {
         return Err(Error::not_found("top_values: the record has no largest values")
             .hint("measure them: model.extract(tokens, #{ observe: [\"top\"] })"));
     }
+    check_place(acts, layer, dim)?;
     let tops = acts.measures.top.iter();
     let tops =
         tops.filter(|top| site.is_none_or(|site| top.at.site == site) && layer.is_none_or(|of| top.at.layer == of));

@@ -11,7 +11,7 @@ use crate::host::values::option_types::Function;
 use crate::host::values::options::Options;
 use crate::record::Criterion;
 use crate::record::option::{option_set, shared_option};
-use crate::record::option_types::{Include, Optional};
+use crate::record::option_types::{Include, Optional, Text};
 use crate::stats::{Candidate, Judge};
 
 shared_option! {
@@ -22,16 +22,24 @@ shared_option! {
     pub(crate) Where: Optional<Function> = None => "the two limits";
 }
 
+shared_option! {
+    /// what `where` is called in sentences, tables and stored results
+    pub(crate) WhereName: Optional<Text> = None => "a function of the script";
+}
+
 option_set! {
     /// A criterion with two limits or with a function.
     pub(crate) struct OwnOptions {
         criterion: Include<CriterionOptions>;
         r#where: Where;
+        where_name: WhereName;
     }
 }
 
 /// The description of a function in a criterion.
 const DESCRIPTION: &str = "a function of the script";
+/// The largest number of characters of a name.
+const LONGEST_NAME: usize = 60;
 /// The options in whose place a function is.
 const LIMITS: [&str; 2] = ["min_layer_percentage", "min_seq_percentage"];
 
@@ -43,10 +51,16 @@ pub(crate) fn with_function(
     o: &Options,
     criteria: Vec<Criterion>,
     function: Option<FnPtr>,
+    name: Option<String>,
 ) -> Result<(Vec<Criterion>, Option<FnPtr>)> {
     if function.is_none() {
-        return Ok((criteria, None));
+        return match name {
+            None => Ok((criteria, None)),
+            Some(_) => Err(Error::bad_argument(format!("{}: `where_name` goes with `where`", o.function()))
+                .hint("it is the name of the function: leave it out, or add where: |f| f.max > 8.0")),
+        };
     }
+    let words = described(o, name)?;
     if let Some(limit) = LIMITS.into_iter().find(|limit| o.has(limit)) {
         return Err(Error::bad_argument(format!("{}: give `where` or `{limit}`, not both", o.function()))
             .hint("the function compares itself: |f| f.layer_share >= 0.25 && f.seq_share >= 0.06"));
@@ -54,10 +68,24 @@ pub(crate) fn with_function(
     let own = |criterion| Criterion {
         min_layer_percentage: 0.0,
         min_seq_percentage: 0.0,
-        own: Some(DESCRIPTION.to_string()),
+        own: Some(words.clone()),
         ..criterion
     };
     Ok((criteria.into_iter().map(own).collect(), function))
+}
+
+/// The words for a function.
+///
+/// # Errors
+/// If the name is empty, longer than a name, or not on one line.
+fn described(o: &Options, name: Option<String>) -> Result<String> {
+    let Some(name) = name else { return Ok(DESCRIPTION.to_string()) };
+    let name = name.trim();
+    match name.is_empty() || name.chars().count() > LONGEST_NAME || name.contains(char::is_control) {
+        true => Err(Error::bad_argument(format!("{}: `where_name` is {name:?}", o.function()))
+            .hint(format!("give a name of 1 to {LONGEST_NAME} characters, such as \"spikes\""))),
+        false => Ok(format!("{name} ({DESCRIPTION})")),
+    }
 }
 
 /// The same for one criterion.
@@ -65,8 +93,8 @@ pub(crate) fn with_function(
 /// # Errors
 /// The same.
 pub(crate) fn one(o: &Options, own: OwnOptions) -> Result<(Criterion, Option<FnPtr>)> {
-    let OwnOptions { criterion, r#where: function } = own;
-    let (mut criteria, function) = with_function(o, vec![criterion], function)?;
+    let OwnOptions { criterion, r#where: function, where_name } = own;
+    let (mut criteria, function) = with_function(o, vec![criterion], function, where_name)?;
     Ok((criteria.remove(0), function))
 }
 

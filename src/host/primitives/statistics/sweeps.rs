@@ -4,7 +4,7 @@
 use rhai::{Dynamic, Engine, Map};
 
 use super::criteria::{CriterionOptions, CurveOptions, SweepOptions};
-use super::own::{OwnOptions, Where, asking, one, with_function};
+use super::own::{OwnOptions, Where, WhereName, asking, one, with_function};
 use crate::error::{Error, Result};
 use crate::host::language::json::record_to_dynamic;
 use crate::host::language::problem::thrown;
@@ -28,6 +28,7 @@ option_set! {
     pub(crate) struct OwnSweepOptions {
         sweep: Include<SweepOptions>;
         r#where: Where;
+        where_name: WhereName;
     }
 }
 
@@ -72,8 +73,9 @@ pub(crate) const LAYER_AGREEMENT: Declared<NoOptions> = Declared::new(
 
 pub(crate) fn register(engine: &mut Engine) {
     SWEEP_CRITERIA.register_asking_on_records(engine, |context, acts, o| {
-        let OwnSweepOptions { sweep, r#where: function } = thrown(OwnSweepOptions::read(o))?;
-        let (criteria, function) = thrown(criteria(&sweep).and_then(|all| with_function(o, all, function)))?;
+        let OwnSweepOptions { sweep, r#where: function, where_name } = thrown(OwnSweepOptions::read(o))?;
+        let (criteria, function) =
+            thrown(criteria(&sweep).and_then(|all| with_function(o, all, function, where_name)))?;
         let rows = match function {
             None => thrown(stats::sweep(acts, &criteria, &sweep.resampling))?,
             Some(f) => asking(context, &f, |judge| stats::sweep_where(acts, &criteria, &sweep.resampling, judge))?,

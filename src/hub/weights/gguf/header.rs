@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::failure::GgufFailure;
 use crate::error::{Error, Result};
 use crate::formats::ggml::Type;
 use crate::hub::foreign;
@@ -31,10 +32,6 @@ const ALIGNMENT: u64 = 32;
 const MAX_ALIGNMENT: u64 = 1 << 16;
 /// Bytes that are read at once.
 const PIECE: u64 = 1 << 20;
-
-const AGAIN: &str = "the file is damaged or incomplete; download it again";
-pub(super) const ELSEWHERE: &str =
-    "use the model that the file was made from, in safetensors; docs/quantised.md lists what is read of GGUF";
 
 /// A tensor as the file has it.
 pub(super) struct Tensor {
@@ -70,11 +67,11 @@ pub(super) struct Header {
 
 /// Names the file in messages.
 pub(super) fn damaged(place: &str, what: impl std::fmt::Display) -> Error {
-    Error::corrupt(format!("reading {place}: {what}")).hint(AGAIN)
+    Error::of(GgufFailure::Damaged { place: place.to_string(), problem: what.to_string() })
 }
 
 pub(super) fn unsupported(place: &str, what: impl std::fmt::Display) -> Error {
-    Error::unsupported(format!("reading {place}: {what}")).hint(ELSEWHERE)
+    Error::of(GgufFailure::Unsupported { place: place.to_string(), what: what.to_string() })
 }
 
 /// Bytes of the file one after the other.

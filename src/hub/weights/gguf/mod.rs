@@ -6,6 +6,7 @@
 //! readers know: what is read there is made, as it is read, of the bytes that the file has of it.
 
 mod config;
+mod failure;
 mod header;
 mod names;
 pub(crate) mod remote;
