@@ -133,6 +133,10 @@ fn super_weight(model: &OpenModel, meeting: Meeting) -> Result<SuperWeight> {
         Order::OutIn => (row, column),
         Order::InOut => (column, row),
     };
+    let inner = model.spec.site_width(SiteId { layer, site: Site::FfnMid });
+    if row >= model.spec.hidden_size || inner.is_none_or(|inner| column >= inner) {
+        return Err(Error::corrupt(format!("super weights at [{row}, {column}], which layer {layer} has not")));
+    }
     let loader = Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let values = loader.rows(&down.weight, first, 1, Some(DType::F32))?.remove(0).values()?;
     let weight = values.get(at).copied().unwrap_or(f32::NAN);
