@@ -18,7 +18,7 @@ const NAMES: &str = ".git .ssh .ssh2 .putty .keys .gnupg .gpg .password-store .p
     htpasswd htdigest sftp-config.json sitemanager.xml wp-config.php \
     .modal.toml .modal .renviron .flaskenv .claude.json .claude .codex .gemini .comet.config clearml.conf .clearml .neptune .sentryclirc \
     ngrok.yml .ngrok2 .condarc .mambarc .vastai .lambda_cloud .replicate .vercel .netlify .fly .pulumi .hcloud .linode-cli .doctl \
-    .cdsapirc .ecmwfapirc .wakatime.cfg .snowflake .dbt .odbc.ini .mongorc.js .pg_service.conf .lftprc .b2_account_info .gitcookies \
+    .cdsapirc .ecmwfapirc .wakatime.cfg .snowflake .dbt .odbc.ini .mongorc.js .pg_service.conf .mcp.json .bashrc .bash_profile .zshrc .zshenv .zprofile .profile authinfo.gpg .lftprc .b2_account_info .gitcookies \
     .hgrc .arcrc local.settings.json database.yml application.properties keyring.gpg keyring.kbx";
 /// What begins like a name of secrets and a separator, and is called so by the programs that make
 /// it.
@@ -349,7 +349,7 @@ mod tests {
             creds.json creds.txt aws_creds oauth_creds.json cred.json passwd.txt pwd.txt pass.txt db_pass.txt db_pwd.txt mnemonic.txt wallet_mnemonic.txt \
             seed_phrase.txt seedphrase.txt recovery-codes.txt recovery_key.txt github_pat.txt lambda_key.txt lambdakey openai_key.txt token.md TOKEN.md \
             api_key_old api_key.new hf_token-2 .modal.toml .Renviron .flaskenv .claude.json .comet.config clearml.conf .sentryclirc ngrok.yml .condarc \
-            env.local env.production local.settings.json appsettings.Production.json appsettings.json database.yml database.yml.bak \
+            .mcp.json .bashrc .bash_profile .zshrc.old home/.profile authinfo.gpg env.local env.production local.settings.json appsettings.Production.json appsettings.json database.yml database.yml.bak \
             .config/gh/hosts.yml gh/hosts.yml .docker/config.json .kube/config kubeconfig kaggle.json auth.json .aws/config wallet.dat";
         for name in secret.split_ascii_whitespace() {
             assert!(secret_name(Path::new(name)), "{name}");
@@ -368,7 +368,7 @@ mod tests {
             mountain_pass.txt boarding_pass.txt first_pass.json passages.txt pathways.txt seed_1.txt seeds.txt seed_words.txt recovery.txt recovery_plan.txt pat.txt patterns.txt \
             private_life.txt creditors.txt credits.txt mnemonics_of_monks.txt lambda.txt lambda_calculus.txt claude_monet.txt google_tokens.txt env.yml env.txt \
             environment.local.md database.csv application.txt settings.json wiggle.conf krb.txt id.txt ids.json model.fp8.safetensors \
-            copy.txt backup.tar.gz old new.txt work home test prod.csv 2024-01-01.txt model-2024 gemini.txt";
+            profile profile.txt profiles.json bashrc.md mcp.json copy.txt backup.tar.gz old new.txt work home test prod.csv 2024-01-01.txt model-2024 gemini.txt";
         for name in other.split_ascii_whitespace() {
             assert!(!secret_name(Path::new(name)), "{name}");
         }

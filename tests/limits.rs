@@ -38,6 +38,23 @@ fn pipe(project: &Project, path: &str) {
 }
 
 #[test]
+fn more_largest_values_than_a_record_has_are_not_asked_of_the_memory() {
+    let project = project();
+    let script = |top: u64| {
+        format!(
+            "let acts = load_model(\"model\").extract(load_tokens(#{{ ids: [[5, 6, 7, 8]] }}),
+                #{{ sites: [\"attn_in\"], observe: [\"top\"], top: {top} }});
+             print(acts.top_values(#{{ n: 1000000 }}).len());"
+        )
+    };
+    for top in [100_000, 1 << 31] {
+        told(&run(&project, &[], &script(top)), "has at most 87381 values of each");
+    }
+    // As many as it may have, and more than there are: all of four positions of 96 dimensions in six layers.
+    assert_eq!(run(&project, &[], &script(87_381)).ok().trim(), (4 * 96 * 6).to_string());
+}
+
+#[test]
 pub fn a_module_that_is_a_link_gives_no_file_away() {
     let project = Project::new();
     let elsewhere = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@
 //! Real processes are killed and interrupted here; what needs every layer or every kind of damage runs in this process.
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -18,6 +18,7 @@ use outlier::record::{
     Activations, CheckpointArgs, ComputeDtype, ExtractArgs, Keep, LoadArgs, MeasureArgs, Measurements, TokenSource,
     Tokens,
 };
+use outlier::results::sealed;
 use outlier::spec::inventory;
 use outlier::text::load_tokens;
 use outlier::weights::open;
@@ -436,6 +437,27 @@ fn damage_is_reported_and_the_run_begins_again() {
     work.begin(2);
     std::fs::write(work.checkpoint(), "").unwrap();
     work.begins_again("point is not used (", &whole);
+}
+
+#[test]
+fn measurements_of_layers_that_are_not_done_are_not_used() {
+    let work = Work::fixture("olmoe").measuring_all();
+    let whole = work.run();
+    work.begin(2);
+    // Whoever sends a checkpoint can give it sound checksums.
+    let (header, mut reader) = sealed::Reader::open(&work.checkpoint()).unwrap().unwrap();
+    let mut payload = Vec::new();
+    reader.read_to_end(&mut payload).unwrap();
+    drop(reader);
+    let first_layer = b"\xa5layer\x00";
+    let found: Vec<usize> =
+        (0..payload.len() - first_layer.len()).filter(|at| payload[*at..].starts_with(first_layer)).collect();
+    assert!(found.len() > 10, "{found:?}");
+    found.into_iter().for_each(|at| payload[at + first_layer.len() - 1] = 0x7f);
+    let mut writer = sealed::Writer::create(&work.checkpoint(), &header).unwrap();
+    writer.write_all(&payload).unwrap();
+    writer.finish().unwrap();
+    work.begins_again("point is not used (its measurements are of other layers", &whole);
 }
 
 #[test]

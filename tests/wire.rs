@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::hostile_worker::{Answer, GREETING, HostileWorker, honest, status};
+use crate::hostile_worker::{Answer, GREETING, HIDDEN, HostileWorker, honest, status};
 use crate::interrupt::{self, INTERRUPTED};
 use crate::project::{Outcome, Project, program};
 
@@ -218,12 +218,74 @@ fn a_record_that_was_not_asked_for_is_refused() {
         ("/expert_coverage", json!([{ "layer": 0, "tokens_per_expert": vec![1; 100] }])),
         ("/mean_nll", json!([0.0, 0.0])),
         ("/measurements/completion_time", json!("x".repeat(10_000))),
+        ("/measures/moments", json!([moments()])),
+        ("/measures/top", json!([{ "layer": 0, "site": "input_layernorm", "values": [] }])),
+        ("/measures/massive", json!([{ "layer": 0, "activations": [], "sinks": [] }])),
+        ("/measures/modules", json!([{ "module": "a", "gguf": "a", "layer": 0, "site": "input_layernorm" }])),
+        ("/sites", json!([ladders_of_a_site()])),
     ];
+    refused("model.extract_layernorms(tokens)", lies);
+}
+
+/// Moments of a site of the hostile worker's model, for the two sequences of two tokens of these tests.
+fn moments() -> Value {
+    let zeros = [0.0; HIDDEN];
+    json!({
+        "layer": 0, "site": "input_layernorm", "width": HIDDEN, "rows": [4], "non_finite": 0,
+        "max_median": { "rows": 0, "mean": 0.0, "max": 0.0 },
+        "channels": { "max": zeros, "min": zeros, "sum": zeros, "sum2": zeros, "sumabs": zeros, "sum3": zeros, "sum4": zeros },
+    })
+}
+
+fn ladders_of_a_site() -> Value {
+    let (empty, zeros) = (json!({ "features": [], "ends": [], "counts": [] }), [0.0; HIDDEN]);
+    let cell = json!({ "max": zeros, "min": zeros, "positive": empty, "negative": empty });
+    let fold = json!({ "norms": vec![vec![cell; 2]], "any_norm": vec![empty; 2] });
+    json!({ "site": "resid_post", "width": HIDDEN, "layers": [0], "all": fold, "without_first": fold, "non_finite": [] })
+}
+
+#[test]
+fn measurements_that_cannot_be_are_refused() {
+    let with = |place: &str, lie: Value| {
+        let mut of = moments();
+        *of.pointer_mut(place).unwrap_or_else(|| panic!("{place}")) = lie;
+        ("/measures/moments", json!([of]))
+    };
+    let value = |sequence: u64, dim: u64| {
+        json!([{ "layer": 0, "site": "input_layernorm",
+            "values": [{ "value": 1.0, "sequence": sequence, "position": 0, "token_id": 1, "dim": dim }] }])
+    };
+    let lies = vec![
+        ("/measures/moments", json!([moments(), moments()])),
+        with("/layer", json!(2)),
+        with("/site", json!("resid_post")),
+        with("/width", json!(1u64 << 62)),
+        with("/rows", json!([])),
+        with("/rows", json!([5])),
+        with("/channels/max", json!([0.0])),
+        with("/channels/sum2", json!([-1.0, 0.0, 0.0, 0.0])),
+        with("/channels/sum", json!([null, 0.0, 0.0, 0.0])),
+        ("/measures/version", json!(2)),
+        ("/measures/top", value(2, 0)),
+        ("/measures/top", value(0, HIDDEN as u64)),
+        ("/measures/massive", json!([{ "layer": 0, "activations": [], "sinks": [] }])),
+        ("/sites", json!([ladders_of_a_site()])),
+    ];
+    refused("model.extract(tokens, #{ sites: [\"attn_in\"], observe: [\"moments\", \"top\"] })", lies);
+}
+
+/// Lets a machine lie at each of these places in the record that it gives for `call`. All but the truth are `corrupt`.
+fn refused(call: &str, lies: Vec<(&'static str, Value)>) {
     let count = lies.len();
+    let call_measures = call.contains("moments");
     let next = AtomicUsize::new(0);
     let lie = move |answer: &mut Answer| {
         let mut reply = honest(answer.op()).unwrap_or_default();
         let Some(record) = reply.get_mut("Activations") else { return answer.faithful() };
+        // Without any, measurements of another version say nothing.
+        if call_measures {
+            record["measures"]["moments"] = json!([moments()]);
+        }
         if let Some((place, lie)) = lies.get(next.fetch_add(1, Ordering::Relaxed)) {
             *record.pointer_mut(place).unwrap_or_else(|| panic!("{place}")) = lie.clone();
         }
@@ -232,7 +294,7 @@ fn a_record_that_was_not_asked_for_is_refused() {
     let script = format!(
         "let model = gpu.load_model(\"m\");\nlet tokens = load_tokens(#{{ ids: [[1, 2], [3, 4]] }});
         for i in 0..{} {{
-            try {{ model.extract_layernorms(tokens); print(`${{i}} done`); }} catch (e) {{ print(`${{i}} ${{e.kind}}`); }}
+            try {{ {call}; print(`${{i}} done`); }} catch (e) {{ print(`${{i}} ${{e.kind}}`); }}
         }}",
         count + 1
     );

@@ -128,6 +128,7 @@ fn of_this_work(
         return Err(Error::corrupt("its record is not of this work"));
     }
     stats::check_whole(&acts)?;
+    stats::check_asked(&acts, &args.measure)?;
     let full_activations = args.out.clone().filter(|_| args.keep == Keep::Full);
     Ok(Activations { model: model.info.clone(), tokens: info.clone(), full_activations, ..acts })
 }

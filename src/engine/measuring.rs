@@ -6,7 +6,7 @@ use super::observe::{
     AttentionSinksObserver, ExpertsObserver, LadderFold, MassiveObserver, Meeting, MomentsObserver, Observer,
     QuantisationObserver, SuperWeightsObserver, TopObserver,
 };
-use crate::error::{Error, Result, fault};
+use crate::error::{Error, Result};
 use crate::record::{
     MEASURES_VERSION, MassiveRule, Measure, MeasureArgs, Measures, Site, SiteId, SiteLadders, SuperWeight, Tokens,
 };
@@ -15,6 +15,10 @@ use crate::tensor::Device;
 use crate::vocabulary::Order;
 use crate::weights::OpenModel;
 use crate::weights::load::Loader;
+
+/// The number of largest values in a record, all sites of all layers together: as text they have a
+/// hundred bytes each, and the header of a record may have 100 MB.
+const MAX_TOP: usize = 1 << 19;
 
 /// The observers that were asked for.
 pub(super) struct Measuring<'a> {
@@ -115,18 +119,24 @@ fn super_weight(model: &OpenModel, meeting: Meeting) -> Result<SuperWeight> {
     let Meeting { layer, expert, input, output, input_there } = meeting;
     let (row, column) = (output.dim, input.dim);
     let routed;
-    let down = match (&model.spec.layers[layer].ffn.as_ref().map(|ffn| &ffn.body), expert) {
+    // A checkpoint may come from another machine, and may name what is not there.
+    let of_layer = model.spec.layers.get(layer).and_then(|layer| layer.ffn.as_ref());
+    let down = match (of_layer.map(|ffn| &ffn.body), expert) {
         (Some(Ffn::Dense(mlp)), None) => &mlp.down,
-        (Some(Ffn::Moe(moe)), Some(expert)) => {
+        (Some(Ffn::Moe(moe)), Some(expert)) if expert < moe.num_experts => {
             routed = moe.experts.network(expert);
             &routed.down
         }
-        _ => fault!("a largest output of a network that is not there"),
+        _ => return Err(Error::corrupt(format!("super weights of a network that layer {layer} has not"))),
     };
     let (first, at) = match down.order {
         Order::OutIn => (row, column),
         Order::InOut => (column, row),
     };
+    let inner = model.spec.site_width(SiteId { layer, site: Site::FfnMid });
+    if row >= model.spec.hidden_size || inner.is_none_or(|inner| column >= inner) {
+        return Err(Error::corrupt(format!("super weights at [{row}, {column}], which layer {layer} has not")));
+    }
     let loader = Loader { checkpoint: &model.checkpoint, devices: &[Device::Cpu] };
     let values = loader.rows(&down.weight, first, 1, Some(DType::F32))?.remove(0).values()?;
     let weight = values.get(at).copied().unwrap_or(f32::NAN);
@@ -193,6 +203,17 @@ fn whole(model: &Model, args: &MeasureArgs) -> Result<MeasureArgs> {
         let there: Vec<&str> = Site::ALL.iter().filter(|site| has(site)).map(|site| site.name()).collect();
         return Err(Error::bad_argument(format!("{} has no site {}", model.model_type, site.name()))
             .hint(format!("its sites are {}", there.join(", "))));
+    }
+    if args.observe.contains(&Measure::Top) {
+        let places: usize = args.sites.iter().map(|site| model.layers_with(*site).len()).sum();
+        let most = MAX_TOP / places.max(1);
+        if args.top > most {
+            return Err(Error::bad_argument(format!(
+                "`top` is {}, and a record of {places} sites of layers has at most {most} values of each",
+                args.top
+            ))
+            .hint(format!("give a smaller `top`, or name fewer sites: {MAX_TOP} values fit into a record")));
+        }
     }
     if let Some(dim) = args.dims.iter().find(|dim| **dim >= model.hidden_size) {
         return Err(Error::bad_argument(format!(

@@ -130,7 +130,7 @@ fn unpack(frame: &[u8], name: &str, limit: usize) -> Unpacked<Vec<u8>> {
     let bad = |problem: &dyn std::fmt::Display| format!("`{name}`: {problem}");
     let decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|e| bad(&e))?;
     let mut bytes = Vec::new();
-    decoder.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|e| bad(&e))?;
+    decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut bytes).map_err(|e| bad(&e))?;
     if bytes.len() > limit { Err(bad(&"too many bytes")) } else { Ok(bytes) }
 }
 
@@ -177,8 +177,11 @@ pub(super) struct Shape {
     pub most: usize,
 }
 
-/// Reads the ladders over all positions, and those without position 0.
-pub(super) fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacked<(Vec<Ladders>, Vec<Ladders>)> {
+/// The ladders over all positions, and those without position 0.
+type BothLadders = (Vec<Ladders>, Vec<Ladders>);
+
+/// Reads ladders. Returns them with the number of their counts.
+pub(super) fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacked<(BothLadders, usize)> {
     let Shape { rows, hidden, rungs, most } = shape;
     let inconsistent = || format!("`{name}` is not consistent");
     let part = |part: &str| format!("{name}.{part}");
@@ -245,7 +248,7 @@ pub(super) fn read_ladders(tensor: &Tensor, name: &str, shape: Shape) -> Unpacke
         all.push(all_row);
         without.push(without_row);
     }
-    Ok((all, without))
+    Ok(((all, without), total))
 }
 
 #[cfg(test)]

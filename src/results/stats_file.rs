@@ -21,7 +21,8 @@
 //! is made for size: 48 layers, 4096 features and 16 sequences are 6.3 million cells, each with two
 //! extremes and two ladders, and all that twice.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::path::Path;
 
 use safetensors::tensor::TensorView;
@@ -40,6 +41,10 @@ const KEY: &str = "outlier";
 /// Encodes a record as the bytes of its file. Measurements of the run are left out, so that equal
 /// runs give equal files.
 pub fn encode(acts: &Activations) -> Result<Vec<u8>> {
+    // Two tensors of one name are no file.
+    check_once(acts).map_err(|problem| {
+        Error::corrupt(format!("writing the activations of {}: {problem}", acts.model.id)).hint("extract again")
+    })?;
     let (folds, rungs) = ([&acts.all, &acts.without_first], acts.ladder.len());
     let mut packed = Packed::default();
     let mut sound = pack_folds(&mut packed, "", folds, acts.hidden_size, rungs);
@@ -160,23 +165,65 @@ fn decode(data: &[u8]) -> Decoded<Activations> {
     let mut acts: Activations = serde_json::from_str(text).map_err(complaint)?;
     let file = SafeTensors::deserialize(data).map_err(complaint)?;
     let tensor = |name: &str| file.tensor(name).map(|view| view.data()).map_err(|_| format!("`{name}` is missing"));
+    check_once(&acts)?;
+    let sites = 1 + acts.sites.len();
+    let mut room = Room::of(data.len(), sites);
     let of = Cells { sequences: acts.num_sequences, rungs: acts.ladder.len(), bytes: data.len() };
-    (acts.all, acts.without_first) = folds(&tensor, "", (acts.norms.len(), acts.hidden_size), &of)?;
+    (acts.all, acts.without_first) = folds(&tensor, "", (acts.norms.len(), acts.hidden_size), &of, &mut room)?;
     for ladders in &mut acts.sites {
         let prefix = format!("{}.", ladders.site.name());
-        (ladders.all, ladders.without_first) = folds(&tensor, &prefix, (ladders.layers.len(), ladders.width), &of)?;
+        (ladders.all, ladders.without_first) =
+            folds(&tensor, &prefix, (ladders.layers.len(), ladders.width), &of, &mut room)?;
     }
     for moments in &mut acts.measures.moments {
+        // Two extremes and five sums.
+        let channels = moments.rows.len().saturating_mul(moments.width);
+        room.take_numbers(channels.saturating_mul(2 * size_of::<f32>() + 5 * size_of::<f64>()))?;
         unpack_moments(&tensor, moments)?;
     }
     let hidden = acts.hidden_size;
     for Experts { layer, tokens, input_sum2, coactivation, .. } in &mut acts.measures.experts {
         let count = tokens.len();
+        room.take_numbers(count.saturating_mul(count.saturating_add(hidden)).saturating_mul(size_of::<f32>()))?;
         *input_sum2 = packed::read_numbers(&tensor, &format!("experts.{layer}.input_sum2"), count.checked_mul(hidden))?;
         *coactivation =
             packed::read_numbers(&tensor, &format!("experts.{layer}.coactivation"), count.checked_mul(count))?;
     }
     Ok(acts)
+}
+
+/// Checks that nothing is listed twice, which would be unpacked twice.
+fn check_once(acts: &Activations) -> Decoded<()> {
+    fn once<T: Eq + Hash>(what: &str, mut keys: impl Iterator<Item = T>) -> Decoded<()> {
+        let mut seen = HashSet::new();
+        if keys.all(|key| seen.insert(key)) { Ok(()) } else { Err(format!("{what} are there twice")) }
+    }
+    once("ladders of a site", acts.sites.iter().map(|ladders| ladders.site))?;
+    once("moments of a site", acts.measures.moments.iter().map(|moments| moments.at))?;
+    once("experts of a layer", acts.measures.experts.iter().map(|experts| experts.layer))
+}
+
+/// How much a file may still unpack to, over all its sites and layers.
+struct Room {
+    cells: usize,
+    counts: usize,
+    numbers: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Of a file of so many bytes, with the ladders of so many sites.
+    fn of(bytes: usize, sites: usize) -> Self {
+        let most = |(any, per_byte): (usize, usize)| any.saturating_mul(sites).max(bytes.saturating_mul(per_byte));
+        let numbers = NUMBERS.0.max(bytes.saturating_mul(NUMBERS.1));
+        Self { cells: most(CELLS), counts: most(COUNTS), numbers, bytes }
+    }
+
+    fn take_numbers(&mut self, bytes: usize) -> Decoded<()> {
+        let unlike = || format!("{bytes} bytes of numbers of channels do not fit a file of {} bytes", self.bytes);
+        self.numbers = self.numbers.checked_sub(bytes).ok_or_else(unlike)?;
+        Ok(())
+    }
 }
 
 /// What the folds of all sites have in common.
@@ -193,22 +240,33 @@ struct Cells {
 /// one byte before it is compressed, and equal ones take almost nothing after.
 const CELLS: (usize, usize) = (1 << 20, 4);
 const COUNTS: (usize, usize) = (8 << 20, 64);
+/// The same for bytes of numbers of channels. Those of experts without tokens are zeros: with one
+/// token, all experts but a few of some hundreds.
+const NUMBERS: (usize, usize) = (64 << 20, 256);
 
 /// Decodes the folds over all positions and without position 0, whose tensors have `prefix` before
 /// their names.
-fn folds(tensor: &packed::Tensor, prefix: &str, (norms, hidden): (usize, usize), of: &Cells) -> Decoded<(Fold, Fold)> {
+fn folds(
+    tensor: &packed::Tensor,
+    prefix: &str,
+    (norms, hidden): (usize, usize),
+    of: &Cells,
+    room: &mut Room,
+) -> Decoded<(Fold, Fold)> {
     let Cells { sequences, rungs, bytes } = *of;
     let cells = norms.checked_mul(sequences).and_then(|rows| rows.checked_mul(hidden)).filter(|cells| *cells > 0);
     let cells = cells.ok_or(format!("{norms} norms, {sequences} sequences and {hidden} features are no record"))?;
-    let most = |(any, per_byte): (usize, usize)| any.max(bytes.saturating_mul(per_byte));
-    if cells > most(CELLS) {
-        return Err(format!(
+    room.cells = room.cells.checked_sub(cells).ok_or_else(|| {
+        format!(
             "a header of {norms} norms, {sequences} sequences and {hidden} features does not fit a file of {bytes} bytes"
-        ));
-    }
+        )
+    })?;
     let extremes = |name: &str| packed::read_extremes(tensor, &format!("{prefix}{name}"), cells);
-    let ladders = |name: &str, rows: usize| {
-        packed::read_ladders(tensor, &format!("{prefix}{name}"), Shape { rows, hidden, rungs, most: most(COUNTS) })
+    let mut ladders = |name: &str, rows: usize| {
+        let shape = Shape { rows, hidden, rungs, most: room.counts };
+        let (read, counts) = packed::read_ladders(tensor, &format!("{prefix}{name}"), shape)?;
+        room.counts -= counts;
+        Ok::<_, String>(read)
     };
     let ((max, first_max), (min, first_min)) = (extremes("max")?, extremes("min")?);
     let (positive, first_positive) = ladders("positive", norms * sequences)?;
@@ -233,6 +291,7 @@ fn folds(tensor: &packed::Tensor, prefix: &str, (norms, hidden): (usize, usize),
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Site, SiteId};
     use crate::stats::dense::{Dense, uniform};
     use crate::stats::normal_quantile;
 
@@ -279,5 +338,70 @@ mod tests {
         let mut acts = normal(1, 300, 3).activations(&[1.0]);
         acts.without_first.norms[0][0].positive = Default::default();
         assert!(encode(&acts).unwrap_err().message.contains("do not agree"));
+    }
+
+    fn moments(width: usize) -> Moments {
+        let (wide, sums) = (vec![0.0; width], vec![0.0; width]);
+        let (max, min, sum) = (wide.clone(), wide, sums.clone());
+        let (sum2, sumabs, sum3, sum4) = (sums.clone(), sums.clone(), sums.clone(), sums);
+        Moments {
+            at: SiteId { layer: 0, site: Site::FfnMid },
+            width,
+            rows: vec![1],
+            non_finite: 0,
+            max_median: Default::default(),
+            channels: Channels { max, min, sum, sum2, sumabs, sum3, sum4 },
+        }
+    }
+
+    #[test]
+    fn numbers_of_channels_that_a_short_file_claims_are_not_unpacked() {
+        let mut acts = normal(1, 2, 3).activations(&[1.0]);
+        acts.measures.moments = vec![moments(1000)];
+        assert_eq!(decode(&encode(&acts).unwrap()).unwrap(), acts);
+        acts.measures.moments = vec![moments(3 << 20)];
+        let file = encode(&acts).unwrap();
+        let said = decode(&file).unwrap_err();
+        assert!(file.len() < 1 << 18 && said.contains("do not fit a file of"), "{} bytes: {said}", file.len());
+    }
+
+    /// The file of a record with a word of its header in the place of another one as long.
+    fn with_word(acts: &Activations, word: &str, other: &str) -> Vec<u8> {
+        let (word, other) = (word.replace('"', "\\\""), other.replace('"', "\\\""));
+        let mut file = encode(acts).unwrap();
+        let at = file.windows(word.len()).rposition(|window| window == word.as_bytes()).unwrap();
+        file[at..at + other.len()].copy_from_slice(other.as_bytes());
+        file
+    }
+
+    #[test]
+    fn what_is_listed_twice_is_not_unpacked_twice() {
+        let mut acts = normal(1, 2, 3).activations(&[1.0]);
+        let mut others = moments(8);
+        others.at.layer = 1;
+        acts.measures.moments = vec![moments(8), others];
+        let twice = with_word(&acts, "\"layer\":1", "\"layer\":0");
+        assert!(decode(&twice).unwrap_err().contains("there twice"));
+        acts.measures.moments.clear();
+        let of = |site| {
+            let (layers, all) = (acts.norms.iter().map(|norm| norm.layer).collect(), acts.all.clone());
+            SiteLadders {
+                site,
+                width: 3,
+                layers,
+                all,
+                without_first: acts.without_first.clone(),
+                non_finite: Vec::new(),
+            }
+        };
+        acts.sites = vec![of(Site::Q), of(Site::K)];
+        assert!(decode(&with_word(&acts, "\"site\":\"k\"", "\"site\":\"q\"")).unwrap_err().contains("there twice"));
+    }
+
+    #[test]
+    fn a_record_with_something_twice_is_not_written() {
+        let mut acts = normal(1, 2, 3).activations(&[1.0]);
+        acts.measures.moments = vec![moments(8), moments(8)];
+        assert!(encode(&acts).unwrap_err().message.contains("there twice"));
     }
 }

@@ -8,19 +8,14 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::failure::Failure;
+use super::reply_size::{BESIDE, NUMBER, measured_bytes, product, record_bytes};
 use super::request::{DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request};
 use crate::engine::{is_checkpoint_of, may_be_of};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
-use crate::record::{
-    Activations, Estimate, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
-};
+use crate::record::{Activations, Estimate, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens};
 use crate::stats;
 
-/// Bytes of a reply in addition to arrays: names, hashes of files, measurements.
-const BESIDE: u64 = 16 << 20;
-/// Bytes of a number in a frame, with its tag.
-const NUMBER: u64 = 5;
 /// Largest size in bytes of ids that a machine reads from a file of its own.
 const FILE_OF_IDS: u64 = 1 << 30;
 /// The largest number of layers of any model.
@@ -47,29 +42,6 @@ const MAX_SPECIAL_TOKENS: usize = 1 << 10;
 const MAX_TOKEN_BYTES: usize = 1 << 10;
 /// Counts are exact in a float up to this number, and sums of several of them do not overflow.
 const MAX_COUNT: u64 = 1 << 53;
-
-fn product(factors: &[usize]) -> u64 {
-    factors.iter().fold(1u64, |product, &factor| product.saturating_mul(factor as u64))
-}
-
-/// The largest record in bytes of `tokens` with a model of this shape: every feature reaches every
-/// rung.
-fn record_bytes(info: &ModelInfo, tokens: &TokensInfo, rungs: usize) -> u64 {
-    let rows = product(&[2, 2 * info.num_layers + 1, tokens.num_sequences]);
-    let ladder = (2 + rungs as u64).saturating_mul(NUMBER);
-    let row = (info.hidden_size as u64).saturating_mul(2 * NUMBER + 2 * ladder) + 100;
-    let experts = product(&[info.num_layers, info.num_experts + 1]);
-    let beside = rows.saturating_mul(100).saturating_add(experts.saturating_mul(2 * NUMBER)).saturating_add(BESIDE);
-    rows.saturating_mul(row).saturating_add(beside)
-}
-
-/// The largest `activations.safetensors` in bytes of `tokens` with a model.
-pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo) -> u64 {
-    let positions = product(&[tokens.num_sequences, tokens.sequence_length]);
-    let norms = product(&[2, info.num_layers, info.hidden_size]).saturating_mul(positions);
-    let logits = product(&[tokens.num_sequences, info.vocab_size + 1]);
-    norms.saturating_add(logits).saturating_add(positions).saturating_mul(4).saturating_add(BESIDE)
-}
 
 /// The rungs that a record must have. Empty if the thresholds are invalid, so that no pass begins.
 fn ladder(args: &ExtractArgs) -> Vec<f32> {
@@ -207,7 +179,8 @@ impl Verify for DecodeIds {
 
 impl Extract {
     fn record_bytes(&self, info: &ModelInfo) -> u64 {
-        record_bytes(info, &self.tokens.info, ladder(&self.args).len())
+        let (tokens, rungs) = (&self.tokens.info, ladder(&self.args).len());
+        record_bytes(info, tokens, rungs).saturating_add(measured_bytes(info, tokens, &self.args.measure, rungs))
     }
 
     /// The largest checkpoint of this work in bytes; None if it has none.
@@ -307,7 +280,7 @@ fn check_activations(asked: &Extract, acts: &Activations, known: Option<&ModelIn
     let (sequences, length) = (tokens.info.num_sequences, tokens.info.sequence_length);
     same("sequences and positions", &(acts.num_sequences, acts.sequence_length), &(sequences, length))?;
     same("the ladder", &acts.ladder, &ladder(args))?;
-    stats::check_whole(acts).map_err(|error| error.message)?;
+    stats::check_asked(acts, &args.measure).and_then(|()| stats::check_whole(acts)).map_err(|error| error.message)?;
     let losses = acts.mean_nll.as_ref().map_or(0, Vec::len);
     let as_asked = acts.mean_nll.is_none() || (args.logits && losses == sequences);
     holds(as_asked, || format!("{losses} losses"))?;
@@ -394,7 +367,7 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::ComputeDtype;
+    use crate::record::{ComputeDtype, TokensInfo};
 
     fn extract(ids: Vec<Vec<u32>>, num_sequences: usize, sequence_length: usize) -> Extract {
         let sha256 = crate::text::hash_of_ids(&ids);

@@ -22,12 +22,12 @@ mod project_folder;
 mod provision;
 mod pulse;
 mod remote;
+mod reply_size;
 mod request;
 mod watched;
 mod wire;
 mod worker;
 
-pub use answer::full_activations_bytes;
 pub use attach::{Starter, attach, start};
 pub use deploy::deploy;
 pub use failure::Failure;
@@ -40,6 +40,7 @@ pub use planned::{Planned, Step};
 pub use provision::Provision;
 pub use pulse::{Limits, seconds};
 pub use remote::Remote;
+pub use reply_size::full_activations_bytes;
 pub use request::{
     DecodeIds, EncodeTexts, EstimateWork, Extract, Load, LoadTokens, Loaded, MakeMiniature, Request, Serve,
 };

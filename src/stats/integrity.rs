@@ -5,12 +5,10 @@
 
 use std::collections::HashSet;
 
+use super::measured::{check_count, check_measures};
 use super::parts::check_parts;
 use crate::error::{Error, Result};
-use crate::record::{
-    Activations, Channels, ExpertCoverage, Experts, Fold, Ladder, Ladders, Measures, Moments, NormFold, SiteId, Top,
-    TopValue,
-};
+use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, NormFold, SiteId};
 
 const DAMAGED: &str = "the record is damaged or from another version of this program: extract again";
 
@@ -71,72 +69,14 @@ fn metadata(acts: &Activations) -> Result<()> {
             return Err(Error::corrupt(format!("tokens of {experts} experts in layer {layer}")));
         }
     }
+    let light = acts.clone_light();
+    let of_sites = acts.sites.iter().filter_map(|ladders| light.at(ladders.site));
+    of_sites.into_iter().try_for_each(|of_site| metadata(&of_site))?;
     let mut sites = HashSet::new();
     if let Some(twice) = acts.sites.iter().find(|ladders| !sites.insert(ladders.site)) {
         return Err(Error::corrupt(format!("the ladders of {} are there twice", twice.site.name())));
     }
     check_measures(acts)
-}
-
-/// Checks that measurements belong to the model and its tokens, and have as many numbers as they
-/// say.
-fn check_measures(acts: &Activations) -> Result<()> {
-    let Measures {
-        version: _,
-        moments,
-        top,
-        massive,
-        attention_sinks,
-        experts,
-        quantisation_error,
-        super_weights,
-        modules,
-    } = &acts.measures;
-    let layer = |what: &str, layer: usize| match layer < acts.num_layers {
-        true => Ok(()),
-        false => Err(Error::corrupt(format!("{what} of layer {layer} of {}", acts.num_layers))),
-    };
-    let place = |value: &TopValue| {
-        let there = value.sequence < acts.num_sequences && value.position < acts.sequence_length;
-        if there { Ok(()) } else { Err(Error::corrupt(format!("a value at {value:?}"))) }
-    };
-    for Moments { at, width, rows, channels, .. } in moments {
-        layer("moments", at.layer)?;
-        let Channels { max, min, sum, sum2, sumabs, sum3, sum4 } = channels;
-        let expected = rows.len().saturating_mul(*width);
-        for found in [max.len(), min.len(), sum.len(), sum2.len(), sumabs.len(), sum3.len(), sum4.len()] {
-            check_count(&format!("channels of {}", at.name()), found, expected)?;
-        }
-    }
-    for Top { at, values } in top {
-        layer("largest values", at.layer)?;
-        values.iter().try_for_each(place)?;
-    }
-    for of in massive {
-        layer("massive activations", of.layer)?;
-        of.activations.iter().flat_map(|of| &of.top).try_for_each(|value| place(&value.at))?;
-    }
-    attention_sinks.iter().try_for_each(|of| layer("attention sinks", of.layer))?;
-    quantisation_error.iter().try_for_each(|of| layer("quantisation errors", of.at.layer))?;
-    modules.iter().try_for_each(|of| layer("linear layers", of.at.layer))?;
-    for of in super_weights {
-        layer("super weights", of.layer)?;
-        place(&of.input)?;
-        place(&of.output)?;
-    }
-    for of in experts {
-        layer("experts", of.layer)?;
-        let count = of.tokens.len();
-        let Experts {
-            gate_mass, output_absmax, output_absmax_at, reap, reap_softmax, coactivation, input_sum2, ..
-        } = of;
-        let lists = [gate_mass.len(), output_absmax.len(), output_absmax_at.len(), reap.len(), reap_softmax.len()];
-        lists.iter().try_for_each(|found| check_count("numbers of experts", *found, count))?;
-        check_count("pairs of experts", coactivation.len(), count.saturating_mul(count))?;
-        check_count("inputs of experts", input_sum2.len(), count.saturating_mul(acts.hidden_size))?;
-        output_absmax_at.iter().flatten().try_for_each(place)?;
-    }
-    Ok(())
 }
 
 fn check(acts: &Activations, fold: &Fold) -> Result<()> {
@@ -186,13 +126,6 @@ fn check_ladders(acts: &Activations, ladders: &Ladders) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn check_count(what: &str, found: usize, expected: usize) -> Result<()> {
-    match found == expected {
-        true => Ok(()),
-        false => Err(Error::corrupt(format!("{found} {what}, expected {expected}"))),
-    }
 }
 
 #[cfg(test)]

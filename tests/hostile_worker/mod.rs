@@ -245,6 +245,12 @@ pub fn tokens(source: &Value) -> Value {
     json!({ "ids": ids, "info": info })
 }
 
+/// No measurement at all.
+pub fn measures() -> Value {
+    json!({ "version": 1, "moments": [], "top": [], "massive": [], "attention_sinks": [], "experts": [],
+        "quantisation_error": [], "super_weights": [], "modules": [] })
+}
+
 /// A record in which nothing reaches anything, of what `Op::Extract` asks for.
 pub fn record(asked: &Value) -> Value {
     let info = &asked["tokens"]["info"];
@@ -264,6 +270,7 @@ pub fn record(asked: &Value) -> Value {
         "model": model(&asked["model"]), "tokens": info, "norms": norms, "num_layers": LAYERS, "hidden_size": HIDDEN,
         "num_sequences": sequences, "sequence_length": info["sequence_length"], "ladder": ladder, "all": fold,
         "without_first": fold, "non_finite": [], "expert_coverage": [], "mean_nll": null,
+        "sites": [], "measures": measures(),
         "full_activations": if full { asked["args"]["out"].clone() } else { Value::Null },
         "measurements": {
             "wall_seconds": 1.0, "waited_for_weights_seconds": 0.0, "waited_for_compute_seconds": 0.0, "bytes_read": 1,

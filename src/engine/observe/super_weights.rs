@@ -26,6 +26,12 @@ pub struct Meeting {
     pub input_there: f32,
 }
 
+impl stored::OfLayer for Meeting {
+    fn layer(&self) -> usize {
+        self.layer
+    }
+}
+
 pub struct SuperWeightsObserver<'a> {
     tokens: &'a Tokens,
     /// The layers whose network is the same for all tokens.

@@ -68,7 +68,7 @@ pub(super) fn largest(
     let pieces = x.par_chunks(ROWS * width).enumerate();
     let found: Vec<Vec<Found>> = pieces
         .map(|(piece, x)| {
-            let mut found: Vec<Found> = Vec::with_capacity(2 * most);
+            let mut found: Vec<Found> = Vec::with_capacity(x.len().min(2 * most));
             // Less than this is not among the largest any more.
             let mut least = 0f32;
             for (row, values) in x.chunks_exact(width).enumerate() {
