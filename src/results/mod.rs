@@ -5,6 +5,8 @@ mod analysis;
 mod features_csv;
 mod folder;
 mod full_activations;
+mod hits_file;
+mod measure_tables;
 mod names;
 mod packed;
 mod replace;
