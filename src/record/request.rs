@@ -226,7 +226,8 @@ option_set! {
         observe: AllOr<Measure> = vec![Measure::Outliers];
         /// largest values that are kept at each site of a layer
         top: Positive = DEFAULT_TOP;
-        /// dimensions of the residual stream that quantisation_error also keeps exact, and hits always has
+        /// dimensions of the residual stream that quantisation_error also keeps exact, and that
+        /// hits always has
         dims: Wholes = Vec::new();
         /// |x| from which "hits" keeps a token, a rung of the ladder
         #[serde(default = "default_hit", skip_serializing_if = "is_default_hit")]

@@ -1,9 +1,9 @@
-//! Tables of what was measured beside outliers, one row per number's place: docs/measures.md defines
-//! the columns.
+//! Tables of what was measured beside outliers, a row for each place of a number.
+//! docs/measures.md defines the columns.
 
 use serde_json::json;
 
-use super::tables::{Row, object, row};
+use super::rows::{Row, object, row};
 use crate::record::{Activations, Site, SiteHits, TopValue, plain};
 use crate::stats;
 

@@ -10,6 +10,7 @@ mod measure_tables;
 mod names;
 mod packed;
 mod replace;
+mod rows;
 mod scales;
 pub mod sealed;
 mod stats_file;

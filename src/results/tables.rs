@@ -2,12 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::rows::{Row, object, row};
 use super::{Stored, Table, measure_tables};
 use crate::error::Result;
-use crate::record::{Criterion, Feature, Scope, plain};
+use crate::record::{Criterion, Feature, Scope};
 use crate::stats;
-
-pub(super) type Row = Map<String, Value>;
 
 /// Returns the names and rows of all non-empty tables, for the criterion of the analysis.
 pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
@@ -32,17 +31,6 @@ pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
     tables.extend(measure_tables::of(acts));
     let filled = tables.into_iter().filter(|(_, rows)| !rows.is_empty());
     Ok(filled.map(|(name, rows)| (name, Table::new(&[], &rows))).collect())
-}
-
-pub(super) fn object(json: Value) -> Row {
-    match json {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
-}
-
-pub(super) fn row(record: &impl serde::Serialize) -> Row {
-    object(plain(record))
 }
 
 /// Flattens `norm: { layer, site }` into two columns.

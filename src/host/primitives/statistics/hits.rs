@@ -51,7 +51,7 @@ pub(crate) const HIT_PLACES: Declared<NoOptions> = Declared::new(
     "Where the hits of each feature are, from a record with `hits`: how many tokens, of which kinds (first position, newline, \
      punctuation, digits …), the largest value with its token, and the place in words.",
     r#"let model = load_model("examples/shakespeare-olmoe");
-let tokens = load_tokens(#{ text: "The lamp was lit. The night was long.", model: model, num_sequences: 1, sequence_length: 8 });
+let tokens = load_tokens(#{ texts: ["The lamp was lit. The night was long."], model: model, num_sequences: 1, sequence_length: 8 });
 let acts = model.extract(tokens, #{ observe: ["outliers", "hits"], hits_from: 3.0 });
 for of in acts.hit_places() { print(`${of.site}, dimension ${of.feature_dim}: ${of.place}`); }"#,
 );
