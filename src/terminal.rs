@@ -138,6 +138,20 @@ pub fn out(text: impl Display) {
     }
 }
 
+/// Backgrounds of marked text, from weak to strong, of the 256 colours of terminals. Black letters
+/// are legible on all of them.
+const MARKS: [u8; 5] = [230, 222, 215, 208, 202];
+
+/// Writes a part of a line to a terminal, marked by `step` from 1 to 5. Only for streams that
+/// `may_colour` permits.
+pub fn painted(text: &str, step: usize) {
+    let mark = MARKS[step.clamp(1, MARKS.len()) - 1];
+    let told = stdout().write(format!("\u{1b}[38;5;16;48;5;{mark}m{}\u{1b}[0m", visible(text)).as_bytes());
+    if let Some(told) = told {
+        err(told);
+    }
+}
+
 /// Writes text and a line break to stdout.
 pub fn line(text: impl Display) {
     out(format!("{text}\n"));

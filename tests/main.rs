@@ -114,6 +114,7 @@ mod writing;
 
 /// Further questions to a stored record, and tables, figures, reports and exports.
 mod first_model;
+mod hits;
 mod own_criterion;
 mod parts;
 mod perplexity;

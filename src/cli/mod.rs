@@ -17,6 +17,7 @@ mod repl;
 mod rethreshold;
 mod run;
 mod shell;
+mod show;
 mod table;
 mod test;
 mod worker;
@@ -71,6 +72,8 @@ enum Command {
     Offers(offers::Offers),
     /// Asks another criterion of a stored record: outlier rethreshold results/NAME --magnitude 7
     Rethreshold(rethreshold::Rethreshold),
+    /// Shows the text of a stored record with the tokens marked that have hits: outlier show results/NAME
+    Show(show::Show),
     /// Prints completions for a shell: outlier completions bash
     Completions(shell::Completions),
     /// Prints the manual page of the program or of a command: outlier man run | man -l -
@@ -165,6 +168,7 @@ fn carried_out(cli: Cli) -> ExitCode {
         Command::Repl(asked) => done(repl::repl(&asked, cli.quiet)),
         Command::New(asked) => done(new::new(&asked)),
         Command::Rethreshold(asked) => done(rethreshold::run(&asked)),
+        Command::Show(asked) => done(show::run(&asked)),
         Command::Completions(asked) => shell::completions(&asked, Cli::command()).into(),
         Command::Man(asked) => done(shell::manual(&asked, Cli::command())),
     }

@@ -9,6 +9,7 @@ use super::table::print_table;
 use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::record::{Answer, BootstrapArgs, Criterion, Detection, LayerUnit, Scope, plain};
+use crate::results::Stored;
 use crate::terminal;
 use crate::words::counted;
 use crate::{results, stats};
@@ -60,10 +61,10 @@ enum Over {
     PerSequence,
 }
 
-pub(super) fn run(asked: &Rethreshold) -> Result<Exit> {
-    let given = &asked.results;
+/// A stored analysis by its folder or by its name below `results/`.
+pub(super) fn stored(given: &Path) -> Result<Stored> {
     let folder = match given.is_dir() {
-        true => given.clone(),
+        true => given.to_path_buf(),
         false => Path::new("results").join(given.strip_prefix("results").unwrap_or(given)),
     };
     let missing = |error| results::missing(Path::new("results"), &folder, error);
@@ -76,6 +77,11 @@ pub(super) fn run(asked: &Rethreshold) -> Result<Exit> {
     if let Some(changed) = &stored.changed {
         terminal::note(format!("warning: {changed}"));
     }
+    Ok(stored)
+}
+
+pub(super) fn run(asked: &Rethreshold) -> Result<Exit> {
+    let stored = stored(&asked.results)?;
     let before = &stored.found.criterion;
     if let (Some(own), true) = (&before.own, asked.layers.is_none() || asked.positions.is_none()) {
         let message = format!("the stored criterion is {own}, and functions are not stored: it cannot be asked again");
@@ -107,9 +113,10 @@ pub(super) fn run(asked: &Rethreshold) -> Result<Exit> {
     }
     let terms = format!("criterion, as stored where no option says otherwise: {}", options(&criterion));
     terminal::sentence(&terms);
-    let of_layers = match criterion.layer_unit {
-        LayerUnit::Norm => "% of norms",
-        LayerUnit::Block => "% of decoder layers",
+    let of_layers = match found.layer_unit() {
+        "norm" => "% of norms",
+        "decoder layer" => "% of decoder layers",
+        _ => "% of layers",
     };
     let columns = ["feature", "sequence", "passes", "class", of_layers, "% of positions", "max |x|", "hits"];
     print_table(&columns, rows(&found));

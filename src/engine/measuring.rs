@@ -3,8 +3,8 @@
 use candle_core::DType;
 
 use super::observe::{
-    AttentionSinksObserver, ExpertsObserver, LadderFold, MassiveObserver, Meeting, MomentsObserver, Observer,
-    QuantisationObserver, SuperWeightsObserver, TopObserver,
+    AttentionSinksObserver, ExpertsObserver, HitSite, HitsObserver, LadderFold, MassiveObserver, Meeting,
+    MomentsObserver, Observer, QuantisationObserver, SuperWeightsObserver, TopObserver,
 };
 use crate::error::{Error, Result};
 use crate::record::{
@@ -30,6 +30,7 @@ pub(super) struct Measuring<'a> {
     experts: Option<ExpertsObserver<'a>>,
     quantisation_error: Option<QuantisationObserver>,
     super_weights: Option<SuperWeightsObserver<'a>>,
+    hits: Option<HitsObserver<'a>>,
 }
 
 impl<'a> Measuring<'a> {
@@ -54,6 +55,8 @@ impl<'a> Measuring<'a> {
             quantisation_error: asked(Measure::QuantisationError)
                 .then(|| QuantisationObserver::new(&args.sites, positions, model.hidden_size, &args.dims)),
             super_weights: asked(Measure::SuperWeights).then(|| SuperWeightsObserver::new(tokens, dense_layers(model))),
+            hits: asked(Measure::Hits)
+                .then(|| HitsObserver::new(hit_sites(model, args), tokens, ladder, args.hits_from)),
         })
     }
 
@@ -70,6 +73,7 @@ impl<'a> Measuring<'a> {
             of(self.experts.as_mut()),
             of(self.quantisation_error.as_mut()),
             of(self.super_weights.as_mut()),
+            of(self.hits.as_mut()),
         ];
         ladders.chain(rest.into_iter().flatten()).collect()
     }
@@ -84,6 +88,7 @@ impl<'a> Measuring<'a> {
         let ladders = self.ladders.into_iter().map(of_site).collect();
         let meetings = self.super_weights.map(SuperWeightsObserver::finish).unwrap_or_default();
         let super_weights = meetings.into_iter().map(|meeting| super_weight(model, meeting)).collect::<Result<_>>()?;
+        let (hits, token_texts) = self.hits.map(HitsObserver::finish).unwrap_or_default();
         let mut measures = Measures {
             version: MEASURES_VERSION,
             moments: self.moments.map(MomentsObserver::finish).unwrap_or_default(),
@@ -93,6 +98,8 @@ impl<'a> Measuring<'a> {
             experts: self.experts.map(ExpertsObserver::finish).unwrap_or_default(),
             quantisation_error: self.quantisation_error.map(QuantisationObserver::finish).unwrap_or_default(),
             super_weights,
+            hits,
+            token_texts,
             modules: Vec::new(),
         };
         if measures.is_empty() {
@@ -163,6 +170,16 @@ pub fn ladders(model: &Model, args: &MeasureArgs) -> Result<Vec<Laddered>> {
     let sites = args.sites.into_iter().filter(|site| !Site::NORMS.contains(site));
     let laddered = |site: Site| ladder_of(model, site).map(|(width, layers)| Laddered { site, width, layers });
     Ok(sites.filter_map(laddered).collect())
+}
+
+/// The sites whose hits are kept by token: those whose rows are positions.
+fn hit_sites(model: &Model, args: &MeasureArgs) -> Vec<HitSite> {
+    let of = |site: &Site| {
+        let (width, layers) = ladder_of(model, *site)?;
+        let wanted = if site.is_hidden() && width == model.hidden_size { args.dims.clone() } else { Vec::new() };
+        Some(HitSite { site: *site, layers, wanted })
+    };
+    args.sites.iter().filter_map(of).collect()
 }
 
 /// The width of a site and the layers that have it, if its rows are positions and it has one width.

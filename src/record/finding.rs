@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Criterion, SiteId, number};
+use super::{Criterion, LayerUnit, Site, SiteId, number};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -148,4 +148,17 @@ pub struct Detection {
     /// Number of NaN or infinite values. They are not hits.
     pub num_non_finite: u64,
     pub layer_stats: Vec<LayerStats>,
+}
+
+impl Detection {
+    /// What its layer shares count: norms, decoder layers, or, of another site, the layers that
+    /// have it.
+    pub fn layer_unit(&self) -> &'static str {
+        let other = self.layer_stats.first().is_some_and(|of| !Site::NORMS.contains(&of.norm.site));
+        match self.criterion.layer_unit {
+            LayerUnit::Block => "decoder layer",
+            LayerUnit::Norm if other => "layer",
+            LayerUnit::Norm => "norm",
+        }
+    }
 }

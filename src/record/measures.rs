@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::option_types::Word;
-use super::{SiteId, number};
+use super::{DimHits, SiteHits, SiteId, TokenHits, TokenTexts, number};
 
 /// Raised when a quantity changes its meaning.
 pub const MEASURES_VERSION: u32 = 1;
@@ -37,10 +37,12 @@ pub enum Measure {
     QuantisationError,
     /// The weight of each down projection to which its largest input and output point.
     SuperWeights,
+    /// The tokens at which features are hit.
+    Hits,
 }
 
 impl Measure {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Outliers,
         Self::Moments,
         Self::Top,
@@ -49,6 +51,7 @@ impl Measure {
         Self::Experts,
         Self::QuantisationError,
         Self::SuperWeights,
+        Self::Hits,
     ];
 }
 
@@ -62,6 +65,7 @@ impl Word for Measure {
         ("experts", Self::Experts),
         ("quantisation_error", Self::QuantisationError),
         ("super_weights", Self::SuperWeights),
+        ("hits", Self::Hits),
     ];
 }
 
@@ -76,6 +80,12 @@ pub struct Measures {
     pub experts: Vec<Experts>,
     pub quantisation_error: Vec<QuantError>,
     pub super_weights: Vec<SuperWeight>,
+    /// Tokens with hits, in the order of sites.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hits: Vec<SiteHits>,
+    /// The tokens that `hits` counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_texts: Option<TokenTexts>,
     /// The linear layers that read the sites of `moments`.
     pub modules: Vec<ModuleInput>,
 }
@@ -83,18 +93,28 @@ pub struct Measures {
 impl Measures {
     /// True if nothing was measured.
     pub fn is_empty(&self) -> bool {
-        let Self { moments, top, massive, attention_sinks, experts, quantisation_error, super_weights, .. } = self;
+        let Self { moments, top, massive, attention_sinks, experts, quantisation_error, super_weights, hits, .. } =
+            self;
         let lists = [moments.is_empty(), top.is_empty(), massive.is_empty(), attention_sinks.is_empty()];
-        let more = [experts.is_empty(), quantisation_error.is_empty(), super_weights.is_empty()];
+        let more = [experts.is_empty(), quantisation_error.is_empty(), super_weights.is_empty(), hits.is_empty()];
         lists.iter().chain(&more).all(|empty| *empty)
     }
 
-    /// A copy without numbers per channel, which are nearly all of its size.
+    /// A copy without numbers per channel and per token, which are nearly all of its size.
     pub fn clone_light(&self) -> Self {
         let moments = self.moments.iter().map(|of| Moments { channels: Channels::default(), ..of.clone() });
         let light = |of: &Experts| Experts { input_sum2: Vec::new(), coactivation: Vec::new(), ..of.clone() };
         let experts = self.experts.iter().map(light);
-        Self { moments: moments.collect(), experts: experts.collect(), ..self.clone() }
+        let of_dim = |of: &DimHits| DimHits { tokens: TokenHits::default(), ..*of };
+        let of_site = |of: &SiteHits| SiteHits { dims: of.dims.iter().map(of_dim).collect(), ..of.clone() };
+        let texts = |of: &TokenTexts| TokenTexts { bytes: of.bytes, ..TokenTexts::default() };
+        Self {
+            moments: moments.collect(),
+            experts: experts.collect(),
+            hits: self.hits.iter().map(of_site).collect(),
+            token_texts: self.token_texts.as_ref().map(texts),
+            ..self.clone()
+        }
     }
 }
 

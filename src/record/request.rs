@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::option::{Opt, OptionSet, OptionType, defaults, option_set, shared_option};
 use super::option_types::{
-    AllOr, Beside, Bytes, Choice, Flag, Float, Floats32, Needed, OfMachine, Optional, PathText, Positive, SeedNumber,
-    Text, Whole, Wholes, Word,
+    AllOr, Beside, Bytes, Choice, Flag, Float, Float32, Floats32, Needed, OfMachine, Optional, PathText, Positive,
+    SeedNumber, Text, Whole, Wholes, Word,
 };
-use super::{ComputeDtype, MassiveRule, Measure, Site};
+use super::{ComputeDtype, DEFAULT_HIT, MassiveRule, Measure, Site};
 
 /// Default size of the workspace in bytes, without weights and residual stream.
 pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
@@ -272,11 +272,23 @@ option_set! {
         observe: AllOr<Measure> = vec![Measure::Outliers];
         /// largest values that are kept at each site of a layer
         top: Positive = DEFAULT_TOP;
-        /// dimensions of the residual stream that quantisation_error also keeps exact
+        /// dimensions of the residual stream that quantisation_error also keeps exact, and that
+        /// hits always has
         dims: Wholes = Vec::new();
+        /// |x| from which "hits" keeps a token, a rung of the ladder
+        #[serde(default = "default_hit", skip_serializing_if = "is_default_hit")]
+        hits_from: Float32 = DEFAULT_HIT;
         /// Rules for massive activations; without one, that of the paper.
         massive_rules: Beside<Vec<MassiveRule>>;
     }
+}
+
+fn default_hit() -> f32 {
+    DEFAULT_HIT
+}
+
+fn is_default_hit(from: &f32) -> bool {
+    *from == DEFAULT_HIT
 }
 
 impl Default for MeasureArgs {

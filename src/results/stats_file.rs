@@ -17,6 +17,8 @@
 //! `resid_post.max`. Other measurements have numbers for each channel, little-endian, as
 //! docs/measures.md lists them: `moments.LAYER.SITE.sum2`, for example, is f64.
 //!
+//! Tokens with hits have arrays by site and dimension (`hits_file.rs`).
+//!
 //! Everything else (names, ladder, provenance) is JSON under the metadata key `outlier`. The layout
 //! is made for size: 48 layers, 4096 features and 16 sequences are 6.3 million cells, each with two
 //! extremes and two ladders, and all that twice.
@@ -29,6 +31,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
+use super::hits_file;
 use super::packed::{self, Packed, Rows, Shape};
 use crate::error::{Error, Result};
 use crate::outside::{self, complaint, json};
@@ -56,6 +59,7 @@ pub fn encode(acts: &Activations) -> Result<Vec<u8>> {
         packed.numbers(format!("experts.{layer}.input_sum2"), input_sum2);
         packed.numbers(format!("experts.{layer}.coactivation"), coactivation);
     }
+    hits_file::pack(&mut packed, &acts.measures);
     if !sound {
         return Err(Error::corrupt(format!(
             "writing the activations of {}: its two folds do not agree",
@@ -189,6 +193,7 @@ fn decode(data: &[u8]) -> Decoded<Activations> {
         *coactivation =
             packed::read_numbers(&tensor, &format!("experts.{layer}.coactivation"), count.checked_mul(count))?;
     }
+    hits_file::unpack(&tensor, &mut acts)?;
     Ok(acts)
 }
 

@@ -3,12 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::answers::of_record;
-use super::{Stored, Table};
+use super::rows::{Row, object, row};
+use super::{Stored, Table, measure_tables};
 use crate::error::Result;
-use crate::record::{Criterion, Feature, Scope, plain};
+use crate::record::{Criterion, Feature, Scope};
 use crate::stats;
-
-type Row = Map<String, Value>;
 
 /// Returns the names and rows of all non-empty tables, for the criterion of the analysis.
 pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
@@ -30,19 +29,9 @@ pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
         });
         tables.push(("experts", experts.collect()));
     }
+    tables.extend(measure_tables::of(acts));
     let filled = tables.into_iter().filter(|(_, rows)| !rows.is_empty());
     Ok(filled.map(|(name, rows)| (name, Table::new(&[], &rows))).collect())
-}
-
-fn object(json: Value) -> Row {
-    match json {
-        Value::Object(map) => map,
-        _ => Map::new(),
-    }
-}
-
-fn row(record: &impl serde::Serialize) -> Row {
-    object(plain(record))
 }
 
 /// Flattens `norm: { layer, site }` into two columns.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
+use super::measured_tokens::{check_hits, check_texts};
 use crate::error::{Error, Result};
 use crate::record::{
     Activations, Channels, Experts, MEASURES_VERSION, Massive, Measure, MeasureArgs, Measures, Moments, Site, SiteId,
@@ -24,6 +25,8 @@ pub fn check_asked(acts: &Activations, args: &MeasureArgs) -> Result<()> {
         experts,
         quantisation_error,
         super_weights,
+        hits,
+        token_texts,
         modules,
     } = &acts.measures;
     // An empty list is all that the model has.
@@ -44,6 +47,8 @@ pub fn check_asked(acts: &Activations, args: &MeasureArgs) -> Result<()> {
             quantisation_error.iter().all(|of| at(of.at.site)),
         ),
         ("super weights", Measure::SuperWeights, super_weights.is_empty(), true),
+        ("tokens with hits", Measure::Hits, hits.is_empty(), hits.iter().all(|of| at(of.site))),
+        ("texts of tokens", Measure::Hits, token_texts.is_none(), true),
         ("linear layers", Measure::Moments, modules.is_empty(), true),
     ];
     match holds.into_iter().find(|(_, measure, none, of_sites)| !(*none || asked(*measure) && *of_sites)) {
@@ -98,6 +103,9 @@ pub(super) fn check_measures(acts: &Activations) -> Result<()> {
         of.value(Some(Site::FfnWrite), &weight.output)?;
     }
     once("super weights", super_weights.iter().map(|weight| weight.layer))?;
+    measures.hits.iter().try_for_each(|hits| check_hits(acts, hits))?;
+    once("tokens with hits", measures.hits.iter().map(|hits| hits.site))?;
+    measures.token_texts.iter().try_for_each(|texts| check_texts(acts, texts))?;
     measures.experts.iter().try_for_each(|experts| of.experts(experts))?;
     once("experts", measures.experts.iter().map(|experts| experts.layer))
 }

@@ -215,6 +215,7 @@ mod tests {
     use super::super::dense::{Dense, uniform};
     use super::super::{bootstrap as with_limits, detect, sequences_needed, sweep};
     use super::*;
+    use crate::error::Error;
     use crate::record::{LayerUnit, Scope};
 
     const LADDER: [f32; 3] = [3.0, 4.5, 6.0];

@@ -6,6 +6,7 @@
 mod attention_sinks;
 mod experts;
 mod full;
+mod hits;
 mod ladder;
 mod massive;
 mod median;
@@ -19,6 +20,7 @@ mod top;
 pub use attention_sinks::AttentionSinksObserver;
 pub use experts::ExpertsObserver;
 pub use full::FullWriter;
+pub use hits::{HitSite, HitsObserver};
 pub use ladder::{LadderFold, PENDING_BYTES, record_bytes};
 pub use massive::MassiveObserver;
 pub use moments::MomentsObserver;

@@ -169,8 +169,8 @@ impl Readable for DetectionHandle {
             _ => counted(found.num_features, "outlier feature"),
         };
         let units = match found.criterion.layer_unit {
-            LayerUnit::Norm => counted(found.num_norms, "norm"),
-            LayerUnit::Block => counted(found.num_blocks, "decoder layer"),
+            LayerUnit::Norm => counted(found.num_norms, found.layer_unit()),
+            LayerUnit::Block => counted(found.num_blocks, found.layer_unit()),
         };
         let class = match found.bracket.as_ref().map(|bracket| bracket.classification_high) {
             Some(high) if high != found.classification => {
@@ -193,7 +193,8 @@ impl Readable for DetectionHandle {
         let found = &*self.0;
         let by_sequence = found.features.iter().any(|feature| feature.sequence.is_some());
         let block = found.criterion.layer_unit == LayerUnit::Block;
-        let mut columns = vec!["feature_dim", "class", if block { "% of layers" } else { "% of norms" }];
+        let mut columns =
+            vec!["feature_dim", "class", if found.layer_unit() == "norm" { "% of norms" } else { "% of layers" }];
         columns.extend(["% of positions", "max |x|", "from", "to", "hits"]);
         if by_sequence {
             columns.insert(1, "sequence");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine};
 
 use super::requests::{ESTIMATE_VRAM, LOAD_MODEL, MINIATURE_MODEL, Place, estimate, load_model, miniature};
+use super::texts;
 use crate::error::{Error, Result};
 use crate::host::language::problem::{ScriptResult, thrown};
 use crate::host::run::context::Context;
@@ -113,6 +114,11 @@ pub(crate) fn extract(
     // the counts of the other layers are not those of the model.
     if !asked.logits {
         acts.expert_coverage.clear();
+    }
+    if let Some(texts) = &mut acts.measures.token_texts
+        && let Some(pieces) = texts::pieces(&place, model, &tokens.0.ids)
+    {
+        texts.set(&pieces);
     }
     acts.full_activations = out;
     if let Some(folder) = &acts.full_activations {

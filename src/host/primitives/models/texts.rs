@@ -1,5 +1,6 @@
 //! Primitives between texts and token ids: encode and decode, with the tokenizer of a model.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rhai::{Array, Dynamic, Engine, INT};
@@ -122,6 +123,27 @@ fn decode(context: &Context, model: &Model, ids: &Array, options: DecodeOptions)
         true => texts.into_iter().map(Dynamic::from).collect::<Array>().into(),
         false => texts.into_iter().next().unwrap_or_default().into(),
     })
+}
+
+/// The text of each token of sequences, one behind the other; None if the model has no tokenizer
+/// for them. A token is decoded behind the one before it, because many tokenizers leave out the
+/// space before a first word.
+pub(crate) fn pieces(place: &Place, model: &Model, ids: &[Vec<u32>]) -> Option<Vec<String>> {
+    let pairs = |ids: &Vec<u32>| {
+        let before = std::iter::once(None).chain(ids.iter().copied().map(Some));
+        before.zip(ids.iter().copied()).collect::<Vec<(Option<u32>, u32)>>()
+    };
+    let all: Vec<(Option<u32>, u32)> = ids.iter().flat_map(pairs).collect();
+    let distinct: BTreeSet<(Option<u32>, u32)> = all.iter().copied().collect();
+    let before = distinct.iter().map(|(before, _)| before.iter().copied().collect::<Vec<u32>>());
+    let both = distinct.iter().map(|(before, id)| before.iter().copied().chain([*id]).collect::<Vec<u32>>());
+    let lists = before.chain(both).collect();
+    let request = DecodeIds { tokenizer: model.0.folder.clone(), ids: lists, skip_special_tokens: false };
+    let texts = place.session.call(request, &*place.context.progress()).ok()?;
+    let (before, both) = texts.split_at_checked(distinct.len())?;
+    let piece = |(before, both): (&String, &String)| both.strip_prefix(before.as_str()).unwrap_or(both).to_string();
+    let pieces: BTreeMap<_, String> = distinct.into_iter().zip(before.iter().zip(both).map(piece)).collect();
+    all.iter().map(|pair| pieces.get(pair).cloned()).collect()
 }
 
 fn id_list(ids: &Array) -> Result<Vec<u32>> {

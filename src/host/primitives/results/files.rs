@@ -237,7 +237,7 @@ fn stdlib_json(context: &Context, name: &str) -> Result<Dynamic> {
     Ok(to_dynamic(&json))
 }
 
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -93,7 +93,8 @@ print(acts.at("resid_post").detect_outliers(#{ magnitude_threshold: 3.0 }).num_f
 pub(crate) const MEASURES: Declared<NoOptions> = Declared::new(
     "measures",
     &["measures(acts: activations) -> map", "measures(stored: results) -> map"],
-    "What was measured beside outliers, as lists of rows: moments, top, massive, attention_sinks, experts, super_experts, quantisation_error, super_weights. \
+    "What was measured beside outliers, as lists of rows: moments, top, massive, attention_sinks, experts, super_experts, hits, quantisation_error, \
+     super_weights. \
      docs/measures.md defines every number.",
     r#"let model = load_model("examples/shakespeare-olmoe");
 let tokens = load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] });
@@ -137,7 +138,7 @@ fn register_for<T: RecordHandle>(engine: &mut Engine) {
     engine.register_fn(MEASURES.name(), |handle: T| to_dynamic(&measures(handle.activations())));
 }
 
-fn list(rows: &impl serde::Serialize) -> Dynamic {
+pub(crate) fn list(rows: &impl serde::Serialize) -> Dynamic {
     to_dynamic(&plain(rows))
 }
 
@@ -189,10 +190,22 @@ fn measures(acts: &Activations) -> Value {
         "massive": plain(&measures.massive),
         "attention_sinks": plain(&measures.attention_sinks),
         "experts": experts,
+        "hits": hits(acts),
         "quantisation_error": plain(&measures.quantisation_error),
         "super_weights": plain(&stats::super_weights(acts)),
         "super_experts": plain(&stats::super_experts(acts)),
     })
+}
+
+/// The features with hits by token, without the tokens.
+fn hits(acts: &Activations) -> Value {
+    let mut json = plain(&acts.measures.clone_light().hits);
+    let sites = json.as_array_mut().into_iter().flatten();
+    let dims = sites.filter_map(|of| of.get_mut("dims").and_then(Value::as_array_mut)).flatten();
+    for dim in dims.filter_map(Value::as_object_mut) {
+        dim.remove("tokens");
+    }
+    json
 }
 
 /// A value with its layer and site.

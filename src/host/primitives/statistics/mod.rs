@@ -4,6 +4,7 @@ pub(crate) mod cells;
 pub(crate) mod claims;
 pub(crate) mod criteria;
 pub(crate) mod detection;
+pub(crate) mod hits;
 pub(crate) mod index;
 pub(crate) mod measures;
 pub(crate) mod own;
