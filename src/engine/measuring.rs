@@ -4,7 +4,7 @@ use candle_core::DType;
 
 use super::observe::{
     AttentionSinksObserver, ExpertsObserver, LadderFold, MassiveObserver, Meeting, MomentsObserver, Observer,
-    QuantisationObserver, SuperWeightsObserver, TopObserver,
+    QuantisationObserver, SuperWeightsObserver, TopObserver, WeightsObserver,
 };
 use crate::error::{Error, Result, fault};
 use crate::record::{
@@ -26,6 +26,9 @@ pub(super) struct Measuring<'a> {
     experts: Option<ExpertsObserver<'a>>,
     quantisation_error: Option<QuantisationObserver>,
     super_weights: Option<SuperWeightsObserver<'a>>,
+    weights: Option<WeightsObserver>,
+    /// True if weights are also measured that the pass does not read.
+    unread_weights: bool,
 }
 
 impl<'a> Measuring<'a> {
@@ -50,6 +53,8 @@ impl<'a> Measuring<'a> {
             quantisation_error: asked(Measure::QuantisationError)
                 .then(|| QuantisationObserver::new(&args.sites, positions, model.hidden_size, &args.dims)),
             super_weights: asked(Measure::SuperWeights).then(|| SuperWeightsObserver::new(tokens, dense_layers(model))),
+            weights: asked(Measure::Weights).then(|| WeightsObserver::new(model)),
+            unread_weights: args.unread_weights,
         })
     }
 
@@ -66,6 +71,7 @@ impl<'a> Measuring<'a> {
             of(self.experts.as_mut()),
             of(self.quantisation_error.as_mut()),
             of(self.super_weights.as_mut()),
+            of(self.weights.as_mut()),
         ];
         ladders.chain(rest.into_iter().flatten()).collect()
     }
@@ -80,6 +86,8 @@ impl<'a> Measuring<'a> {
         let ladders = self.ladders.into_iter().map(of_site).collect();
         let meetings = self.super_weights.map(SuperWeightsObserver::finish).unwrap_or_default();
         let super_weights = meetings.into_iter().map(|meeting| super_weight(model, meeting)).collect::<Result<_>>()?;
+        let weights = self.weights.map(|weights| weights.finish(model, self.unread_weights)).transpose()?;
+        let (weights, unread_weights) = weights.unwrap_or_default();
         let mut measures = Measures {
             version: MEASURES_VERSION,
             moments: self.moments.map(MomentsObserver::finish).unwrap_or_default(),
@@ -90,6 +98,8 @@ impl<'a> Measuring<'a> {
             quantisation_error: self.quantisation_error.map(QuantisationObserver::finish).unwrap_or_default(),
             super_weights,
             modules: Vec::new(),
+            weights,
+            unread_weights,
         };
         if measures.is_empty() {
             measures = Measures::default();

@@ -37,10 +37,12 @@ pub enum Measure {
     QuantisationError,
     /// The weight of each down projection to which its largest input and output point.
     SuperWeights,
+    /// Extremes, kurtosis and rounding errors of the weights themselves.
+    Weights,
 }
 
 impl Measure {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Outliers,
         Self::Moments,
         Self::Top,
@@ -49,6 +51,7 @@ impl Measure {
         Self::Experts,
         Self::QuantisationError,
         Self::SuperWeights,
+        Self::Weights,
     ];
 }
 
@@ -62,6 +65,7 @@ impl Word for Measure {
         ("experts", Self::Experts),
         ("quantisation_error", Self::QuantisationError),
         ("super_weights", Self::SuperWeights),
+        ("weights", Self::Weights),
     ];
 }
 
@@ -78,14 +82,26 @@ pub struct Measures {
     pub super_weights: Vec<SuperWeight>,
     /// The linear layers that read the sites of `moments`.
     pub modules: Vec<ModuleInput>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<WeightStats>,
+    /// Names of the matrices of which `weights` has nothing or not all, because the pass did not
+    /// read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread_weights: Vec<String>,
 }
 
 impl Measures {
     /// True if nothing was measured.
     pub fn is_empty(&self) -> bool {
-        let Self { moments, top, massive, attention_sinks, experts, quantisation_error, super_weights, .. } = self;
+        let Self { moments, top, massive, attention_sinks, experts, quantisation_error, .. } = self;
         let lists = [moments.is_empty(), top.is_empty(), massive.is_empty(), attention_sinks.is_empty()];
-        let more = [experts.is_empty(), quantisation_error.is_empty(), super_weights.is_empty()];
+        let more = [
+            experts.is_empty(),
+            quantisation_error.is_empty(),
+            self.super_weights.is_empty(),
+            self.weights.is_empty(),
+            self.unread_weights.is_empty(),
+        ];
         lists.iter().chain(&more).all(|empty| *empty)
     }
 
@@ -310,6 +326,32 @@ pub struct SuperWeight {
     /// / output.
     #[serde(with = "number")]
     pub share: f32,
+}
+
+/// A matrix of the checkpoint. Errors are those of rounding to the nearest integer, relative to the
+/// sum of squares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WeightStats {
+    pub name: String,
+    /// Its layer; None outside the layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// The shape as stored.
+    pub shape: Vec<usize>,
+    /// Number of rows of outputs, of all experts of a stack.
+    pub rows: u64,
+    /// The rows that all other numbers are of.
+    pub rows_measured: u64,
+    #[serde(with = "number")]
+    pub absmax: f32,
+    #[serde(with = "number")]
+    pub excess_kurtosis: f32,
+    /// In eight bits with a scale for each row of outputs.
+    #[serde(with = "number")]
+    pub int8_error: f32,
+    /// In four bits with a scale for each 128 inputs.
+    #[serde(with = "number")]
+    pub int4_error: f32,
 }
 
 /// A linear layer and the site that it reads.

@@ -227,6 +227,10 @@ option_set! {
         top: Positive = DEFAULT_TOP;
         /// dimensions of the residual stream that quantisation_error also keeps exact
         dims: Wholes = Vec::new();
+        /// true: weights also reads the matrices that the pass has no use for: experts that no
+        /// token chose, the embedding, and the head
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unread_weights: Flag = false;
         /// Rules for massive activations; without one, that of the paper.
         massive_rules: Beside<Vec<MassiveRule>>;
     }

@@ -1,23 +1,17 @@
 //! The linear layers of a model by the site that each reads: their names in the checkpoint, and
 //! those that llama.cpp gives them.
 
+use std::collections::HashSet;
+
 use super::{DeltaInputs, Experts, Ffn, LatentQuery, Linear, Mixer, Mlp, Model, Qkv};
 use crate::record::{ModuleInput, Site, SiteId};
+use crate::vocabulary::Order;
 
 impl Model {
     /// All linear layers of the decoder whose input is a site, and the head, in the order of
     /// computation. Routed experts come once for each kind of projection, without a name.
     pub fn module_inputs(&self) -> Vec<ModuleInput> {
-        let mut modules = Vec::new();
-        for (layer, of) in self.layers.iter().enumerate() {
-            let mut found = Found { layer, modules: &mut modules };
-            if let Some(mixer) = &of.mixer {
-                found.mixer(&mixer.body);
-            }
-            if let Some(ffn) = &of.ffn {
-                found.ffn(&ffn.body);
-            }
-        }
+        let mut modules = self.found().0;
         let layer = self.layers.len() - 1;
         // A head that shares its weights with the embedding is a layer of its own all the same.
         let name = if self.head.name == self.embedding.name { "lm_head" } else { &self.head.name };
@@ -25,16 +19,44 @@ impl Model {
         modules.push(ModuleInput { module, gguf: "output.weight".into(), at: SiteId { layer, site: Site::FinalNorm } });
         modules
     }
+
+    /// The linear layers inside decoder layers, and the names of weights that are stored [in, out].
+    fn found(&self) -> (Vec<ModuleInput>, HashSet<String>) {
+        let (mut modules, mut in_out) = (Vec::new(), HashSet::new());
+        for (layer, of) in self.layers.iter().enumerate() {
+            let mut found = Found { layer, modules: &mut modules, in_out: &mut in_out };
+            if let Some(mixer) = &of.mixer {
+                found.mixer(&mixer.body);
+            }
+            if let Some(ffn) = &of.ffn {
+                found.ffn(&ffn.body);
+            }
+        }
+        (modules, in_out)
+    }
+
+    /// Names of the weights that are stored [in, out], or [experts, in, out].
+    pub fn stored_in_out(&self) -> HashSet<String> {
+        self.found().1
+    }
 }
 
 /// The linear layers of one decoder layer.
 struct Found<'a> {
     layer: usize,
     modules: &'a mut Vec<ModuleInput>,
+    in_out: &'a mut HashSet<String>,
 }
 
 impl Found<'_> {
+    fn note_order(&mut self, linear: &Linear) {
+        if linear.order == Order::InOut {
+            self.in_out.insert(linear.weight.name.clone());
+        }
+    }
+
     fn add(&mut self, linear: Option<&Linear>, gguf: &str, site: Site) {
+        linear.into_iter().for_each(|linear| self.note_order(linear));
         let name = |linear: &Linear| linear.weight.name.trim_end_matches(".weight").to_string();
         let module = linear.map(name).unwrap_or_default();
         let gguf = format!("blk.{}.{gguf}.weight", self.layer);
@@ -110,6 +132,8 @@ impl Found<'_> {
                 if gated {
                     self.add(None, "ffn_gate_exps", Site::FfnIn);
                 }
+                let Mlp { gate, up, down, .. } = moe.experts.network(0);
+                gate.iter().chain([&up, &down]).for_each(|linear| self.note_order(linear));
                 self.add(None, "ffn_up_exps", Site::FfnIn);
                 self.add(None, "ffn_down_exps", Site::FfnMid);
                 if let Some(shared) = &moe.shared {

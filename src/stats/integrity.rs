@@ -91,6 +91,8 @@ fn check_measures(acts: &Activations) -> Result<()> {
         quantisation_error,
         super_weights,
         modules,
+        weights,
+        unread_weights: _,
     } = &acts.measures;
     let layer = |what: &str, layer: usize| match layer < acts.num_layers {
         true => Ok(()),
@@ -119,6 +121,7 @@ fn check_measures(acts: &Activations) -> Result<()> {
     attention_sinks.iter().try_for_each(|of| layer("attention sinks", of.layer))?;
     quantisation_error.iter().try_for_each(|of| layer("quantisation errors", of.at.layer))?;
     modules.iter().try_for_each(|of| layer("linear layers", of.at.layer))?;
+    weights.iter().try_for_each(|of| layer("weights", of.layer.unwrap_or(0)))?;
     for of in super_weights {
         layer("super weights", of.layer)?;
         place(&of.input)?;

@@ -15,6 +15,7 @@ mod quantisation;
 mod stored;
 mod super_weights;
 mod top;
+mod weights;
 
 pub use attention_sinks::AttentionSinksObserver;
 pub use experts::ExpertsObserver;
@@ -26,3 +27,4 @@ pub use observer::{ExpertRows, Observer, Observers, Onlookers, State};
 pub use quantisation::QuantisationObserver;
 pub use super_weights::{Meeting, SuperWeightsObserver};
 pub use top::TopObserver;
+pub use weights::WeightsObserver;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::error::Result;
 use crate::ops::Received;
 use crate::record::{ExpertCoverage, Site, SiteId};
+use crate::spec::inventory::Part;
 use crate::tensor::{Device, Tensor};
 
 /// Tokens of an expert, with what it reads and computes for them.
@@ -77,6 +78,17 @@ pub trait Observer: Send {
         Ok(())
     }
 
+    /// True if the observer wants the weights that are read.
+    fn wants_weights(&self) -> bool {
+        false
+    }
+
+    /// Receives weights that have been read, of a layer or outside the layers, as they are on one
+    /// of the devices. Weights of a resumed run may come a second time.
+    fn observe_weights(&mut self, _layer: Option<usize>, _parts: &[Part], _loaded: &[Tensor]) -> Result<()> {
+        Ok(())
+    }
+
     /// Receives the residual stream [sequences * positions, hidden] after a layer, of all devices
     /// with the sequences of each. Nothing more of this layer follows.
     fn end_layer(&mut self, _layer: usize, _stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
@@ -136,6 +148,21 @@ impl<'a> Observers<'a> {
     pub fn show_expert(&self, rows: &ExpertRows) -> Result<()> {
         let wanting = self.each().filter(|observer| observer.wants_experts(rows.layer));
         wanting.into_iter().try_for_each(|mut observer| observer.observe_expert(rows))
+    }
+
+    /// Passes weights that have been read to the observers that want them. `parts` says which.
+    pub fn show_weights(
+        &self,
+        layer: Option<usize>,
+        parts: impl FnOnce() -> Vec<Part>,
+        loaded: &[Tensor],
+    ) -> Result<()> {
+        if !self.each().any(|observer| observer.wants_weights()) {
+            return Ok(());
+        }
+        let parts = parts();
+        let wanting = self.each().filter(|observer| observer.wants_weights());
+        wanting.into_iter().try_for_each(|mut observer| observer.observe_weights(layer, &parts, loaded))
     }
 
     pub fn end_layer(&self, layer: usize, stream: &[(Range<usize>, &Tensor)]) -> Result<()> {

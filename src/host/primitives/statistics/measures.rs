@@ -93,7 +93,7 @@ print(acts.at("resid_post").detect_outliers(#{ magnitude_threshold: 3.0 }).num_f
 pub(crate) const MEASURES: Declared<NoOptions> = Declared::new(
     "measures",
     &["measures(acts: activations) -> map", "measures(stored: results) -> map"],
-    "What was measured beside outliers, as lists of rows: moments, top, massive, attention_sinks, experts, super_experts, quantisation_error, super_weights. \
+    "What was measured beside outliers, as lists of rows: moments, top, massive, attention_sinks, experts, super_experts, quantisation_error, super_weights, weights. \
      docs/measures.md defines every number.",
     r#"let model = load_model("examples/shakespeare-olmoe");
 let tokens = load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] });
@@ -191,6 +191,8 @@ fn measures(acts: &Activations) -> Value {
         "experts": experts,
         "quantisation_error": plain(&measures.quantisation_error),
         "super_weights": plain(&stats::super_weights(acts)),
+        "weights": plain(&measures.weights),
+        "unread_weights": plain(&measures.unread_weights),
         "super_experts": plain(&stats::super_experts(acts)),
     })
 }
