@@ -3,8 +3,9 @@
 use candle_core::DType;
 
 use super::observe::{
-    AttentionSinksObserver, ExpertsObserver, LadderFold, MassiveObserver, Meeting, MomentsObserver, Observer,
-    QuantisationObserver, SuperWeightsObserver, TopObserver, WeightsObserver,
+    AttentionSinksObserver, AttributionObserver, ExpertsObserver, LadderFold, MassiveObserver, Meeting,
+    MomentsObserver, Observer, QuantilesObserver, QuantisationObserver, SuperWeightsObserver, TopObserver,
+    WeightsObserver,
 };
 use crate::error::{Error, Result, fault};
 use crate::record::{
@@ -27,6 +28,8 @@ pub(super) struct Measuring<'a> {
     quantisation_error: Option<QuantisationObserver>,
     super_weights: Option<SuperWeightsObserver<'a>>,
     weights: Option<WeightsObserver>,
+    attribution: Option<AttributionObserver<'a>>,
+    quantiles: Option<QuantilesObserver>,
     /// True if weights are also measured that the pass does not read.
     unread_weights: bool,
 }
@@ -38,6 +41,12 @@ impl<'a> Measuring<'a> {
         let laddered = ladders(model, args)?;
         let args = &whole(model, args)?;
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
+        if let Some(position) = args.attributed_positions.iter().find(|position| **position >= positions) {
+            return Err(Error::bad_argument(format!(
+                "`attributed_positions` has {position}, and sequences have {positions} positions"
+            ))
+            .hint(format!("they count from 0 to {}", positions - 1)));
+        }
         let asked = |measure: Measure| args.observe.contains(&measure);
         let fold = |Laddered { site, width, layers }: Laddered| {
             let sites: Vec<SiteId> = layers.into_iter().map(|layer| SiteId { layer, site }).collect();
@@ -55,6 +64,8 @@ impl<'a> Measuring<'a> {
             super_weights: asked(Measure::SuperWeights).then(|| SuperWeightsObserver::new(tokens, dense_layers(model))),
             weights: asked(Measure::Weights).then(|| WeightsObserver::new(model)),
             unread_weights: args.unread_weights,
+            attribution: asked(Measure::Attribution).then(|| AttributionObserver::new(model, tokens, args)),
+            quantiles: asked(Measure::Quantiles).then(|| QuantilesObserver::new(&args.sites, positions)),
         })
     }
 
@@ -72,6 +83,8 @@ impl<'a> Measuring<'a> {
             of(self.quantisation_error.as_mut()),
             of(self.super_weights.as_mut()),
             of(self.weights.as_mut()),
+            of(self.attribution.as_mut()),
+            of(self.quantiles.as_mut()),
         ];
         ladders.chain(rest.into_iter().flatten()).collect()
     }
@@ -100,11 +113,14 @@ impl<'a> Measuring<'a> {
             modules: Vec::new(),
             weights,
             unread_weights,
+            attribution: self.attribution.map(AttributionObserver::finish),
+            quantiles: self.quantiles.map(QuantilesObserver::finish).unwrap_or_default(),
         };
         if measures.is_empty() {
             measures = Measures::default();
         }
-        if !measures.moments.is_empty() {
+        let Measures { moments, quantisation_error, super_weights, .. } = &measures;
+        if !(moments.is_empty() && quantisation_error.is_empty() && super_weights.is_empty()) {
             measures.modules = model.spec.module_inputs();
         }
         Ok((ladders, measures))
@@ -181,7 +197,7 @@ fn ladder_of(model: &Model, site: Site) -> Option<(usize, Vec<usize>)> {
 ///
 /// # Errors
 /// `bad_argument`, with what the model has, if something is asked for that it has not.
-fn whole(model: &Model, args: &MeasureArgs) -> Result<MeasureArgs> {
+pub(super) fn whole(model: &Model, args: &MeasureArgs) -> Result<MeasureArgs> {
     let has = |site: &Site| !model.layers_with(*site).is_empty();
     let mut args = args.clone();
     if args.massive_rules.is_empty() {

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::option_types::Word;
-use super::{SiteId, number};
+use super::{Attribution, Quantiles, SiteId, WeightStats, number};
 
 /// Raised when a quantity changes its meaning.
 pub const MEASURES_VERSION: u32 = 1;
@@ -39,10 +39,14 @@ pub enum Measure {
     SuperWeights,
     /// Extremes, kurtosis and rounding errors of the weights themselves.
     Weights,
+    /// What has written the largest values of the residual stream.
+    Attribution,
+    /// Quantiles of |x|.
+    Quantiles,
 }
 
 impl Measure {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Outliers,
         Self::Moments,
         Self::Top,
@@ -52,6 +56,8 @@ impl Measure {
         Self::QuantisationError,
         Self::SuperWeights,
         Self::Weights,
+        Self::Attribution,
+        Self::Quantiles,
     ];
 }
 
@@ -66,6 +72,8 @@ impl Word for Measure {
         ("quantisation_error", Self::QuantisationError),
         ("super_weights", Self::SuperWeights),
         ("weights", Self::Weights),
+        ("attribution", Self::Attribution),
+        ("quantiles", Self::Quantiles),
     ];
 }
 
@@ -80,7 +88,7 @@ pub struct Measures {
     pub experts: Vec<Experts>,
     pub quantisation_error: Vec<QuantError>,
     pub super_weights: Vec<SuperWeight>,
-    /// The linear layers that read the sites of `moments`.
+    /// The linear layers that read the sites of `moments` and `quantisation_error`.
     pub modules: Vec<ModuleInput>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub weights: Vec<WeightStats>,
@@ -88,6 +96,10 @@ pub struct Measures {
     /// read them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread_weights: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quantiles: Vec<Quantiles>,
 }
 
 impl Measures {
@@ -101,6 +113,8 @@ impl Measures {
             self.super_weights.is_empty(),
             self.weights.is_empty(),
             self.unread_weights.is_empty(),
+            self.attribution.is_none(),
+            self.quantiles.is_empty(),
         ];
         lists.iter().chain(&more).all(|empty| *empty)
     }
@@ -328,32 +342,6 @@ pub struct SuperWeight {
     pub share: f32,
 }
 
-/// A matrix of the checkpoint. Errors are those of rounding to the nearest integer, relative to the
-/// sum of squares.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct WeightStats {
-    pub name: String,
-    /// Its layer; None outside the layers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub layer: Option<usize>,
-    /// The shape as stored.
-    pub shape: Vec<usize>,
-    /// Number of rows of outputs, of all experts of a stack.
-    pub rows: u64,
-    /// The rows that all other numbers are of.
-    pub rows_measured: u64,
-    #[serde(with = "number")]
-    pub absmax: f32,
-    #[serde(with = "number")]
-    pub excess_kurtosis: f32,
-    /// In eight bits with a scale for each row of outputs.
-    #[serde(with = "number")]
-    pub int8_error: f32,
-    /// In four bits with a scale for each 128 inputs.
-    #[serde(with = "number")]
-    pub int4_error: f32,
-}
-
 /// A linear layer and the site that it reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleInput {
@@ -364,6 +352,15 @@ pub struct ModuleInput {
     pub gguf: String,
     #[serde(flatten)]
     pub at: SiteId,
+    /// For routed experts, the name with `{expert}` in place of the number; that of the stack if
+    /// one tensor holds all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub routed: String,
+}
+
+impl ModuleInput {
+    /// What stands in `routed` for the number of an expert.
+    pub const EXPERT: &'static str = "{expert}";
 }
 
 /// Columns with a value of at least this magnitude are those that LLM.int8() keeps exact.

@@ -225,15 +225,29 @@ option_set! {
         observe: AllOr<Measure> = vec![Measure::Outliers];
         /// largest values that are kept at each site of a layer
         top: Positive = DEFAULT_TOP;
-        /// dimensions of the residual stream that quantisation_error also keeps exact
+        /// dimensions of the residual stream that quantisation_error also keeps exact, and whose
+        /// writes attribution knows
         dims: Wholes = Vec::new();
         /// true: weights also reads the matrices that the pass has no use for: experts that no
         /// token chose, the embedding, and the head
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         unread_weights: Flag = false;
+        /// positions of each sequence at which attribution knows all dimensions; it knows those of
+        /// `dims` at every position
+        #[serde(default = "first_position", skip_serializing_if = "is_first_position")]
+        attributed_positions: Wholes = first_position();
         /// Rules for massive activations; without one, that of the paper.
         massive_rules: Beside<Vec<MassiveRule>>;
     }
+}
+
+/// Most massive activations are at the first position.
+fn first_position() -> Vec<usize> {
+    vec![0]
+}
+
+fn is_first_position(positions: &[usize]) -> bool {
+    positions == first_position()
 }
 
 impl Default for MeasureArgs {

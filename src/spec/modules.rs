@@ -16,7 +16,12 @@ impl Model {
         // A head that shares its weights with the embedding is a layer of its own all the same.
         let name = if self.head.name == self.embedding.name { "lm_head" } else { &self.head.name };
         let module = name.trim_end_matches(".weight").to_string();
-        modules.push(ModuleInput { module, gguf: "output.weight".into(), at: SiteId { layer, site: Site::FinalNorm } });
+        modules.push(ModuleInput {
+            module,
+            gguf: "output.weight".into(),
+            at: SiteId { layer, site: Site::FinalNorm },
+            routed: String::new(),
+        });
         modules
     }
 
@@ -64,7 +69,25 @@ impl Found<'_> {
         let known = self.modules.iter().any(|of| !of.module.is_empty() && of.module == module);
         if !known {
             let at = SiteId { layer: self.layer, site };
-            self.modules.push(ModuleInput { module, gguf, at });
+            self.modules.push(ModuleInput { module, gguf, at, routed: String::new() });
+        }
+    }
+
+    /// Adds one kind of projection of all routed experts. `of` is that of expert `e`.
+    fn add_routed(&mut self, of: impl Fn(usize) -> Option<Linear>, gguf: &str, site: Site) {
+        let Some(first) = of(0) else { return };
+        self.note_order(&first);
+        self.add(None, gguf, site);
+        let name = |linear: &Linear| linear.weight.name.trim_end_matches(".weight").to_string();
+        let routed = match first.weight.slice {
+            Some(_) => name(&first),
+            None => match name(&first).split_once(".experts.0.") {
+                Some((before, after)) => format!("{before}.experts.{}.{after}", ModuleInput::EXPERT),
+                None => String::new(),
+            },
+        };
+        if let Some(added) = self.modules.last_mut() {
+            added.routed = routed;
         }
     }
 
@@ -125,17 +148,13 @@ impl Found<'_> {
             Ffn::Dense(mlp) => self.mlp(mlp, "", Site::FfnMid),
             Ffn::Moe(moe) => {
                 self.add(Some(&moe.router.linear), "ffn_gate_inp", Site::FfnIn);
-                let gated = match &*moe.experts {
-                    Experts::Separate(mlps) => mlps.first().is_some_and(|mlp| mlp.gate.is_some()),
-                    Experts::Stacked(_) => true,
-                };
-                if gated {
-                    self.add(None, "ffn_gate_exps", Site::FfnIn);
-                }
-                let Mlp { gate, up, down, .. } = moe.experts.network(0);
-                gate.iter().chain([&up, &down]).for_each(|linear| self.note_order(linear));
-                self.add(None, "ffn_up_exps", Site::FfnIn);
-                self.add(None, "ffn_down_exps", Site::FfnMid);
+                let network = |e: usize| moe.experts.network(e);
+                // A stack may have both in one tensor, which is two for llama.cpp.
+                let stacked = matches!(*moe.experts, Experts::Stacked(_));
+                let gate = |e: usize| network(e).gate.or_else(|| stacked.then(|| network(e).up));
+                self.add_routed(gate, "ffn_gate_exps", Site::FfnIn);
+                self.add_routed(|e| Some(network(e).up), "ffn_up_exps", Site::FfnIn);
+                self.add_routed(|e| Some(network(e).down), "ffn_down_exps", Site::FfnMid);
                 if let Some(shared) = &moe.shared {
                     self.mlp(&shared.mlp, "_shexp", Site::FfnMidShared);
                     if let Some(gate) = &shared.gate {

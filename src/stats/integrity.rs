@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use super::parts::check_parts;
 use crate::error::{Error, Result};
 use crate::record::{
-    Activations, Channels, ExpertCoverage, Experts, Fold, Ladder, Ladders, Measures, Moments, NormFold, SiteId, Top,
-    TopValue,
+    Activations, AttributedValue, Channels, ExpertCoverage, Experts, Fold, Ladder, Ladders, Measures, Moments,
+    NormFold, QUANTILE_LEVELS, SiteId, Top, TopValue,
 };
 
 const DAMAGED: &str = "the record is damaged or from another version of this program: extract again";
@@ -93,6 +93,8 @@ fn check_measures(acts: &Activations) -> Result<()> {
         modules,
         weights,
         unread_weights: _,
+        attribution,
+        quantiles,
     } = &acts.measures;
     let layer = |what: &str, layer: usize| match layer < acts.num_layers {
         true => Ok(()),
@@ -121,6 +123,16 @@ fn check_measures(acts: &Activations) -> Result<()> {
     attention_sinks.iter().try_for_each(|of| layer("attention sinks", of.layer))?;
     quantisation_error.iter().try_for_each(|of| layer("quantisation errors", of.at.layer))?;
     modules.iter().try_for_each(|of| layer("linear layers", of.at.layer))?;
+    for of in attribution.iter().flat_map(|of| &of.values) {
+        let AttributedValue { sequence, position, token_id, dim, layers, .. } = of;
+        let (sequence, position, token_id, dim) = (*sequence, *position, *token_id, *dim);
+        place(&TopValue { value: 0.0, sequence, position, token_id, dim, expert: None })?;
+        layers.iter().try_for_each(|of| layer("writes", of.layer))?;
+    }
+    for of in quantiles {
+        layer("quantiles", of.at.layer)?;
+        check_count("quantiles", of.values.len(), QUANTILE_LEVELS.len())?;
+    }
     weights.iter().try_for_each(|of| layer("weights", of.layer.unwrap_or(0)))?;
     for of in super_weights {
         layer("super weights", of.layer)?;

@@ -24,6 +24,8 @@ pub struct ExpertRows<'a> {
     pub rows: &'a [u32],
     /// The routing weight of each token.
     pub weights: &'a [f32],
+    /// True if the routing weight has multiplied the input, and `output` has it already.
+    pub on_input: bool,
     /// What all experts read, [tokens, hidden].
     pub input: &'a Tensor,
     /// The input of the down projection, [rows, intermediate].
@@ -65,6 +67,17 @@ pub trait Observer: Send {
     /// Receives rows of an expert on the device that computes them: those of one expert in
     /// ascending order of tokens, each once, with all rows of an expert before those of the next.
     fn observe_expert(&mut self, _rows: &ExpertRows) -> Result<()> {
+        Ok(())
+    }
+
+    /// True if the observer wants what the shared expert of this layer adds.
+    fn wants_shared_expert(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives the output of the shared expert [sequences * positions, hidden], with its gate and
+    /// its norm, on the device that computes it.
+    fn observe_shared_expert(&mut self, _layer: usize, _sequences: Range<usize>, _y: &Tensor) -> Result<()> {
         Ok(())
     }
 
@@ -200,6 +213,17 @@ impl Onlookers<'_, '_> {
     /// As `show`, for a tensor that exists for observers only.
     pub fn show_made(&self, site: Site, x: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         if self.want(site) { self.show(site, &x()?) } else { Ok(()) }
+    }
+
+    pub fn want_shared_expert(&self) -> bool {
+        self.observers.each().any(|observer| observer.wants_shared_expert(self.layer))
+    }
+
+    /// Passes the output of the shared expert to the observers that want it.
+    pub fn show_shared_expert(&self, y: &Tensor) -> Result<()> {
+        let wanting = self.observers.each().filter(|observer| observer.wants_shared_expert(self.layer));
+        let (layer, sequences) = (self.layer, &self.sequences);
+        wanting.into_iter().try_for_each(|mut of| of.observe_shared_expert(layer, sequences.clone(), y))
     }
 
     pub fn want_attention(&self) -> bool {

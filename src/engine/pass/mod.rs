@@ -243,10 +243,20 @@ impl<'a> Pass<'a> {
                         ops::add_rows(written, &of.output, rows, ones.as_deref().unwrap_or(weights))?;
                     }
                     let (inner, output) = (&of.inner, &of.output);
-                    let (layer, input) = (i, x);
-                    let rows =
-                        ExpertRows { layer, expert, experts, top_k, first_token, rows, weights, input, inner, output };
-                    work.observers.show_expert(&rows)
+                    let of = ExpertRows {
+                        layer: i,
+                        expert,
+                        experts,
+                        top_k,
+                        first_token,
+                        rows,
+                        weights,
+                        on_input,
+                        input: x,
+                        inner,
+                        output,
+                    };
+                    work.observers.show_expert(&of)
                 };
                 let observed = written.is_some() || work.observers.want_experts(i);
                 moe::routed_expert(network, &chosen, x, sum, observed.then_some(&shown as &moe::Shown))?;
