@@ -38,6 +38,7 @@ mod launches;
 /// model, and against candle-transformers.
 mod measures;
 mod measures_attribution;
+mod measures_kept;
 mod measures_weights;
 mod observers;
 mod oracle;

@@ -236,9 +236,26 @@ option_set! {
         /// `dims` at every position
         #[serde(default = "first_position", skip_serializing_if = "is_first_position")]
         attributed_positions: Wholes = first_position();
+        /// the tensors that keep: "full" writes, by name, or "all"
+        #[serde(default = "norms", skip_serializing_if = "are_norms")]
+        keep_sites: AllOr<Site> = norms();
+        /// only these layers are written; without a list all
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keep_layers: Wholes = Vec::new();
+        /// only these sequences are written; without a list all
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keep_sequences: Wholes = Vec::new();
         /// Rules for massive activations; without one, that of the paper.
         massive_rules: Beside<Vec<MassiveRule>>;
     }
+}
+
+fn norms() -> Vec<Site> {
+    Site::NORMS.to_vec()
+}
+
+fn are_norms(sites: &[Site]) -> bool {
+    sites == Site::NORMS
 }
 
 /// Most massive activations are at the first position.
@@ -257,6 +274,11 @@ impl Default for MeasureArgs {
 }
 
 impl MeasureArgs {
+    /// True if every norm output is what keep: "full" writes.
+    pub fn keeps_norms(&self) -> bool {
+        are_norms(&self.keep_sites) && self.keep_layers.is_empty() && self.keep_sequences.is_empty()
+    }
+
     /// True if nothing but the ladders of norms is measured.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

@@ -1,5 +1,5 @@
-//! `activations.safetensors`: every norm output, written as it is computed and never held in
-//! memory.
+//! `activations.safetensors`: every norm output, or tensors at chosen sites, written as they are
+//! computed and never held in memory.
 //!
 //! All shapes are known beforehand, so the header is written first and each piece at its offset.
 //! The file gets its name only when all tensors are complete. The unfinished file of a run that can
@@ -20,17 +20,20 @@ use crate::outside;
 
 pub const FILE: &str = "activations.safetensors";
 
-/// Every such file begins with this, after the length of its header: the norm outputs of the first
-/// layer.
+/// Every such file begins with one of these, after the length of its header: a tensor of the first
+/// layer, or a mark.
 const BEGIN: &[u8] = br#"{"__metadata__":{"format":"pt"},"layers.0."#;
+const MARKED: &[u8] = br#"{"__metadata__":{"activations":"outlier","format":"pt"},"#;
 /// The size of that length in bytes.
 const LENGTH: u64 = 8;
 
 /// Returns whether this program has written a file. An unreadable file counts as not written by it.
 pub fn is_full_activations(path: &Path) -> bool {
-    let mut begin = [0; BEGIN.len()];
-    let read = outside::open(path).and_then(|file| file.read_exact_at(&mut begin, LENGTH));
-    read.is_ok() && begin == BEGIN
+    [BEGIN, MARKED].into_iter().any(|expected| {
+        let mut begin = vec![0; expected.len()];
+        let read = outside::open(path).and_then(|file| file.read_exact_at(&mut begin, LENGTH));
+        read.is_ok() && begin == expected
+    })
 }
 
 pub struct FullActivations {
@@ -52,7 +55,12 @@ struct Plan {
 /// Computes the layout. `tensors`: name and shape of each f32 tensor, in file order.
 fn plan(tensors: &[(String, Vec<usize>)]) -> Plan {
     let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let first = tensors.first().is_some_and(|(name, _)| name.starts_with("layers.0."));
+    let metadata = match first {
+        true => json!({ "format": "pt" }),
+        false => json!({ "activations": "outlier", "format": "pt" }),
+    };
+    header.insert("__metadata__".into(), metadata);
     let mut offset = 0u64;
     let mut places = HashMap::new();
     for (name, shape) in tensors {

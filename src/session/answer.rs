@@ -13,7 +13,8 @@ use crate::engine::{is_checkpoint_of, may_be_of};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::record::{
-    Activations, Estimate, ExtractArgs, Keep, LoadArgs, Miniature, ModelInfo, TokenSource, Tokens, TokensInfo,
+    Activations, Estimate, ExtractArgs, Keep, LoadArgs, MeasureArgs, Miniature, ModelInfo, Site, TokenSource, Tokens,
+    TokensInfo,
 };
 use crate::stats;
 
@@ -63,10 +64,17 @@ fn record_bytes(info: &ModelInfo, tokens: &TokensInfo, rungs: usize) -> u64 {
     rows.saturating_mul(row).saturating_add(beside)
 }
 
+/// A site is at most so many times as wide as the residual stream.
+const WIDEST: usize = 32;
+
 /// The largest `activations.safetensors` in bytes of `tokens` with a model.
-pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo) -> u64 {
+pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo, measure: &MeasureArgs) -> u64 {
     let positions = product(&[tokens.num_sequences, tokens.sequence_length]);
-    let norms = product(&[2, info.num_layers, info.hidden_size]).saturating_mul(positions);
+    let (sites, times) = match measure.keep_sites.iter().all(|site| Site::NORMS.contains(site)) {
+        true if !measure.keep_sites.is_empty() => (2, 1),
+        _ => (Site::ALL.len(), WIDEST),
+    };
+    let norms = product(&[sites, times, info.num_layers, info.hidden_size]).saturating_mul(positions);
     let logits = product(&[tokens.num_sequences, info.vocab_size + 1]);
     norms.saturating_add(logits).saturating_mul(4).saturating_add(BESIDE)
 }
