@@ -163,11 +163,6 @@ impl<'a> AttributionObserver<'a> {
         self.routed.get(layer).copied().unwrap_or(false)
     }
 
-    /// The bytes of all writes of so many sequences and positions.
-    pub fn bytes(model: &Model, size: (usize, usize), args: &MeasureArgs) -> usize {
-        4 * Cells::new(model, size, args).len() * values_of_a_cell(model)
-    }
-
     fn keep(&mut self, layer: usize, writer: Writer, first_sequence: usize, x: &Tensor) -> Result<()> {
         let size = self.cells.len();
         let kept = self.kept.writes.entry((layer, writer)).or_insert_with(|| vec![0.0; size]);
