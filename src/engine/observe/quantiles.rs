@@ -95,6 +95,10 @@ impl Counts {
         let mut below = 0;
         for (bin, count) in (self.first..).zip(&self.bins) {
             if rank < below + count {
+                // The first bin has 0, and nothing else but the smallest subnormal numbers.
+                if bin == 0 {
+                    return 0.0;
+                }
                 let edge = |bin: usize| f64::from(f32::from_bits((bin as u32) << LOW_BITS));
                 let (low, high) = (edge(bin), edge(bin + 1).min(f64::from(self.largest)));
                 let share = ((rank - below) as f64 + 0.5) / *count as f64;
