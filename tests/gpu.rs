@@ -60,6 +60,9 @@ fn measurements_agree_with_transformers_on_one_gpu_and_on_several() {
         "measures::attention_sinks_are_those_of_gu_et_al",
         "measures::experts_are_measured_as_their_papers_say",
         "measures::super_weights_are_where_the_largest_values_meet",
+        "measures_weights::statistics_of_all_weights_are_those_of_the_reference",
+        "measures_attribution::what_is_written_adds_up_to_the_residual_stream",
+        "measures_attribution::quantiles_of_every_site_are_within_a_bin_of_the_reference",
     ];
     for device in ["cuda:0", "cuda:2,0"] {
         pass(device, &measurements);

@@ -37,6 +37,9 @@ mod launches;
 /// Numbers against Hugging Face transformers, on small fixtures of every architecture and a trained
 /// model, and against candle-transformers.
 mod measures;
+mod measures_attribution;
+mod measures_kept;
+mod measures_weights;
 mod observers;
 mod oracle;
 mod other_numbers;

@@ -10,7 +10,7 @@ use outlier::engine::extract;
 use outlier::hub::{self, Access};
 use outlier::progress::Silent;
 use outlier::record::{
-    Activations, ComputeDtype, ExtractArgs, MassiveRule, MeasureArgs, MedianOver, Moments, Site, TokenSource,
+    Activations, ComputeDtype, ExtractArgs, MassiveRule, MeasureArgs, MedianOver, Moments, Site, TokenSource, Tokens,
 };
 use outlier::stats;
 use outlier::text::load_tokens;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::oracle::{fixtures, load_args, tensors};
 
-const MODELS: [&str; 9] =
+pub(crate) const MODELS: [&str; 9] =
     ["llama", "gpt2", "opt", "olmoe", "mixtral", "qwen3_moe", "gpt_oss", "glm4_moe", "qwen3_next"];
 
 /// Relative difference that is allowed, as the norm outputs of f32 engines differ by 1e-6.
@@ -27,14 +27,14 @@ const TOLERANCE: f64 = 1e-4;
 
 /// The folder of models and the folder of references: those of the project, or others that the same
 /// generators made.
-fn folders() -> [PathBuf; 2] {
+pub(crate) fn folders() -> [PathBuf; 2] {
     match std::env::var_os("OUTLIER_MEASURES") {
         Some(folder) => ["fixtures", "measures"].map(|name| PathBuf::from(&folder).join(name)),
         None => [fixtures(), fixtures().with_file_name("fixtures_measures")],
     }
 }
 
-fn reference(model: &str, file: &str) -> Value {
+pub(crate) fn reference(model: &str, file: &str) -> Value {
     let path = folders()[1].join(model).join(file);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap()
@@ -50,13 +50,17 @@ fn everything() -> MeasureArgs {
     }
 }
 
-fn measured(model: &str, args: ExtractArgs) -> Activations {
-    let folder = folders()[0].join(model);
-    let path = folder.join("reference.safetensors").display().to_string();
+pub(crate) fn measured(model: &str, args: ExtractArgs) -> Activations {
+    let path = folders()[0].join(model).join("reference.safetensors").display().to_string();
     let tokens = load_tokens(&TokenSource::IdsSafetensors { path, tensor: "input_ids".into() }, &Silent).unwrap();
+    measured_on(model, &tokens, args)
+}
+
+pub(crate) fn measured_on(model: &str, tokens: &Tokens, args: ExtractArgs) -> Activations {
+    let folder = folders()[0].join(model);
     let files = hub::open(&folder.display().to_string(), None, Access::Download, &Silent).unwrap();
     let model = open(files, &load_args(&folder, ComputeDtype::F32)).unwrap();
-    extract(&model, &tokens, &args, &Silent).unwrap()
+    extract(&model, tokens, &args, &Silent).unwrap()
 }
 
 /// Everything that is measured of a model, computed once for all tests.
@@ -79,7 +83,7 @@ fn models() -> Vec<&'static str> {
 }
 
 #[track_caller]
-fn near(got: f64, expected: &Value, what: &str) {
+pub(crate) fn near(got: f64, expected: &Value, what: &str) {
     let Some(expected) = expected.as_f64() else {
         assert!(got.is_nan(), "{what}: {got}, and the reference has none");
         return;

@@ -15,8 +15,8 @@ use outlier::error::{Error, Kind};
 use outlier::hub::{self, Access};
 use outlier::progress::{Event, Progress, Silent};
 use outlier::record::{
-    Activations, CheckpointArgs, ComputeDtype, ExtractArgs, Keep, LoadArgs, MeasureArgs, Measurements, TokenSource,
-    Tokens,
+    Activations, CheckpointArgs, ComputeDtype, ExtractArgs, Keep, LoadArgs, MeasureArgs, Measurements, Site,
+    TokenSource, Tokens,
 };
 use outlier::results::sealed;
 use outlier::spec::inventory;
@@ -606,5 +606,24 @@ fn measurements_that_are_cut_off_after_any_layer_end_with_the_same_numbers() {
             assert_eq!(resumed.measured.resumed_at_layer, Some(layer as usize), "{name}");
             assert!(resumed.acts == whole, "{name}, cut off after layer {layer}");
         }
+    }
+}
+
+#[test]
+fn chosen_activations_that_are_cut_off_after_any_layer_end_with_the_same_bytes() {
+    let work = || {
+        let mut work = Work::fixture("olmoe").keeping_all();
+        let keep_sites = vec![Site::Embed, Site::ResidPost, Site::FfnIn, Site::FinalNorm];
+        work.args.measure = MeasureArgs { keep_sites, keep_sequences: vec![1], ..MeasureArgs::default() };
+        work
+    };
+    let whole = work().run();
+    let layers = whole.acts.num_layers as u64;
+    for layer in 1..=layers {
+        let work = work();
+        work.begin(layer);
+        let resumed = work.run();
+        assert_eq!(resumed.measured.resumed_at_layer, Some(layer as usize));
+        assert!(resumed.full == whole.full, "cut off after layer {layer}");
     }
 }

@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use super::linear;
+use super::observe::Observers;
 use crate::error::Result;
 use crate::hub::Announcement;
 use crate::ops::{self, Projection};
@@ -30,7 +31,7 @@ pub(super) struct HeadOutput {
 /// Computes the loss and the last logits. `normed` is the input of the head [sequences * positions,
 /// width] of each shard. If `rounded`, it may be rounded to bf16.
 pub(super) fn head(
-    model: &Model,
+    (model, observers): (&Model, &Observers),
     loader: &Loader,
     bias: Option<&Tensor>,
     normed: &[Tensor],
@@ -55,6 +56,8 @@ pub(super) fn head(
         }
         let count = block.min(vocab - first);
         let parts = loader.rows(&model.head, first, count, None)?;
+        let of_block = || vec![Part { weight: model.head.rows(first, count), role: Role::ToResidual }];
+        observers.show_weights(None, of_block, &parts[..1])?;
         for (shard, first_row, taken) in pieces(normed, rows) {
             let logits = || -> Result<Vec<f32>> {
                 let x = normed[shard].rows(first_row, taken)?;

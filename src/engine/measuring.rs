@@ -3,8 +3,9 @@
 use candle_core::DType;
 
 use super::observe::{
-    AttentionSinksObserver, ExpertsObserver, HitSite, HitsObserver, LadderFold, MassiveObserver, Meeting,
-    MomentsObserver, Observer, QuantisationObserver, SuperWeightsObserver, TopObserver,
+    AttentionSinksObserver, AttributionObserver, ExpertsObserver, HitSite, HitsObserver, LadderFold, MassiveObserver,
+    Meeting, MomentsObserver, Observer, QuantilesObserver, QuantisationObserver, SuperWeightsObserver, TopObserver,
+    WeightsObserver,
 };
 use crate::error::{Error, Result};
 use crate::record::{
@@ -31,6 +32,11 @@ pub(super) struct Measuring<'a> {
     quantisation_error: Option<QuantisationObserver>,
     super_weights: Option<SuperWeightsObserver<'a>>,
     hits: Option<HitsObserver<'a>>,
+    weights: Option<WeightsObserver>,
+    attribution: Option<AttributionObserver<'a>>,
+    quantiles: Option<QuantilesObserver>,
+    /// True if weights are also measured that the pass does not read.
+    unread_weights: bool,
 }
 
 impl<'a> Measuring<'a> {
@@ -40,6 +46,12 @@ impl<'a> Measuring<'a> {
         let laddered = ladders(model, args)?;
         let args = &whole(model, args)?;
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
+        if let Some(position) = args.attributed_positions.iter().find(|position| **position >= positions) {
+            return Err(Error::bad_argument(format!(
+                "`attributed_positions` has {position}, and sequences have {positions} positions"
+            ))
+            .hint(format!("they count from 0 to {}", positions - 1)));
+        }
         let asked = |measure: Measure| args.observe.contains(&measure);
         let fold = |Laddered { site, width, layers }: Laddered| {
             let sites: Vec<SiteId> = layers.into_iter().map(|layer| SiteId { layer, site }).collect();
@@ -57,6 +69,10 @@ impl<'a> Measuring<'a> {
             super_weights: asked(Measure::SuperWeights).then(|| SuperWeightsObserver::new(tokens, dense_layers(model))),
             hits: asked(Measure::Hits)
                 .then(|| HitsObserver::new(hit_sites(model, args), tokens, ladder, args.hits_from)),
+            weights: asked(Measure::Weights).then(|| WeightsObserver::new(model)),
+            unread_weights: args.unread_weights,
+            attribution: asked(Measure::Attribution).then(|| AttributionObserver::new(model, tokens, args)),
+            quantiles: asked(Measure::Quantiles).then(|| QuantilesObserver::new(&args.sites, positions)),
         })
     }
 
@@ -74,6 +90,9 @@ impl<'a> Measuring<'a> {
             of(self.quantisation_error.as_mut()),
             of(self.super_weights.as_mut()),
             of(self.hits.as_mut()),
+            of(self.weights.as_mut()),
+            of(self.attribution.as_mut()),
+            of(self.quantiles.as_mut()),
         ];
         ladders.chain(rest.into_iter().flatten()).collect()
     }
@@ -89,6 +108,8 @@ impl<'a> Measuring<'a> {
         let meetings = self.super_weights.map(SuperWeightsObserver::finish).unwrap_or_default();
         let super_weights = meetings.into_iter().map(|meeting| super_weight(model, meeting)).collect::<Result<_>>()?;
         let (hits, token_texts) = self.hits.map(HitsObserver::finish).unwrap_or_default();
+        let weights = self.weights.map(|weights| weights.finish(model, self.unread_weights)).transpose()?;
+        let (weights, unread_weights) = weights.unwrap_or_default();
         let mut measures = Measures {
             version: MEASURES_VERSION,
             moments: self.moments.map(MomentsObserver::finish).unwrap_or_default(),
@@ -101,11 +122,16 @@ impl<'a> Measuring<'a> {
             hits,
             token_texts,
             modules: Vec::new(),
+            weights,
+            unread_weights,
+            attribution: self.attribution.map(AttributionObserver::finish),
+            quantiles: self.quantiles.map(QuantilesObserver::finish).unwrap_or_default(),
         };
         if measures.is_empty() {
             measures = Measures::default();
         }
-        if !measures.moments.is_empty() {
+        let Measures { moments, quantisation_error, super_weights, .. } = &measures;
+        if !(moments.is_empty() && quantisation_error.is_empty() && super_weights.is_empty()) {
             measures.modules = model.spec.module_inputs();
         }
         Ok((ladders, measures))

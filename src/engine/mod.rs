@@ -10,6 +10,7 @@ mod estimate;
 mod extract;
 mod finished;
 mod head;
+mod kept;
 mod latent;
 mod layer_embeddings;
 mod linear;

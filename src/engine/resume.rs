@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::checkpoint_names::{checkpoints, fingerprint, fingerprinted};
+use super::kept::KeptSites;
 use super::observe::{FullWriter, Observer, State};
 use super::pass::LentKv;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
-use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, SiteId, Tokens, TokensInfo};
+use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, Tokens, TokensInfo};
 use crate::results::{Contents, FullActivations, sealed};
-use crate::spec::Model;
 use crate::tensor::Tensor;
 use crate::weights::{OpenModel, ShardPlan};
 
@@ -262,13 +262,16 @@ pub(super) fn restore_or_create(
                 .hint("add out: \"results/NAME\" to the options"));
         }
     };
-    let per_sequence = tokens.info.sequence_length * model.spec.hidden_size;
-    let writer = |file| FullWriter { file, per_sequence };
-    let contents = Contents { tensors: &full_tensors(model, tokens, args), ids: &tokens.ids };
+    let kept = KeptSites::new(&model.spec, tokens, args)?;
+    let contents = Contents { tensors: &kept.tensors(&model.spec, tokens, args), ids: &tokens.ids };
+    let writer = |file| {
+        let sites = kept.sites.iter().map(|(at, _)| *at).collect();
+        FullWriter { file, sites, sequences: kept.sequences.clone(), positions: kept.positions }
+    };
     let Some(resume) = resume else { return Ok((None, Some(writer(FullActivations::create(folder, contents)?)))) };
     if let Some(found) = found {
         if let Some(full) =
-            FullActivations::resume(&resume.fingerprint(), folder, contents, &finished(&model.spec, found.layer))?
+            FullActivations::resume(&resume.fingerprint(), folder, contents, &kept.finished(found.layer))?
         {
             return Ok((Some(found), Some(writer(full))));
         }
@@ -330,24 +333,6 @@ pub(super) fn owner_of(name: &str, identity: &Map<String, Value>) -> Result<Owne
             header.get(FINISHED).is_some_and(|finished| !finished.is_null()),
         ),
     })
-}
-
-/// The tensors of `activations.safetensors`, with their shapes.
-fn full_tensors(model: &OpenModel, tokens: &Tokens, args: &ExtractArgs) -> Vec<(String, Vec<usize>)> {
-    let (s, t) = (tokens.info.num_sequences, tokens.info.sequence_length);
-    let mut tensors: Vec<_> =
-        model.spec.sublayer_sites().iter().map(|norm| (norm.name(), vec![s, t, model.spec.hidden_size])).collect();
-    if args.logits {
-        tensors.push(("final_logits_last".to_string(), vec![s, model.spec.vocab_size]));
-        tensors.push(("mean_nll".to_string(), vec![if t > 1 { s } else { 0 }]));
-    }
-    tensors
-}
-
-/// Names of the tensors that are complete after `layers` layers.
-fn finished(model: &Model, layers: usize) -> Vec<String> {
-    let sites = model.sublayer_sites().into_iter();
-    sites.filter(|site| site.layer < layers).map(SiteId::name).collect()
 }
 
 /// First row and number of rows of each piece.

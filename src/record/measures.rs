@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::option_types::Word;
-use super::{DimHits, SiteHits, SiteId, TokenHits, TokenTexts, number};
+use super::{Attribution, DimHits, Quantiles, SiteHits, SiteId, TokenHits, TokenTexts, WeightStats, number};
 
 /// Raised when a quantity changes its meaning.
 pub const MEASURES_VERSION: u32 = 1;
@@ -39,10 +39,16 @@ pub enum Measure {
     SuperWeights,
     /// The tokens at which features are hit.
     Hits,
+    /// Extremes, kurtosis and rounding errors of the weights themselves.
+    Weights,
+    /// What has written the largest values of the residual stream.
+    Attribution,
+    /// Quantiles of |x|.
+    Quantiles,
 }
 
 impl Measure {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Outliers,
         Self::Moments,
         Self::Top,
@@ -52,6 +58,9 @@ impl Measure {
         Self::QuantisationError,
         Self::SuperWeights,
         Self::Hits,
+        Self::Weights,
+        Self::Attribution,
+        Self::Quantiles,
     ];
 }
 
@@ -66,6 +75,9 @@ impl Word for Measure {
         ("quantisation_error", Self::QuantisationError),
         ("super_weights", Self::SuperWeights),
         ("hits", Self::Hits),
+        ("weights", Self::Weights),
+        ("attribution", Self::Attribution),
+        ("quantiles", Self::Quantiles),
     ];
 }
 
@@ -86,17 +98,35 @@ pub struct Measures {
     /// The tokens that `hits` counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_texts: Option<TokenTexts>,
-    /// The linear layers that read the sites of `moments`.
+    /// The linear layers that read the sites of `moments` and `quantisation_error`.
     pub modules: Vec<ModuleInput>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<WeightStats>,
+    /// Names of the matrices of which `weights` has nothing or not all, because the pass did not
+    /// read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread_weights: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<Attribution>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quantiles: Vec<Quantiles>,
 }
 
 impl Measures {
     /// True if nothing was measured.
     pub fn is_empty(&self) -> bool {
-        let Self { moments, top, massive, attention_sinks, experts, quantisation_error, super_weights, hits, .. } =
-            self;
+        let Self { moments, top, massive, attention_sinks, experts, quantisation_error, .. } = self;
         let lists = [moments.is_empty(), top.is_empty(), massive.is_empty(), attention_sinks.is_empty()];
-        let more = [experts.is_empty(), quantisation_error.is_empty(), super_weights.is_empty(), hits.is_empty()];
+        let more = [
+            experts.is_empty(),
+            quantisation_error.is_empty(),
+            self.super_weights.is_empty(),
+            self.hits.is_empty(),
+            self.weights.is_empty(),
+            self.unread_weights.is_empty(),
+            self.attribution.is_none(),
+            self.quantiles.is_empty(),
+        ];
         lists.iter().chain(&more).all(|empty| *empty)
     }
 
@@ -342,6 +372,15 @@ pub struct ModuleInput {
     pub gguf: String,
     #[serde(flatten)]
     pub at: SiteId,
+    /// For routed experts, the name with `{expert}` in place of the number; that of the stack if
+    /// one tensor holds all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub routed: String,
+}
+
+impl ModuleInput {
+    /// What stands in `routed` for the number of an expert.
+    pub const EXPERT: &'static str = "{expert}";
 }
 
 /// Columns with a value of at least this magnitude are those that LLM.int8() keeps exact.

@@ -23,6 +23,7 @@ mod profile;
 mod request;
 mod site;
 mod sweep;
+mod writes;
 
 pub use activations::*;
 pub use claim::*;
@@ -40,6 +41,7 @@ pub use profile::*;
 pub use request::*;
 pub use site::*;
 pub use sweep::*;
+pub use writes::*;
 
 /// A record as JSON, with floats in their shortest form: an f32 of 5.8 is 5.8.
 pub fn plain(record: &(impl serde::Serialize + ?Sized)) -> serde_json::Value {

@@ -272,12 +272,29 @@ option_set! {
         observe: AllOr<Measure> = vec![Measure::Outliers];
         /// largest values that are kept at each site of a layer
         top: Positive = DEFAULT_TOP;
-        /// dimensions of the residual stream that quantisation_error also keeps exact, and that
-        /// hits always has
+        /// dimensions of the residual stream that quantisation_error also keeps exact, that hits
+        /// always has, and whose writes attribution knows
         dims: Wholes = Vec::new();
         /// |x| from which "hits" keeps a token, a rung of the ladder
         #[serde(default = "default_hit", skip_serializing_if = "is_default_hit")]
         hits_from: Float32 = DEFAULT_HIT;
+        /// true: weights also reads the matrices that the pass has no use for: experts that no
+        /// token chose, the embedding, and the head
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unread_weights: Flag = false;
+        /// positions of each sequence at which attribution knows all dimensions; it knows those of
+        /// `dims` at every position
+        #[serde(default = "first_position", skip_serializing_if = "is_first_position")]
+        attributed_positions: Wholes = first_position();
+        /// the tensors that keep: "full" writes, by name, or "all"
+        #[serde(default = "norms", skip_serializing_if = "are_norms")]
+        keep_sites: AllOr<Site> = norms();
+        /// only these layers are written; without a list all
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keep_layers: Wholes = Vec::new();
+        /// only these sequences are written; without a list all
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        keep_sequences: Wholes = Vec::new();
         /// Rules for massive activations; without one, that of the paper.
         massive_rules: Beside<Vec<MassiveRule>>;
     }
@@ -291,6 +308,23 @@ fn is_default_hit(from: &f32) -> bool {
     *from == DEFAULT_HIT
 }
 
+fn norms() -> Vec<Site> {
+    Site::NORMS.to_vec()
+}
+
+fn are_norms(sites: &[Site]) -> bool {
+    sites == Site::NORMS
+}
+
+/// Most massive activations are at the first position.
+fn first_position() -> Vec<usize> {
+    vec![0]
+}
+
+fn is_first_position(positions: &[usize]) -> bool {
+    positions == first_position()
+}
+
 impl Default for MeasureArgs {
     fn default() -> Self {
         defaults::<Self>()
@@ -298,6 +332,11 @@ impl Default for MeasureArgs {
 }
 
 impl MeasureArgs {
+    /// True if every norm output is what keep: "full" writes.
+    pub fn keeps_norms(&self) -> bool {
+        are_norms(&self.keep_sites) && self.keep_layers.is_empty() && self.keep_sequences.is_empty()
+    }
+
     /// True if nothing but the ladders of norms is measured.
     pub fn is_default(&self) -> bool {
         *self == Self::default()

@@ -1,5 +1,5 @@
-//! `activations.safetensors`: every norm output, written as it is computed and never held in
-//! memory.
+//! `activations.safetensors`: every norm output, or tensors at chosen sites, written as they are
+//! computed and never held in memory.
 //!
 //! All shapes are known beforehand, so the header is written first and each piece at its offset.
 //! The file gets its name only when all tensors are complete. The unfinished file of a run that can
@@ -22,9 +22,10 @@ pub const FILE: &str = "activations.safetensors";
 
 /// The tensor of the token ids.
 const IDS: &str = "input_ids";
-/// Such files begin with one of these, after the length of their header: the norm outputs of the
-/// first layer, or ids that other tensors lie before.
+/// Such files begin with one of these, after the length of their header: a tensor of the first
+/// layer, a mark, or ids that other tensors lie before.
 const BEGIN: &[u8] = br#"{"__metadata__":{"format":"pt"},"layers.0."#;
+const MARKED: &[u8] = br#"{"__metadata__":{"activations":"outlier","format":"pt"},"#;
 const BEGIN_WITH_IDS: &[u8] = br#"{"__metadata__":{"format":"pt"},"input_ids":{"data_offsets":["#;
 /// The size of that length in bytes.
 const LENGTH: u64 = 8;
@@ -34,7 +35,7 @@ pub fn is_full_activations(path: &Path) -> bool {
     let mut begin = [0; BEGIN_WITH_IDS.len() + 1];
     let read = outside::open(path).and_then(|file| file.read_exact_at(&mut begin, LENGTH));
     let ids_behind = begin.strip_prefix(BEGIN_WITH_IDS).is_some_and(|offset| offset != b"0");
-    read.is_ok() && (begin.starts_with(BEGIN) || ids_behind)
+    read.is_ok() && (begin.starts_with(BEGIN) || begin.starts_with(MARKED) || ids_behind)
 }
 
 pub struct FullActivations {
@@ -68,7 +69,12 @@ pub struct Contents<'a> {
 fn plan(contents: Contents) -> Plan {
     let Contents { tensors, ids } = contents;
     let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "pt" }));
+    let first = tensors.first().is_some_and(|(name, _)| name.starts_with("layers.0."));
+    let metadata = match first {
+        true => json!({ "format": "pt" }),
+        false => json!({ "activations": "outlier", "format": "pt" }),
+    };
+    header.insert("__metadata__".into(), metadata);
     let mut offset = 0u64;
     let mut places = HashMap::new();
     for (name, shape) in tensors {

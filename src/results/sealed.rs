@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result};
 use crate::outside;
 
 /// This is raised when the layout changes, of this file or of the checkpoint that it holds.
-const MARK: &[u8; 24] = b"outlier checkpoint  v 3\n";
+const MARK: &[u8; 24] = b"outlier checkpoint  v 4\n";
 /// The beginning of the magic number in every version.
 const OURS: &[u8] = b"outlier checkpoint";
 const DIGEST: u64 = 32;

@@ -1,6 +1,6 @@
 //! How many bytes the reply of a machine can have, by what it was asked for.
 
-use crate::record::{Measure, MeasureArgs, ModelInfo, Site, TokensInfo};
+use crate::record::{MAX_HIT_DIMS, Measure, MeasureArgs, ModelInfo, Site, TokensInfo};
 
 /// Bytes of a reply in addition to arrays: names, hashes of files, measurements.
 pub(super) const BESIDE: u64 = 16 << 20;
@@ -11,6 +11,11 @@ const SUM: u64 = 9;
 /// Bytes of a value with its place, and of all else that is measured at a site of a layer.
 const PLACE: usize = 256;
 const MEASURED: usize = 16 << 10;
+/// Bytes of a token's text, matrices of a layer beside those of experts, and values whose writers
+/// are told.
+const TOKEN: u64 = 1 << 10;
+const WEIGHTS: usize = 64;
+const ATTRIBUTED: usize = 64;
 /// The largest width of a site, relative to the residual stream.
 const WIDEST: usize = 32;
 
@@ -66,15 +71,32 @@ pub(super) fn measured_bytes(info: &ModelInfo, tokens: &TokensInfo, args: &Measu
     if asked(Measure::AttentionSinks) {
         add(product(&[layers, hidden]).saturating_mul(NUMBER));
     }
+    let positions = product(&[tokens.num_sequences, tokens.sequence_length]);
+    if asked(Measure::Hits) {
+        let rows = product(&[Site::ALL.len(), MAX_HIT_DIMS + args.dims.len(), layers + 3]);
+        add(rows.saturating_mul(positions).saturating_mul(NUMBER));
+        add(positions.saturating_mul(TOKEN));
+    }
+    if asked(Measure::Weights) {
+        add(product(&[layers + 1, 3 * experts + WEIGHTS, 4 * PLACE]));
+    }
+    if asked(Measure::Attribution) {
+        add(product(&[ATTRIBUTED, layers, experts + 4, PLACE]));
+        add(product(&[args.attributed_positions.len() + args.dims.len()]).saturating_mul(NUMBER));
+    }
     bytes
 }
 
 /// The largest `activations.safetensors` in bytes of `tokens` with a model.
-pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo) -> u64 {
+pub fn full_activations_bytes(info: &ModelInfo, tokens: &TokensInfo, measure: &MeasureArgs) -> u64 {
     let positions = product(&[tokens.num_sequences, tokens.sequence_length]);
-    let norms = product(&[2, info.num_layers, info.hidden_size]).saturating_mul(positions);
+    let (sites, times) = match measure.keep_sites.iter().all(|site| Site::NORMS.contains(site)) {
+        true if !measure.keep_sites.is_empty() => (2, 1),
+        _ => (Site::ALL.len(), WIDEST),
+    };
+    let kept = product(&[sites, times, info.num_layers, info.hidden_size]).saturating_mul(positions);
     let logits = product(&[tokens.num_sequences, info.vocab_size + 1]);
-    norms.saturating_add(logits).saturating_add(positions).saturating_mul(4).saturating_add(BESIDE)
+    kept.saturating_add(logits).saturating_add(positions).saturating_mul(4).saturating_add(BESIDE)
 }
 
 #[cfg(test)]

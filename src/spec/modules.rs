@@ -1,16 +1,35 @@
 //! The linear layers of a model by the site that each reads: their names in the checkpoint, and
 //! those that llama.cpp gives them.
 
+use std::collections::HashSet;
+
 use super::{DeltaInputs, Experts, Ffn, LatentQuery, Linear, Mixer, Mlp, Model, Qkv};
 use crate::record::{ModuleInput, Site, SiteId};
+use crate::vocabulary::Order;
 
 impl Model {
     /// All linear layers of the decoder whose input is a site, and the head, in the order of
     /// computation. Routed experts come once for each kind of projection, without a name.
     pub fn module_inputs(&self) -> Vec<ModuleInput> {
-        let mut modules = Vec::new();
+        let mut modules = self.found().0;
+        let layer = self.layers.len() - 1;
+        // A head that shares its weights with the embedding is a layer of its own all the same.
+        let name = if self.head.name == self.embedding.name { "lm_head" } else { &self.head.name };
+        let module = name.trim_end_matches(".weight").to_string();
+        modules.push(ModuleInput {
+            module,
+            gguf: "output.weight".into(),
+            at: SiteId { layer, site: Site::FinalNorm },
+            routed: String::new(),
+        });
+        modules
+    }
+
+    /// The linear layers inside decoder layers, and the names of weights that are stored [in, out].
+    fn found(&self) -> (Vec<ModuleInput>, HashSet<String>) {
+        let (mut modules, mut in_out) = (Vec::new(), HashSet::new());
         for (layer, of) in self.layers.iter().enumerate() {
-            let mut found = Found { layer, modules: &mut modules };
+            let mut found = Found { layer, modules: &mut modules, in_out: &mut in_out };
             if let Some(mixer) = &of.mixer {
                 found.mixer(&mixer.body);
             }
@@ -18,12 +37,12 @@ impl Model {
                 found.ffn(&ffn.body);
             }
         }
-        let layer = self.layers.len() - 1;
-        // A head that shares its weights with the embedding is a layer of its own all the same.
-        let name = if self.head.name == self.embedding.name { "lm_head" } else { &self.head.name };
-        let module = name.trim_end_matches(".weight").to_string();
-        modules.push(ModuleInput { module, gguf: "output.weight".into(), at: SiteId { layer, site: Site::FinalNorm } });
-        modules
+        (modules, in_out)
+    }
+
+    /// Names of the weights that are stored [in, out], or [experts, in, out].
+    pub fn stored_in_out(&self) -> HashSet<String> {
+        self.found().1
     }
 }
 
@@ -31,10 +50,18 @@ impl Model {
 struct Found<'a> {
     layer: usize,
     modules: &'a mut Vec<ModuleInput>,
+    in_out: &'a mut HashSet<String>,
 }
 
 impl Found<'_> {
+    fn note_order(&mut self, linear: &Linear) {
+        if linear.order == Order::InOut {
+            self.in_out.insert(linear.weight.name.clone());
+        }
+    }
+
     fn add(&mut self, linear: Option<&Linear>, gguf: &str, site: Site) {
+        linear.into_iter().for_each(|linear| self.note_order(linear));
         let name = |linear: &Linear| linear.weight.name.trim_end_matches(".weight").to_string();
         let module = linear.map(name).unwrap_or_default();
         let gguf = format!("blk.{}.{gguf}.weight", self.layer);
@@ -42,7 +69,25 @@ impl Found<'_> {
         let known = self.modules.iter().any(|of| !of.module.is_empty() && of.module == module);
         if !known {
             let at = SiteId { layer: self.layer, site };
-            self.modules.push(ModuleInput { module, gguf, at });
+            self.modules.push(ModuleInput { module, gguf, at, routed: String::new() });
+        }
+    }
+
+    /// Adds one kind of projection of all routed experts. `of` is that of expert `e`.
+    fn add_routed(&mut self, of: impl Fn(usize) -> Option<Linear>, gguf: &str, site: Site) {
+        let Some(first) = of(0) else { return };
+        self.note_order(&first);
+        self.add(None, gguf, site);
+        let name = |linear: &Linear| linear.weight.name.trim_end_matches(".weight").to_string();
+        let routed = match first.weight.slice {
+            Some(_) => name(&first),
+            None => match name(&first).split_once(".experts.0.") {
+                Some((before, after)) => format!("{before}.experts.{}.{after}", ModuleInput::EXPERT),
+                None => String::new(),
+            },
+        };
+        if let Some(added) = self.modules.last_mut() {
+            added.routed = routed;
         }
     }
 
@@ -103,15 +148,13 @@ impl Found<'_> {
             Ffn::Dense(mlp) => self.mlp(mlp, "", Site::FfnMid),
             Ffn::Moe(moe) => {
                 self.add(Some(&moe.router.linear), "ffn_gate_inp", Site::FfnIn);
-                let gated = match &*moe.experts {
-                    Experts::Separate(mlps) => mlps.first().is_some_and(|mlp| mlp.gate.is_some()),
-                    Experts::Stacked(_) => true,
-                };
-                if gated {
-                    self.add(None, "ffn_gate_exps", Site::FfnIn);
-                }
-                self.add(None, "ffn_up_exps", Site::FfnIn);
-                self.add(None, "ffn_down_exps", Site::FfnMid);
+                let network = |e: usize| moe.experts.network(e);
+                // A stack may have both in one tensor, which is two for llama.cpp.
+                let stacked = matches!(*moe.experts, Experts::Stacked(_));
+                let gate = |e: usize| network(e).gate.or_else(|| stacked.then(|| network(e).up));
+                self.add_routed(gate, "ffn_gate_exps", Site::FfnIn);
+                self.add_routed(|e| Some(network(e).up), "ffn_up_exps", Site::FfnIn);
+                self.add_routed(|e| Some(network(e).down), "ffn_down_exps", Site::FfnMid);
                 if let Some(shared) = &moe.shared {
                     self.mlp(&shared.mlp, "_shexp", Site::FfnMidShared);
                     if let Some(gate) = &shared.gate {

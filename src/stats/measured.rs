@@ -7,8 +7,8 @@ use std::hash::Hash;
 use super::measured_tokens::{check_hits, check_texts};
 use crate::error::{Error, Result};
 use crate::record::{
-    Activations, Channels, Experts, MEASURES_VERSION, Massive, Measure, MeasureArgs, Measures, Moments, Site, SiteId,
-    Top, TopValue,
+    Activations, AttributedValue, Channels, Experts, MEASURES_VERSION, Massive, Measure, MeasureArgs, Measures,
+    Moments, QUANTILE_LEVELS, Site, SiteId, Top, TopValue,
 };
 
 /// Checks that a record has no sites and measurements but those that were asked for.
@@ -28,6 +28,10 @@ pub fn check_asked(acts: &Activations, args: &MeasureArgs) -> Result<()> {
         hits,
         token_texts,
         modules,
+        weights,
+        unread_weights,
+        attribution,
+        quantiles,
     } = &acts.measures;
     // An empty list is all that the model has.
     let asked = |measure: Measure| args.observe.is_empty() || args.observe.contains(&measure);
@@ -49,11 +53,20 @@ pub fn check_asked(acts: &Activations, args: &MeasureArgs) -> Result<()> {
         ("super weights", Measure::SuperWeights, super_weights.is_empty(), true),
         ("tokens with hits", Measure::Hits, hits.is_empty(), hits.iter().all(|of| at(of.site))),
         ("texts of tokens", Measure::Hits, token_texts.is_none(), true),
-        ("linear layers", Measure::Moments, modules.is_empty(), true),
+        ("weights", Measure::Weights, weights.is_empty() && unread_weights.is_empty(), true),
+        ("writes", Measure::Attribution, attribution.is_none(), true),
+        ("quantiles", Measure::Quantiles, quantiles.is_empty(), quantiles.iter().all(|of| at(of.at.site))),
     ];
-    match holds.into_iter().find(|(_, measure, none, of_sites)| !(*none || asked(*measure) && *of_sites)) {
-        Some((what, ..)) => Err(Error::corrupt(format!("{what} that nobody has asked for"))),
-        None => Ok(()),
+    let other = |what: &str| Err(Error::corrupt(format!("{what} that nobody has asked for")));
+    if let Some((what, ..)) =
+        holds.into_iter().find(|(_, measure, none, of_sites)| !(*none || asked(*measure) && *of_sites))
+    {
+        return other(what);
+    }
+    let with_modules = [Measure::Moments, Measure::QuantisationError, Measure::SuperWeights];
+    match modules.is_empty() || with_modules.into_iter().any(asked) {
+        true => Ok(()),
+        false => other("linear layers"),
     }
 }
 
@@ -103,6 +116,19 @@ pub(super) fn check_measures(acts: &Activations) -> Result<()> {
         of.value(Some(Site::FfnWrite), &weight.output)?;
     }
     once("super weights", super_weights.iter().map(|weight| weight.layer))?;
+    for value in measures.attribution.iter().flat_map(|of| &of.values) {
+        let AttributedValue { sequence, position, token_id, dim, layers, .. } = value;
+        let (sequence, position, token_id, dim) = (*sequence, *position, *token_id, *dim);
+        of.value(Some(Site::ResidPost), &TopValue { value: 0.0, sequence, position, token_id, dim, expert: None })?;
+        layers.iter().try_for_each(|writes| of.layer("writes", writes.layer))?;
+    }
+    for quantiles in &measures.quantiles {
+        of.layer("quantiles", quantiles.at.layer)?;
+        check_count("quantiles", quantiles.values.len(), QUANTILE_LEVELS.len())?;
+    }
+    once("quantiles", measures.quantiles.iter().map(|quantiles| quantiles.at))?;
+    measures.weights.iter().try_for_each(|weights| of.layer("weights", weights.layer.unwrap_or(0)))?;
+    once("weights", measures.weights.iter().map(|weights| &weights.name))?;
     measures.hits.iter().try_for_each(|hits| check_hits(acts, hits))?;
     once("tokens with hits", measures.hits.iter().map(|hits| hits.site))?;
     measures.token_texts.iter().try_for_each(|texts| check_texts(acts, texts))?;

@@ -11,6 +11,7 @@ mod gpu;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Shape, WithDType};
+use half::bf16;
 
 use crate::cuda::{Array, Context, Element};
 use crate::error::{Result, fault};
@@ -163,10 +164,16 @@ impl Tensor {
         }
     }
 
-    /// All values of a tensor in CPU memory, converted to f32.
+    /// All values in row-major order, converted to f32.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         match self {
             Self::Codes(x) => Ok(x.values()),
+            Self::Cuda(x) if x.element() == Element::Bf16 => {
+                let mut values = vec![bf16::ZERO; x.len()];
+                x.download(bytemuck::cast_slice_mut(&mut values))?;
+                Ok(values.iter().map(|value| value.to_f32()).collect())
+            }
+            Self::Cuda(_) => self.values(),
             _ => Self::Cpu(convert_error(self.cpu()?.to_dtype(DType::F32))?).values(),
         }
     }

@@ -4,6 +4,7 @@
 //! make a new site available, pass its tensor to `show` where it is computed (`pass/layer.rs`).
 
 mod attention_sinks;
+mod attribution;
 mod experts;
 mod full;
 mod hits;
@@ -12,12 +13,15 @@ mod massive;
 mod median;
 mod moments;
 mod observer;
+mod quantiles;
 mod quantisation;
 mod stored;
 mod super_weights;
 mod top;
+mod weights;
 
 pub use attention_sinks::AttentionSinksObserver;
+pub use attribution::AttributionObserver;
 pub use experts::ExpertsObserver;
 pub use full::FullWriter;
 pub use hits::{HitSite, HitsObserver};
@@ -25,6 +29,8 @@ pub use ladder::{LadderFold, PENDING_BYTES, record_bytes};
 pub use massive::MassiveObserver;
 pub use moments::MomentsObserver;
 pub use observer::{ExpertRows, Observer, Observers, Onlookers, State};
+pub use quantiles::QuantilesObserver;
 pub use quantisation::QuantisationObserver;
 pub use super_weights::{Meeting, SuperWeightsObserver};
 pub use top::TopObserver;
+pub use weights::WeightsObserver;

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use crate::error::Result;
 use crate::ops::Received;
 use crate::record::{ExpertCoverage, Site, SiteId};
+use crate::spec::inventory::Part;
 use crate::tensor::{Device, Tensor};
 
 /// Tokens of an expert, with what it reads and computes for them.
@@ -23,6 +24,8 @@ pub struct ExpertRows<'a> {
     pub rows: &'a [u32],
     /// The routing weight of each token.
     pub weights: &'a [f32],
+    /// True if the routing weight has multiplied the input, and `output` has it already.
+    pub on_input: bool,
     /// What all experts read, [tokens, hidden].
     pub input: &'a Tensor,
     /// The input of the down projection, [rows, intermediate].
@@ -67,6 +70,17 @@ pub trait Observer: Send {
         Ok(())
     }
 
+    /// True if the observer wants what the shared expert of this layer adds.
+    fn wants_shared_expert(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// Receives the output of the shared expert [sequences * positions, hidden], with its gate and
+    /// its norm, on the device that computes it.
+    fn observe_shared_expert(&mut self, _layer: usize, _sequences: Range<usize>, _y: &Tensor) -> Result<()> {
+        Ok(())
+    }
+
     /// True if the observer wants the attention that the positions of this layer receive.
     fn wants_attention(&self, _layer: usize) -> bool {
         false
@@ -74,6 +88,17 @@ pub trait Observer: Send {
 
     /// Receives the attention of some sequences in a layer.
     fn observe_attention(&mut self, _layer: usize, _sequences: Range<usize>, _received: &Received) -> Result<()> {
+        Ok(())
+    }
+
+    /// True if the observer wants the weights that are read.
+    fn wants_weights(&self) -> bool {
+        false
+    }
+
+    /// Receives weights that have been read, of a layer or outside the layers, as they are on one
+    /// of the devices. Weights of a resumed run may come a second time.
+    fn observe_weights(&mut self, _layer: Option<usize>, _parts: &[Part], _loaded: &[Tensor]) -> Result<()> {
         Ok(())
     }
 
@@ -138,6 +163,21 @@ impl<'a> Observers<'a> {
         wanting.into_iter().try_for_each(|mut observer| observer.observe_expert(rows))
     }
 
+    /// Passes weights that have been read to the observers that want them. `parts` says which.
+    pub fn show_weights(
+        &self,
+        layer: Option<usize>,
+        parts: impl FnOnce() -> Vec<Part>,
+        loaded: &[Tensor],
+    ) -> Result<()> {
+        if !self.each().any(|observer| observer.wants_weights()) {
+            return Ok(());
+        }
+        let parts = parts();
+        let wanting = self.each().filter(|observer| observer.wants_weights());
+        wanting.into_iter().try_for_each(|mut observer| observer.observe_weights(layer, &parts, loaded))
+    }
+
     pub fn end_layer(&self, layer: usize, stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
         self.each().try_for_each(|mut observer| observer.end_layer(layer, stream))
     }
@@ -173,6 +213,17 @@ impl Onlookers<'_, '_> {
     /// As `show`, for a tensor that exists for observers only.
     pub fn show_made(&self, site: Site, x: impl FnOnce() -> Result<Tensor>) -> Result<()> {
         if self.want(site) { self.show(site, &x()?) } else { Ok(()) }
+    }
+
+    pub fn want_shared_expert(&self) -> bool {
+        self.observers.each().any(|observer| observer.wants_shared_expert(self.layer))
+    }
+
+    /// Passes the output of the shared expert to the observers that want it.
+    pub fn show_shared_expert(&self, y: &Tensor) -> Result<()> {
+        let wanting = self.observers.each().filter(|observer| observer.wants_shared_expert(self.layer));
+        let (layer, sequences) = (self.layer, &self.sequences);
+        wanting.into_iter().try_for_each(|mut of| of.observe_shared_expert(layer, sequences.clone(), y))
     }
 
     pub fn want_attention(&self) -> bool {

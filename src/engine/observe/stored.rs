@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Kind, Result};
-use crate::record::{AttentionSinks, Experts, Massive, Moments, QuantError, Top};
+use crate::record::{AttentionSinks, Experts, Massive, Moments, QuantError, Quantiles, Top};
 
 /// The largest stored state in bytes. What is read is bounded by the file, whose checksums hold.
 const MOST: u64 = 64 << 30;
@@ -37,7 +37,7 @@ macro_rules! of_layer {
 }
 
 of_layer! {
-    Moments: at.layer, Top: at.layer, QuantError: at.layer,
+    Moments: at.layer, Top: at.layer, QuantError: at.layer, Quantiles: at.layer,
     Massive: layer, AttentionSinks: layer, Experts: layer,
 }
 

@@ -200,7 +200,9 @@ impl<'o> LayerAtWork<'_, 'o> {
         let Some(shared) = &moe.shared else { return Ok(()) };
         let pieces = Pieces { rows, inner: moe.intermediate, sites: [Site::FfnMidShared; 2] };
         let compute = |at: &Onlookers, x: &Tensor| {
-            moe::shared_expert(shared, x, self.work.rounded(), |inner| at.show(Site::FfnMidShared, inner))
+            let y = moe::shared_expert(shared, x, self.work.rounded(), |inner| at.show(Site::FfnMidShared, inner))?;
+            at.show_shared_expert(&y)?;
+            Ok(y)
         };
         let Some(written) = written else {
             return self.in_pieces(shard, pieces, x, sum, |at, x, sum| Ok(Changed(ops::add(sum, &compute(at, x)?))));
@@ -296,7 +298,9 @@ impl<'o> LayerAtWork<'_, 'o> {
         let Pieces { rows: sequences, inner, sites } = pieces;
         let at = self.onlookers(shard, sequences);
         let most = self.work.ffn_rows(inner);
-        let unit = if sites.iter().any(|site| at.want(*site)) { shard.positions } else { 1 };
+        let shared = || sites.contains(&Site::FfnMidShared) && at.want_shared_expert();
+        let seen = sites.iter().any(|site| at.want(*site)) || shared();
+        let unit = if seen { shard.positions } else { 1 };
         let (all, step) = (x.dims()[0] / unit, (most / unit).max(1));
         for start in (0..all).step_by(step) {
             split_on_oom(start..(start + step).min(all), &mut |part| {

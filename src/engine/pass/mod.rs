@@ -165,7 +165,7 @@ impl<'a> Pass<'a> {
                 between.interrupted(&self.state(i));
                 return Err(crate::error::Error::interrupted());
             }
-            let loaded = self.stream.layer(i, self.work.needs_ffn(i))?;
+            let loaded = self.stream.layer(i, self.work.needs_ffn(i), &self.work.observers)?;
             if i > self.first && ahead > 0 {
                 self.stream.request_core(i + ahead, self.work.needs_ffn(i + ahead))?;
             }
@@ -228,7 +228,7 @@ impl<'a> Pass<'a> {
         self.stream.skip_other_experts(i, moe, &requested);
         let rows_per_product = work.ffn_rows(moe.intermediate);
         for expert in requested {
-            let networks = self.stream.expert(i, moe, expert)?;
+            let networks = self.stream.expert(i, moe, expert, &work.observers)?;
             for (shard, network) in shards.iter().zip(&networks) {
                 let Some(Mixture { x, sum, written, assignment, room, .. }) = &shard.mixture else { continue };
                 let on_input = moe.router.scoring.on_input;
@@ -243,10 +243,20 @@ impl<'a> Pass<'a> {
                         ops::add_rows(written, &of.output, rows, ones.as_deref().unwrap_or(weights))?;
                     }
                     let (inner, output) = (&of.inner, &of.output);
-                    let (layer, input) = (i, x);
-                    let rows =
-                        ExpertRows { layer, expert, experts, top_k, first_token, rows, weights, input, inner, output };
-                    work.observers.show_expert(&rows)
+                    let of = ExpertRows {
+                        layer: i,
+                        expert,
+                        experts,
+                        top_k,
+                        first_token,
+                        rows,
+                        weights,
+                        on_input,
+                        input: x,
+                        inner,
+                        output,
+                    };
+                    work.observers.show_expert(&of)
                 };
                 let observed = written.is_some() || work.observers.want_experts(i);
                 moe::routed_expert(network, &chosen, x, sum, observed.then_some(&shown as &moe::Shown))?;
@@ -302,7 +312,7 @@ impl<'a> Pass<'a> {
     /// The output of the head, if it is needed. Its input is shown as the site `last`.
     fn head(&mut self, last: SiteId, between: &mut dyn Between) -> Result<Option<head::HeadOutput>> {
         let model = self.work.model;
-        let before = self.stream.before_head()?;
+        let before = self.stream.before_head(&self.work.observers)?;
         let devices: Vec<Device> = self.shards.iter().map(|shard| shard.device.clone()).collect();
         let loader = Loader { checkpoint: &model.checkpoint, devices: &devices };
         let rounded = self.work.rounded();
@@ -315,7 +325,8 @@ impl<'a> Pass<'a> {
             return Ok(None);
         }
         let bias = before.first().and_then(|before| before.head_bias.as_ref());
-        let outcome = head::head(&model.spec, &loader, bias, &normed, (&self.tokens.ids, rounded), self.progress);
+        let spec = (&model.spec, &self.work.observers);
+        let outcome = head::head(spec, &loader, bias, &normed, (&self.tokens.ids, rounded), self.progress);
         outcome.map(Some).inspect_err(|error| {
             if error.kind == crate::error::Kind::Interrupted {
                 between.interrupted(&self.state(model.spec.layers.len()));

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::observe::Observers;
 use crate::engine::workspace::{read_ahead, weights_at_once};
 use crate::error::Result;
 use crate::record::Tokens;
@@ -97,25 +98,34 @@ impl<'a> WeightStream<'a> {
     }
 
     /// Waits for the core of a layer, requested with the same `ffn`. One copy for each device.
-    pub(crate) fn layer(&mut self, layer: usize, ffn: bool) -> Result<Vec<Layer<Tensor>>> {
+    pub(crate) fn layer(&mut self, layer: usize, ffn: bool, observers: &Observers) -> Result<Vec<Layer<Tensor>>> {
         let needed = self.model.spec.layers[layer].needed(ffn);
         let read = self.reader.recv(Portion::Core(layer))?;
+        observers.show_weights(Some(layer), || inventory::parts(&needed), &read[0])?;
         Ok(read.into_iter().map(|read| inventory::filled(&needed, read)).collect())
     }
 
     /// Waits for a requested expert. One copy for each device.
-    pub(crate) fn expert(&mut self, layer: usize, moe: &Moe, expert: usize) -> Result<Vec<Mlp<Tensor>>> {
+    pub(crate) fn expert(
+        &mut self,
+        layer: usize,
+        moe: &Moe,
+        expert: usize,
+        observers: &Observers,
+    ) -> Result<Vec<Mlp<Tensor>>> {
         let network = moe.experts.network(expert);
         let read = self.reader.recv(Portion::Expert { layer, expert })?;
+        observers.show_weights(Some(layer), || inventory::parts(&network), &read[0])?;
         Ok(read.into_iter().map(|read| inventory::filled(&network, read)).collect())
     }
 
     /// Requests the weights between the last layer and the head (the final norm, and OPT's
     /// projection), and waits for them.
-    pub(crate) fn before_head(&mut self) -> Result<Vec<BeforeHead<Tensor>>> {
+    pub(crate) fn before_head(&mut self, observers: &Observers) -> Result<Vec<BeforeHead<Tensor>>> {
         let before = self.model.spec.before_head();
         self.reader.request(Portion::FinalNorm, inventory::parts(&before))?;
         let read = self.reader.recv(Portion::FinalNorm)?;
+        observers.show_weights(None, || inventory::parts(&before), &read[0])?;
         Ok(read.into_iter().map(|read| inventory::filled(&before, read)).collect())
     }
 

@@ -51,6 +51,7 @@ pub const AREAS: &[Area] = &[
             hits::HIT_PLACES.primitive,
             hits::TOKEN_HITS.primitive,
             hits::MARKED_TEXT.primitive,
+            measures::TOKENS_NEEDED.primitive,
         ],
     },
     Area {
@@ -113,6 +114,7 @@ pub const AREAS: &[Area] = &[
             files::EXPORT_TABLES.primitive,
             exports::EXPORT_IMATRIX.primitive,
             exports::EXPORT_ACT_SCALES.primitive,
+            exports::EXPORT_IGNORE_RECIPE.primitive,
             files::STDLIB_JSON.primitive,
             files::STDLIB_TEXT.primitive,
             files::HTML_TABLE.primitive,
@@ -285,6 +287,7 @@ mod tests {
             check_defaults(&figures::LAYER_PROFILE, &mut checked),
             check_defaults(&figures::MAGNITUDE_HISTOGRAM, &mut checked),
             check_defaults(&exports::EXPORT_ACT_SCALES, &mut checked),
+            check_defaults(&exports::EXPORT_IGNORE_RECIPE, &mut checked),
             check_defaults(&provision::PROVISION_GPU, &mut checked),
             check_defaults(&machines::SYNC, &mut checked),
             check_defaults(&flow::PARALLEL, &mut checked),

@@ -88,6 +88,10 @@ pub(crate) fn extract(
         let message = "extract_layernorms: `out` is given, and nothing is kept there: `keep` is \"stats\"";
         return Err(Error::bad_argument(message).hint("add keep: \"full\" for all activations, or leave `out` out"));
     }
+    if !args.measure.keeps_norms() && args.keep != Keep::Full {
+        let message = "extract: `keep_sites`, `keep_layers` and `keep_sequences` say what is kept, and nothing is";
+        return Err(Error::bad_argument(message).hint("add keep: \"full\", and out: \"results/NAME\""));
+    }
     if let Some(out) = &args.out {
         places::in_project(context, "extract_layernorms: `out`", "folder", out.trim_end_matches('/'))?;
         places::within(context, "extract_layernorms: `out`", &context.root.join(out).join(FULL), "")?;
@@ -102,7 +106,7 @@ pub(crate) fn extract(
     for path in args.out.iter().chain(args.checkpoint.as_ref().map(|checkpoint| &checkpoint.path)).filter(relative) {
         model.0.session.confined("extract_layernorms", path)?;
     }
-    let most = full_activations_bytes(&model.0.info, &tokens.0.info);
+    let most = full_activations_bytes(&model.0.info, &tokens.0.info, &args.measure);
     let (asked, new_folder) = (args.clone(), unsaved::new_folder(&args));
     let request = Extract { model: model.0.args.clone(), tokens: (*tokens.0).clone(), args };
     let place = Place { session: &model.0.session, context };

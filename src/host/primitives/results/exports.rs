@@ -1,4 +1,5 @@
-//! Primitives that write what other tools read: export_imatrix, export_act_scales.
+//! Primitives that write what other tools read: export_imatrix, export_act_scales,
+//! export_ignore_recipe.
 
 use std::sync::Arc;
 
@@ -10,9 +11,10 @@ use crate::host::language::problem::thrown;
 use crate::host::run::context::Context;
 use crate::host::values::handles::{ActivationsHandle, RecordHandle, StoredHandle};
 use crate::host::values::option_sets::{Declared, NoOptions};
+use crate::record::QuantFormat;
 use crate::record::option::option_set;
-use crate::record::option_types::{Choice, Word};
-use crate::results::{self, ScaleKind};
+use crate::record::option_types::{Choice, Flag, PositiveFloat, Word};
+use crate::results::{self, IgnoreRule, ScaleKind};
 
 impl Word for ScaleKind {
     const WORDS: &'static [(&'static str, Self)] = &[("absmax", Self::Absmax), ("absmean", Self::AbsMean)];
@@ -25,6 +27,46 @@ option_set! {
         statistic: Choice<ScaleKind> = ScaleKind::Absmax;
     }
 }
+
+impl Word for QuantFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("int8_token", Self::Int8Token),
+        ("int8_tensor", Self::Int8Tensor),
+        ("fp8_token", Self::Fp8Token),
+        ("mxfp4", Self::Mxfp4),
+        ("nvfp4", Self::Nvfp4),
+    ];
+}
+
+option_set! {
+    /// The options of export_ignore_recipe.
+    pub(crate) struct IgnoreOptions {
+        /// the format in which errors are compared
+        format: Choice<QuantFormat> = QuantFormat::Int8Token;
+        /// linear layers are left out whose input has a larger relative squared error
+        max_error: PositiveFloat = 0.001;
+        /// leaves down projections with a super weight out, where these were measured
+        super_weights: Flag = true;
+        /// leaves super experts out, where experts were measured
+        super_experts: Flag = true;
+    }
+}
+
+pub(crate) const EXPORT_IGNORE_RECIPE: Declared<IgnoreOptions> = Declared::new(
+    "export_ignore_recipe",
+    &[
+        "export_ignore_recipe(acts: activations, path: string, options?: map) -> string",
+        "export_ignore_recipe(stored: results, path: string, options?: map) -> string",
+    ],
+    "Writes the linear layers that a quantiser should leave as they are, and gives the path: a JSON file whose list `ignore` \
+     is what llm-compressor and compressed-tensors take, with the reason for each name. The record needs \
+     `quantisation_error`.",
+    r#"let model = load_model("examples/shakespeare-olmoe");
+let tokens = load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] });
+let sites = ["attn_in", "attn_out", "ffn_in", "ffn_mid"];
+let acts = model.extract(tokens, #{ sites: sites, observe: ["quantisation_error", "super_weights", "experts"] });
+print(acts.export_ignore_recipe("results/ignore.json", #{ max_error: 1e-4 }));"#,
+);
 
 pub(crate) const EXPORT_IMATRIX: Declared<NoOptions> = Declared::new(
     "export_imatrix",
@@ -71,6 +113,26 @@ fn register_for<T: RecordHandle>(engine: &mut Engine, context: &Arc<Context>) {
     engine.register_fn(EXPORT_ACT_SCALES.name(), move |handle: T, path: &str, options: Map| {
         thrown(scales(&c, &handle, path, options))
     });
+    let c = context.clone();
+    engine.register_fn(EXPORT_IGNORE_RECIPE.name(), move |handle: T, path: &str| {
+        thrown(ignore(&c, &handle, path, Map::new()))
+    });
+    let c = context.clone();
+    engine.register_fn(EXPORT_IGNORE_RECIPE.name(), move |handle: T, path: &str, options: Map| {
+        thrown(ignore(&c, &handle, path, options))
+    });
+}
+
+fn ignore(context: &Context, handle: &impl RecordHandle, path: &str, options: Map) -> Result<String> {
+    let function = EXPORT_IGNORE_RECIPE.name();
+    let IgnoreOptions { format, max_error, super_weights, super_experts } = EXPORT_IGNORE_RECIPE.read(options)?;
+    ends_with(function, path, ".json")?;
+    let rule = IgnoreRule { format, max_error, super_weights, super_experts };
+    let bytes = match context.plan() {
+        Some(_) => Vec::new(),
+        None => results::ignore_recipe(handle.activations(), &rule)?,
+    };
+    write(context, function, path, &bytes)
 }
 
 fn imatrix(context: &Context, handle: &impl RecordHandle, path: &str) -> Result<String> {

@@ -1,5 +1,5 @@
 //! Primitives that read what was measured beside the ladders of norms: at, measures, channels,
-//! top_values.
+//! top_values, tokens_needed_per_expert.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::host::values::handles::{ActivationsHandle, RecordHandle, StoredHandle
 use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::record::option::option_set;
 use crate::record::option_types::{Choice, Optional, Positive, Whole, Word};
-use crate::record::{Activations, Channels, Experts, Moments, Site, TopValue, plain};
+use crate::record::{Activations, Channels, Experts, Moments, QUANTILE_LEVELS, Site, TopValue, plain};
 use crate::stats;
 use crate::suggest;
 
@@ -94,7 +94,7 @@ pub(crate) const MEASURES: Declared<NoOptions> = Declared::new(
     "measures",
     &["measures(acts: activations) -> map", "measures(stored: results) -> map"],
     "What was measured beside outliers, as lists of rows: moments, top, massive, attention_sinks, experts, super_experts, hits, quantisation_error, \
-     super_weights. \
+     super_weights, weights, attribution, quantiles. \
      docs/measures.md defines every number.",
     r#"let model = load_model("examples/shakespeare-olmoe");
 let tokens = load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] });
@@ -124,6 +124,19 @@ let acts = model.extract(tokens, #{ sites: ["resid_post"], observe: ["top"] });
 for top in acts.top_values(#{ n: 3 }) { print(`${top.value} at position ${top.position} of dimension ${top.dim}`); }"#,
 );
 
+pub(crate) const TOKENS_NEEDED: Declared<NoOptions> = Declared::new(
+    "tokens_needed_per_expert",
+    &[
+        "tokens_needed_per_expert(acts: activations, tokens: int) -> map",
+        "tokens_needed_per_expert(stored: results, tokens: int) -> map",
+    ],
+    "How many tokens a text like the measured one must have until every expert has at least so many, for the expert that \
+     is chosen least: on average (`expected`), and with a probability of 95 % (`likely`); and the experts without any.",
+    r#"let model = load_model("examples/shakespeare-olmoe");
+let acts = model.extract_layernorms(load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] }), #{ logits: true });
+print(acts.tokens_needed_per_expert(16).likely);"#,
+);
+
 pub(crate) fn register(engine: &mut Engine) {
     register_for::<ActivationsHandle>(engine);
     register_for::<StoredHandle>(engine);
@@ -134,6 +147,9 @@ pub(crate) fn register(engine: &mut Engine) {
 fn register_for<T: RecordHandle>(engine: &mut Engine) {
     engine.register_fn(AT.name(), |handle: T, site: &str| -> ScriptResult<ActivationsHandle> {
         thrown(at(handle.activations(), site).map(|acts| ActivationsHandle(Arc::new(acts))))
+    });
+    engine.register_fn(TOKENS_NEEDED.name(), |handle: T, tokens: i64| -> ScriptResult<Dynamic> {
+        thrown(stats::tokens_needed_per_expert(handle.activations(), tokens).map(|needed| to_dynamic(&plain(&needed))))
     });
     engine.register_fn(MEASURES.name(), |handle: T| to_dynamic(&measures(handle.activations())));
 }
@@ -193,6 +209,11 @@ fn measures(acts: &Activations) -> Value {
         "hits": hits(acts),
         "quantisation_error": plain(&measures.quantisation_error),
         "super_weights": plain(&stats::super_weights(acts)),
+        "weights": plain(&measures.weights),
+        "attribution": plain(&measures.attribution),
+        "quantile_levels": QUANTILE_LEVELS,
+        "quantiles": plain(&measures.quantiles),
+        "unread_weights": plain(&measures.unread_weights),
         "super_experts": plain(&stats::super_experts(acts)),
     })
 }
