@@ -47,6 +47,14 @@ impl Assignment {
         }
     }
 
+    /// Takes these tokens from an expert.
+    pub(super) fn remove(&mut self, expert: usize, tokens: &std::ops::Range<usize>) {
+        let kept: Vec<bool> = self.rows[expert].iter().map(|row| !tokens.contains(&(*row as usize))).collect();
+        let (mut of_rows, mut of_weights) = (kept.iter(), kept.iter());
+        self.rows[expert].retain(|_| of_rows.next() == Some(&true));
+        self.weights[expert].retain(|_| of_weights.next() == Some(&true));
+    }
+
     /// True if the expert has at least one token.
     pub(super) fn uses(&self, expert: usize) -> bool {
         !self.rows[expert].is_empty()

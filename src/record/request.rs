@@ -7,7 +7,7 @@ use super::option::{Opt, OptionSet, OptionType, defaults, option_set, shared_opt
 use super::option_types::{
     AllOr, Beside, Bytes, Choice, Flag, Floats32, OfMachine, Optional, PathText, Positive, Text, Whole, Wholes, Word,
 };
-use super::{ComputeDtype, MassiveRule, Measure, Site};
+use super::{ComputeDtype, LaneArgs, MassiveRule, Measure, Site};
 
 /// Default size of the workspace in bytes, without weights and residual stream.
 pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
@@ -209,6 +209,9 @@ option_set! {
         /// What is measured beside the ladders of norms.
         #[serde(default, skip_serializing_if = "MeasureArgs::is_default")]
         measure: Beside<MeasureArgs>;
+        /// Variants of the model that are computed beside it.
+        #[serde(default, skip_serializing_if = "LaneArgs::is_default")]
+        lanes: Beside<LaneArgs>;
     }
 }
 

@@ -24,5 +24,6 @@ pub use massive::MassiveObserver;
 pub use moments::MomentsObserver;
 pub use observer::{ExpertRows, Observer, Observers, Onlookers, State};
 pub use quantisation::QuantisationObserver;
+pub(super) use stored::{read as read_state, write as write_state};
 pub use super_weights::{Meeting, SuperWeightsObserver};
 pub use top::TopObserver;

@@ -11,6 +11,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("deploy", include_str!("../../../stdlib/deploy.rhai")),
     ("dettmers", include_str!("../../../stdlib/dettmers.rhai")),
     ("figures", include_str!("../../../stdlib/figures.rhai")),
+    ("interventions", include_str!("../../../stdlib/interventions.rhai")),
     ("reports", include_str!("../../../stdlib/reports.rhai")),
     ("thresholds", include_str!("../../../stdlib/thresholds.rhai")),
 ];

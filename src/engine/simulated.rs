@@ -13,10 +13,11 @@ const E2M1_MAX: f32 = 6.0;
 const E4M3_LEAST: f32 = 1.0 / 512.0;
 const MX_BLOCK: usize = 32;
 const NV_BLOCK: usize = 16;
+const INT4_GROUP: usize = 128;
 
 /// Replaces a row by what the format keeps of it. `largest` is the largest |x| of the whole tensor.
 #[inline(always)]
-pub(super) fn quantise(format: QuantFormat, row: &mut [f32], largest: f32) {
+pub(in crate::engine) fn quantise(format: QuantFormat, row: &mut [f32], largest: f32) {
     match format {
         QuantFormat::Int8Token => int8(row, absmax(row) / 127.0),
         QuantFormat::Int8Tensor => int8(row, largest / 127.0),
@@ -31,15 +32,27 @@ pub(super) fn quantise(format: QuantFormat, row: &mut [f32], largest: f32) {
 
 /// The largest |x|.
 #[inline(always)]
-pub(super) fn absmax(row: &[f32]) -> f32 {
+pub(in crate::engine) fn absmax(row: &[f32]) -> f32 {
     f32::from_bits(row.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff)))
 }
 
 /// 8-bit integers from -127 to 127.
 #[inline(always)]
 fn int8(row: &mut [f32], scale: f32) {
+    integers(row, scale, 127.0);
+}
+
+/// 4-bit integers from -7 to 7 with a scale for each 128 values.
+#[inline(always)]
+pub(in crate::engine) fn int4_groups(row: &mut [f32]) {
+    row.chunks_mut(INT4_GROUP).for_each(|group| integers(group, absmax(group) / 7.0, 7.0));
+}
+
+/// Integers from -most to most.
+#[inline(always)]
+fn integers(row: &mut [f32], scale: f32, most: f32) {
     let divisor = if scale > 0.0 { scale } else { 1.0 };
-    row.iter_mut().for_each(|x| *x = (*x / divisor).round_ties_even().clamp(-127.0, 127.0) * scale);
+    row.iter_mut().for_each(|x| *x = (*x / divisor).round_ties_even().clamp(-most, most) * scale);
 }
 
 /// 8-bit floats.
@@ -77,7 +90,7 @@ fn nv_block(block: &mut [f32], of_tensor: f32) {
 
 /// The nearest E4M3FN number, at most 448 in magnitude.
 #[inline(always)]
-pub(super) fn e4m3(x: f32) -> f32 {
+pub(in crate::engine) fn e4m3(x: f32) -> f32 {
     let x = x.clamp(-E4M3_MAX, E4M3_MAX);
     // Three bits of mantissa remain of the 23. Below 2^-6 numbers are multiples of 2^-9.
     let bits = x.to_bits();
@@ -89,7 +102,7 @@ pub(super) fn e4m3(x: f32) -> f32 {
 /// The nearest of 0, 0.5, 1, 1.5, 2, 3, 4 and 6 with the sign of x; a tie goes to the even
 /// mantissa.
 #[inline(always)]
-pub(super) fn e2m1(x: f32) -> f32 {
+pub(in crate::engine) fn e2m1(x: f32) -> f32 {
     let size = x.abs();
     let by_half = (size * 2.0).round_ties_even() / 2.0;
     let by_one = size.round_ties_even();

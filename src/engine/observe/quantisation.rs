@@ -5,8 +5,6 @@
 //! Scales of a whole tensor are known when its last row is, so the rows of a layer's site are kept
 //! until then.
 
-mod formats;
-
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -14,11 +12,11 @@ use rayon::prelude::*;
 
 use super::observer::{ExpertRows, Observer};
 use super::stored;
+use crate::engine::simulated::{absmax, quantise};
 use crate::error::Result;
 use crate::record::{QUANT_THRESHOLD, QuantError, QuantFormat, Quantised, Site, SiteId};
 use crate::tensor::Tensor;
 use crate::vector::vectorised;
-use formats::{absmax, quantise};
 
 /// Number of rows in one parallel task.
 const ROWS: usize = 64;
