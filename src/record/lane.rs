@@ -161,8 +161,8 @@ option_set! {
         /// variants of the model that share its read of the weights, each a map with `name` and
         /// `changes`: docs/lanes.md
         lanes: Lanes = Vec::new();
-        /// of lanes that change attn_in: the largest attention probability of a query, with the change
-        /// in one layer at a time
+        /// of lanes that change attn_in: the largest attention probability of a query, with the
+        /// change in one layer at a time
         attention_top1: Flag = false;
     }
 }

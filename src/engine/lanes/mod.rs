@@ -67,7 +67,8 @@ impl Lanes {
         plan.groups().into_iter().map(of).collect()
     }
 
-    /// Number of lanes of each group that have a residual stream of their own after `layers` layers.
+    /// Number of lanes of each group that have a residual stream of their own after `layers`
+    /// layers.
     pub(super) fn begun(&self, layers: usize) -> Vec<usize> {
         let begun = |group: Vec<(usize, Arc<Planned>)>| group.iter().filter(|(_, lane)| lane.first < layers).count();
         self.groups().into_iter().map(begun).collect()

@@ -1,5 +1,5 @@
-//! The weights of lanes that change them, and the rounding of what is multiplied with them, layer by
-//! layer.
+//! The weights of lanes that change them, and the rounding of what is multiplied with them, layer
+//! by layer.
 
 use std::collections::BTreeMap;
 

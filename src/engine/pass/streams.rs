@@ -80,8 +80,8 @@ impl Streams {
         self.groups.iter().map(|group| group.lanes.len()).sum()
     }
 
-    /// Gives lanes that differ from layer `i` on a stream of their own, and makes all ready for that
-    /// layer. `baseline` has the shards of the model as it is, before the layer.
+    /// Gives lanes that differ from layer `i` on a stream of their own, and makes all ready for
+    /// that layer. `baseline` has the shards of the model as it is, before the layer.
     pub(super) fn begin(&mut self, (i, model): (usize, &Model), baseline: &[Shard]) -> Result<()> {
         for group in &mut self.groups {
             let before = group.begun;
