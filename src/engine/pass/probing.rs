@@ -19,6 +19,9 @@ use crate::record::{Site, SiteId};
 use crate::spec::{Layer, Mixer};
 use crate::tensor::Tensor;
 
+/// What is done with the input of a layer's mixer for some sequences of a shard.
+type Use<'a> = dyn Fn(&Shard, &Range<usize>, Tensor) -> Result<()> + 'a;
+
 /// Looks at the attention of a layer before it is computed.
 pub(super) fn probe(at: &AtLayer, lanes: &Lanes, shards: &[Shard]) -> Result<()> {
     let site = SiteId { layer: at.i, site: Site::AttnIn };
@@ -28,7 +31,7 @@ pub(super) fn probe(at: &AtLayer, lanes: &Lanes, shards: &[Shard]) -> Result<()>
     if probing.is_empty() {
         return Ok(());
     }
-    let each_batch = |f: &dyn Fn(&Shard, &Range<usize>, Tensor) -> Result<()>| -> Result<()> {
+    let each_batch = |f: &Use<'_>| -> Result<()> {
         for shard in shards {
             let Some(mixer) = &at.loaded[shard.index].mixer else { continue };
             for batch in shard.all_batches(at.work.plan.sequences) {
