@@ -70,6 +70,7 @@ fn empty(layers: usize, hidden: usize, length: usize, ladder: &[f32]) -> Activat
         measurements: Measurements::default(),
         sites: Vec::new(),
         measures: Default::default(),
+        lanes: Vec::new(),
     }
 }
 

@@ -70,6 +70,18 @@ fn measurements_agree_with_transformers_on_one_gpu_and_on_several() {
 }
 
 #[test]
+fn lanes_agree_with_transformers_on_one_gpu_and_on_several() {
+    let lanes = [
+        "lanes::every_intervention_agrees_with_transformers",
+        "lanes::the_attention_of_changed_inputs_agrees_with_transformers",
+        "lanes::lanes_go_on_where_a_pass_was_cut_off",
+    ];
+    for device in ["cuda:0", "cuda:2,0"] {
+        pass(device, &lanes);
+    }
+}
+
+#[test]
 fn rare_types_and_layouts_are_converted_for_gpus() {
     let tests = [
         "other_numbers::a_model_that_was_cast_to_eight_bits_is_computed_as_it_is",

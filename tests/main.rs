@@ -33,9 +33,11 @@ mod gpu;
 mod gpu_at_work;
 mod gpu_operations;
 mod kernels;
-mod launches;
 /// Numbers against Hugging Face transformers, on small fixtures of every architecture and a trained
 /// model, and against candle-transformers.
+mod lane_scripts;
+mod lanes;
+mod launches;
 mod measures;
 mod measures_attribution;
 mod measures_kept;

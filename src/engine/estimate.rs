@@ -13,7 +13,7 @@ use super::pass::ROUNDS;
 use super::workspace::{BatchPlan, ffn_vram, read_ahead};
 use crate::error::{Error, Result};
 use crate::hub::{ByteSource, STREAM_BYTES};
-use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs, MAX_TOKENS};
+use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs, MAX_LANES, MAX_TOKENS};
 use crate::spec::inventory::{self, Part};
 use crate::spec::{Ffn, Layer, Mixer, Model, Moe, Role, StoredTensor};
 use crate::threads;
@@ -53,6 +53,10 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         download += stored(&tensor, role);
     }
     check_size(&spec, args)?;
+    if args.lanes > MAX_LANES {
+        return Err(Error::bad_argument(format!("{} lanes are too many for one pass", args.lanes))
+            .hint(format!("at most {MAX_LANES}")));
+    }
     let skipped = if args.logits { 0 } else { unread_bytes(&spec, &stored) };
     let tokens = (args.num_sequences * args.sequence_length) as u64;
     let resident = |part: &Part, gpu: bool| {
@@ -66,7 +70,9 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     let layer_bytes = spec.layers.iter().map(|layer| layer_bytes(layer, &size)).max().unwrap_or(0) as u64;
     threads::pool().map_err(|e| Error::no_thread("computing", &e))?;
     let mut plan = BatchPlan::new(&spec, args.num_sequences, args.sequence_length, args.memory_budget)?;
-    plan.sequences = plan.sequences.min(args.num_sequences.div_ceil(ROUNDS));
+    // Sequences of several lanes are one batch, of as many as fit.
+    let batch = |sequences: usize| ((1 + args.lanes) * sequences).div_ceil(ROUNDS).min(sequences);
+    plan.sequences = plan.sequences.min(batch(args.num_sequences));
     let chunk_layers = model.chunk_layers.clamp(1, spec.layers.len());
     let queue = read_ahead(&spec, chunk_layers, &|part: &Part| Ok(size(part)))?;
     let phases = Phases { spec: &spec, plan: &plan, args, size: &size, chunk_layers, queue, gpu: None };
@@ -74,7 +80,7 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     // One GPU with its shard of the sequences.
     let shard = args.num_sequences.div_ceil(args.gpus.clamp(1, args.num_sequences.max(1)));
     let shard_args = EstimateArgs { num_sequences: shard, ..args.clone() };
-    let gpu_plan = BatchPlan { sequences: plan.sequences.min(shard.div_ceil(ROUNDS)), ..plan.clone() };
+    let gpu_plan = BatchPlan { sequences: plan.sequences.min(batch(shard)), ..plan.clone() };
     let on_gpu =
         Phases { plan: &gpu_plan, args: &shard_args, size: &size_there, gpu: Some(model.dtype), ..phases }.peak();
     // Weights that have arrived from the hub but are not read yet.
@@ -102,7 +108,8 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
         workspace_bytes: peak.workspace + laying_out,
         total_bytes: PROCESS_BYTES + tap_bytes + peak.total() + in_flight + laying_out,
         vram_bytes: on_gpu.total() + tap_vram(&spec, &shard_args),
-        flops: 2.0 * tokens as f64 * inventory::active_parameters(&spec) as f64 + attention_flops(&spec, args),
+        flops: (1 + args.lanes) as f64 * 2.0 * tokens as f64 * inventory::active_parameters(&spec) as f64
+            + (1 + args.lanes) as f64 * attention_flops(&spec, args),
     })
 }
 
@@ -229,13 +236,23 @@ impl Phases<'_> {
         (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
+    /// Number of residual streams, with those of lanes.
+    fn streams(&self) -> u64 {
+        1 + self.args.lanes as u64
+    }
+
+    /// The residual streams, and a copy of one that a change of it makes.
+    fn residuals(&self) -> u64 {
+        self.residual() * if self.args.lanes == 0 { 1 } else { self.streams() + 1 }
+    }
+
     /// What is kept from layer to layer: the residual stream, embeddings for each layer of the
     /// tokens that occur, and before layer `i` is done the keys and values that it and later ones
     /// borrow, or lend.
     fn carried(&self, i: usize) -> u64 {
         let lenders = self.spec.lenders(i).into_iter().chain(self.spec.lenders(i + 1)).collect::<BTreeSet<_>>();
         let lent = lenders.into_iter().filter_map(|layer| self.spec.kv_widths(layer)).flatten().sum::<usize>();
-        self.residual() + self.layer_embeddings() + (self.tokens() * lent * 4) as u64
+        self.residuals() + self.layer_embeddings() + self.streams() * (self.tokens() * lent * 4) as u64
     }
 
     /// The embeddings per layer, in the memory of the host.
@@ -244,9 +261,17 @@ impl Phases<'_> {
         own.map_or(0, |own| (self.tokens().min(own.table.shape[0]) * own.table.shape[1] * 4) as u64)
     }
 
+    /// The weights that a lane makes of these, in f32.
+    fn of_lane(&self, parts: &[Part]) -> u64 {
+        match self.args.lane_weights {
+            true => parts.iter().map(|part| part.elements() as u64 * 4).sum(),
+            false => 0,
+        }
+    }
+
     /// The norm output of all tokens in f32.
     fn norm_output(&self) -> u64 {
-        (self.tokens() * self.spec.hidden_size * 4) as u64
+        self.streams() * (self.tokens() * self.spec.hidden_size * 4) as u64
     }
 
     fn size(&self, parts: &[Part]) -> usize {
@@ -281,7 +306,7 @@ impl Phases<'_> {
             }
         });
         let mut phase = Phase {
-            weights: self.cores(i, self.chunk_layers) as u64,
+            weights: self.cores(i, self.chunk_layers) as u64 + self.of_lane(&inventory::core(layer, true)),
             hidden: self.carried(i),
             workspace: workspace as u64,
         };
@@ -315,7 +340,8 @@ impl Phases<'_> {
                     }
                 };
                 Phase {
-                    weights: self.cores(i, self.chunk_layers) as u64,
+                    weights: self.cores(i, self.chunk_layers) as u64
+                        + self.of_lane(&inventory::core(&self.spec.layers[i], true)),
                     hidden: self.carried(i),
                     workspace: workspace as u64,
                 }
@@ -337,7 +363,11 @@ impl Phases<'_> {
                     }
                 };
                 Phase {
-                    weights: expert + self.queued_experts(moe) + ahead,
+                    weights: expert
+                        + self.queued_experts(moe)
+                        + ahead
+                        + self.of_lane(&inventory::expert(&moe.experts, 0))
+                        + self.of_lane(&inventory::core(&self.spec.layers[i], true)),
                     hidden: self.carried(i) + self.norm_output(),
                     workspace: workspace as u64,
                 }
@@ -362,8 +392,9 @@ impl Phases<'_> {
         let block = (HEAD_BLOCK_BYTES / width).clamp(1, self.spec.vocab_size);
         let rows = (HEAD_BLOCK_BYTES / (block * 4)).clamp(1, self.tokens());
         // The logits as a tensor, and their copy.
-        let workspace = (block * width + 2 * rows * block * 4) as u64;
-        Phase { weights: 0, hidden: self.residual() + self.layer_embeddings() + self.norm_output(), workspace }
+        let logits = if self.args.lanes == 0 { 2 } else { 3 };
+        let workspace = (block * width + logits * rows * block * 4) as u64;
+        Phase { weights: 0, hidden: self.residuals() + self.layer_embeddings() + self.norm_output(), workspace }
     }
 }
 

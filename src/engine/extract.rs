@@ -1,8 +1,10 @@
 //! One extraction: a pass with its observers and checkpoints, and the resulting record.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::embed;
+use super::lanes::{LanePlan, Lanes};
 use super::measuring::Measuring;
 use super::observe::{FullWriter, LadderFold, Observer, Observers, State};
 use super::pass::{Between, Outcome, Pass, ReadAhead, Start, WeightStream, Work};
@@ -45,10 +47,13 @@ pub fn pass_over<'a>(
         let (sequences, positions) = (tokens.info.num_sequences, tokens.info.sequence_length);
         let plan = BatchPlan::new(&model.spec, sequences, positions, args.memory_budget)?;
         let shard_plans = model.shard_plans(sequences);
-        let work = Work { model, plan, logits: args.logits, observers };
+        let lanes = Arc::new(Lanes::none(&model.spec, tokens));
+        let work = Work { model, plan, logits: args.logits, observers, nobody: Observers::new(Vec::new()) };
         let (start, _) = start_of(None);
         let stream = WeightStream::start(model, &shard_plans, tokens, (args.logits, 0), ReadAhead::Bounded)?;
-        Pass::new(work, shard_plans, tokens, start, stream, (already_read, progress))?.run(&mut NoCheckpoints).map(drop)
+        Pass::new(work, shard_plans, tokens, start, stream, lanes, (already_read, progress))?
+            .run(&mut NoCheckpoints)
+            .map(drop)
     })
 }
 
@@ -81,10 +86,13 @@ pub(super) fn extract_as(
         let start = Instant::now();
         embed::check_tokens(model, tokens)?;
         let ladder = stats::ladder(&args.thresholds)?;
+        let lanes = Lanes::new(&model.spec, tokens, LanePlan::new(&model.spec, tokens, args)?);
         let mut resume = Resume::new(model, tokens, args, &ladder, progress)?;
         match resume.as_mut().and_then(|resume| resume.finished(model, tokens, args, progress)) {
             Some(acts) => Ok(acts),
-            None => Extraction { model, tokens, args, progress, resume, ladder, start }.run(mode),
+            None => {
+                Extraction { model, tokens, args, progress, resume, ladder, lanes: Arc::new(lanes), start }.run(mode)
+            }
         }
     })
 }
@@ -96,6 +104,7 @@ struct Extraction<'a> {
     progress: &'a dyn Progress,
     resume: Option<Resume>,
     ladder: Vec<f32>,
+    lanes: Arc<Lanes>,
     /// Start of the measured time.
     start: Instant,
 }
@@ -113,16 +122,26 @@ impl Extraction<'_> {
         let mut fold = LadderFold::new(&self.ladder, &norms, sequences, positions, model.spec.hidden_size);
         let mut measuring = Measuring::new(&model.spec, tokens, &args.measure, &self.ladder)?;
         let shard_plans = model.shard_plans(sequences);
+        let (lanes, mut seen) = (self.lanes.clone(), self.lanes.observer());
         let mut kept = vec![&mut fold as &mut dyn Observer];
         kept.extend(measuring.observers());
-        let (restored, mut full) =
-            resume::restore_or_create(&mut self.resume, (model, &shard_plans), tokens, &mut kept, args, self.progress)?;
+        kept.extend(seen.as_mut().map(|seen| seen as &mut dyn Observer));
+        let (restored, mut full) = resume::restore_or_create(
+            &mut self.resume,
+            (model, &shard_plans, &lanes),
+            tokens,
+            &mut kept,
+            args,
+            self.progress,
+        )?;
         let (start, read_before) = start_of(restored);
         let first = start.layer;
-        let observers = observers(mode.fold.then_some(&mut fold), full.as_mut(), measuring.observers());
-        let work = Work { model, plan, logits: args.logits, observers };
+        let mut more = measuring.observers();
+        more.extend(seen.as_mut().map(|seen| seen as &mut dyn Observer));
+        let observers = observers(mode.fold.then_some(&mut fold), full.as_mut(), more);
+        let work = Work { model, plan, logits: args.logits, observers, nobody: Observers::new(Vec::new()) };
         let stream = WeightStream::start(model, &shard_plans, tokens, (args.logits, first), mode.ahead)?;
-        let mut pass = Pass::new(work, shard_plans, tokens, start, stream, (already_read, self.progress))?;
+        let mut pass = Pass::new(work, shard_plans, tokens, start, stream, lanes, (already_read, self.progress))?;
         if mode.ahead == ReadAhead::Everything {
             pass.preload()?;
             self.start = Instant::now();
@@ -167,7 +186,7 @@ impl Extraction<'_> {
         (already_read, read_before): (u64, u64),
     ) -> Result<Activations> {
         let (model, tokens, args) = (self.model, self.tokens, self.args);
-        let Outcome { coverage, needed, times, peak_vram, head } = outcome;
+        let Outcome { coverage, needed, times, peak_vram, mut head } = outcome;
         let (all, without_first, non_finite) = fold.finish();
         let (sites, measures) = measuring.finish(model)?;
         self.warn_of(&non_finite);
@@ -199,6 +218,7 @@ impl Extraction<'_> {
             without_first,
             non_finite,
             expert_coverage: coverage,
+            lanes: head.as_mut().map(|head| self.lanes.outcomes(std::mem::take(&mut head.lanes))).unwrap_or_default(),
             mean_nll: head.map(|head| head.mean_nll).filter(|nll| !nll.is_empty()),
             full_activations: args.out.clone().filter(|_| args.keep == Keep::Full),
             measurements: Measurements {
@@ -238,10 +258,10 @@ impl Extraction<'_> {
 /// The start of a pass, and the number of bytes that earlier runs have read.
 fn start_of(restored: Option<Restored>) -> (Start, u64) {
     match restored {
-        Some(Restored { layer, hidden, lent, coverage, bytes_read }) => {
-            (Start { layer, hidden: Some(hidden), lent, coverage }, bytes_read)
+        Some(Restored { layer, hidden, lent, lanes, coverage, bytes_read }) => {
+            (Start { layer, hidden: Some(hidden), lent, lanes, coverage }, bytes_read)
         }
-        None => (Start { layer: 0, hidden: None, lent: Vec::new(), coverage: Vec::new() }, 0),
+        None => (Start { layer: 0, hidden: None, lent: Vec::new(), lanes: Vec::new(), coverage: Vec::new() }, 0),
     }
 }
 

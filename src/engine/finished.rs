@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::checkpoint_names::{checkpoints, fingerprint, fingerprinted};
-use super::resume::{FINISHED, Owner, Resume, identity, owner_of};
+use super::resume::{FINISHED, Owner, Resume, differences, identity, owner_of};
 use crate::disk;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
@@ -123,8 +123,9 @@ fn of_this_work(
     let info = &tokens.info;
     let expected = (model.spec.layers.len(), model.spec.hidden_size, info.num_sequences, info.sequence_length);
     let measured = measurements.measured().iter().all(|(_, value)| value.is_finite() && *value >= 0.0);
+    let lanes = args.lanes.answered_by(&acts.lanes);
     let silent = measurements.machine.is_empty() && measurements.completion_time.is_empty();
-    if shape != expected || acts.norms != model.spec.norm_sites() || !measured || !silent {
+    if shape != expected || acts.norms != model.spec.norm_sites() || !measured || !silent || !lanes {
         return Err(Error::corrupt("its record is not of this work"));
     }
     stats::check_whole(&acts)?;
@@ -170,10 +171,10 @@ pub fn may_be_of(header: &Value, tokens: &TokensInfo, args: &ExtractArgs) -> boo
 pub fn remove(requested: &str, acts: &Activations, args: &ExtractArgs) {
     let identity = identity(&acts.model, &acts.tokens, args, &acts.ladder, "");
     let ours = |header: &Value| {
-        identity.iter().all(|(key, value)| match key.as_str() {
-            "model" => header["identity"][key]["files"] == value["files"],
-            _ => header["identity"][key] == *value,
-        })
+        let stored = &header["identity"];
+        let files = stored["model"]["files"] == identity["model"]["files"];
+        // Samples of the weights are not known any more.
+        files && differences(stored, &identity).iter().all(|key| *key == "model")
     };
     for name in checkpoints(requested) {
         let path = PathBuf::from(name);

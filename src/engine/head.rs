@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::linear;
 use super::observe::Observers;
+use super::scores::{Compared, LaneScores, Running, scores};
 use crate::error::Result;
 use crate::hub::Announcement;
 use crate::ops::{self, Projection};
@@ -26,15 +27,18 @@ pub(super) struct HeadOutput {
     /// [sequences]: mean over t of -log p(x[t+1] | x[..=t]) in nats; empty for sequences of one
     /// token.
     pub mean_nll: Vec<f32>,
+    /// The model as it is, then each lane beside it; empty without lanes.
+    pub lanes: Vec<LaneScores>,
 }
 
 /// Computes the loss and the last logits. `normed` is the input of the head [sequences * positions,
-/// width] of each shard. If `rounded`, it may be rounded to bf16.
+/// width] of each shard, and `lanes` the same of other lanes. If `rounded`, it may be rounded to
+/// bf16.
 pub(super) fn head(
     (model, observers): (&Model, &Observers),
     loader: &Loader,
     bias: Option<&Tensor>,
-    normed: &[Tensor],
+    (normed, lanes): (&[Tensor], &[Vec<Tensor>]),
     (ids, rounded): (&[Vec<u32>], bool),
     progress: &dyn Progress,
 ) -> Result<HeadOutput> {
@@ -46,7 +50,8 @@ pub(super) fn head(
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
     // Per token: the largest logit so far, the sum of exponentials relative to it, and the logit of
     // the next token.
-    let mut running = vec![Running { max: f32::NEG_INFINITY, sum: 0.0, target: 0.0 }; sequences * positions];
+    let mut running = vec![Running::NONE; sequences * positions];
+    let mut compared = vec![vec![Compared::NONE; sequences * positions]; lanes.len()];
     let mut ahead = loader.checkpoint.ahead();
     let whole = Part { weight: model.head.clone(), role: Role::ToResidual };
     ahead.expect(Announcement { order: u64::MAX, max_gap: 0, ranges: loader.checkpoint.part_ranges(&whole)? });
@@ -59,20 +64,29 @@ pub(super) fn head(
         let of_block = || vec![Part { weight: model.head.rows(first, count), role: Role::ToResidual }];
         observers.show_weights(None, of_block, &parts[..1])?;
         for (shard, first_row, taken) in pieces(normed, rows) {
-            let logits = || -> Result<Vec<f32>> {
+            let logits_of = |normed: &[Tensor]| -> Result<Vec<f32>> {
                 let x = normed[shard].rows(first_row, taken)?;
                 let projection = Projection { weight: &parts[shard], order: Order::OutIn, bias: None };
-                ops::project(&x, &[projection], rounded)?.remove(0).values()
+                let mut logits = ops::project(&x, &[projection], rounded)?.remove(0).values()?;
+                shape(model, bias.as_ref().map(|bias| &bias[first..first + count]), &mut logits);
+                Ok(logits)
             };
-            let mut logits = logits()?;
-            shape(model, bias.as_ref().map(|bias| &bias[first..first + count]), &mut logits);
+            let logits = logits_of(normed)?;
             let start = first_row + normed[..shard].iter().map(|x| x.dims()[0]).sum::<usize>();
-            running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count)).enumerate().for_each(
-                |(i, (running, logits))| {
-                    let (s, t) = ((start + i) / positions, (start + i) % positions);
-                    running.block(logits, first, ids[s].get(t + 1).map(|id| *id as usize));
-                },
-            );
+            let target = |i: usize| {
+                let (s, t) = ((start + i) / positions, (start + i) % positions);
+                ids[s].get(t + 1).map(|id| *id as usize)
+            };
+            for (lane, compared) in lanes.iter().zip(&mut compared) {
+                let own = logits_of(lane)?;
+                let base = running[start..start + taken].par_iter().zip(logits.par_chunks_exact(count));
+                let of_lane = compared[start..start + taken].par_iter_mut().zip(own.par_chunks_exact(count));
+                of_lane.zip(base).enumerate().for_each(|(i, ((compared, own), base))| {
+                    compared.block(base, own, first, target(i));
+                });
+            }
+            let tokens = running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count));
+            tokens.enumerate().for_each(|(i, (running, logits))| running.block(logits, first, target(i)));
             for (token, logits) in (start..).zip(logits.chunks_exact(count)) {
                 if token % positions == positions - 1 {
                     last_logits[token / positions].extend_from_slice(logits);
@@ -85,7 +99,8 @@ pub(super) fn head(
         (losses.sum::<f64>() / (positions - 1) as f64) as f32
     };
     let mean_nll = if positions > 1 { (0..sequences).map(mean).collect() } else { Vec::new() };
-    Ok(HeadOutput { last_logits, mean_nll })
+    let lanes = if lanes.is_empty() { Vec::new() } else { scores(positions, &running, &compared) };
+    Ok(HeadOutput { last_logits, mean_nll, lanes })
 }
 
 /// Applies bias, factor and softcap to logits [rows, bias.len()], in place.
@@ -124,27 +139,4 @@ fn pieces(shards: &[Tensor], rows: usize) -> Vec<(usize, usize, usize)> {
         (0..all).step_by(rows).map(move |first| (shard, first, rows.min(all - first)))
     };
     shards.iter().enumerate().flat_map(of).collect()
-}
-
-#[derive(Clone)]
-struct Running {
-    max: f32,
-    sum: f64,
-    target: f32,
-}
-
-impl Running {
-    fn block(&mut self, logits: &[f32], first: usize, target: Option<usize>) {
-        let max = logits.iter().fold(self.max, |max, logit| max.max(*logit));
-        self.sum *= ((self.max - max) as f64).exp();
-        self.sum += logits.iter().map(|logit| ((logit - max) as f64).exp()).sum::<f64>();
-        self.max = max;
-        if let Some(logit) = target.and_then(|target| target.checked_sub(first)).and_then(|i| logits.get(i)) {
-            self.target = *logit;
-        }
-    }
-
-    fn loss(&self) -> f64 {
-        self.sum.ln() + (self.max - self.target) as f64
-    }
 }

@@ -5,6 +5,7 @@
 //! activations would change. In bf16 mode, on CPUs that multiply bf16 faster, large projections do
 //! round their inputs.
 
+use super::rounding;
 use crate::error::{Error, Result};
 use crate::ops::{self, FeedForward, Projection};
 use crate::spec::{Linear, Mlp, Norm};
@@ -18,7 +19,10 @@ pub(super) fn projection(linear: &Linear<Tensor>) -> Projection<'_> {
 /// Multiplies `x` [rows, in] in f32 with several projections, to [rows, out] each. If `rounded`, x
 /// may be rounded to bf16 where that is faster.
 pub(super) fn linears<const N: usize>(all: [&Linear<Tensor>; N], x: &Tensor, rounded: bool) -> Result<[Tensor; N]> {
-    let products = ops::project(x, &all.map(projection), rounded)?;
+    let products = match &all[0].rounding {
+        Some(rounding) => rounding::products(&all, x, rounding, rounded)?,
+        None => ops::project(x, &all.map(projection), rounded)?,
+    };
     Ok(products.try_into().expect("as many as were asked for"))
 }
 

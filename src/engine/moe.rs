@@ -63,6 +63,9 @@ pub(super) fn routed_expert(
     residual: &Tensor,
     shown: Option<&Shown>,
 ) -> Result<()> {
+    if let Some(rounding) = &expert.up.rounding {
+        return rounded_expert(expert, of, rounding.rows, x, residual);
+    }
     let network = linear::feed_forward(expert, of.on_input, of.rounded)?;
     let rows = of.assignment.rows[of.expert].chunks(of.rows_per_product);
     for (rows, routed) in rows.zip(of.assignment.weights[of.expert].chunks(of.rows_per_product)) {
@@ -72,6 +75,28 @@ pub(super) fn routed_expert(
             let show = |(shown, computed): (&Shown, Computed)| shown(rows, routed, &computed);
             Ok(Changed(shown.zip(computed).map_or(Ok(()), show)))
         })?;
+    }
+    Ok(())
+}
+
+/// The same for an expert whose inputs are rounded, sequence by sequence of so many positions. The
+/// tokens of a sequence are one tensor, with the scales of one.
+fn rounded_expert(expert: &Mlp<Tensor>, of: &Chosen, positions: usize, x: &Tensor, residual: &Tensor) -> Result<()> {
+    let (_, width) = x.dims2()?;
+    let all = &of.assignment.rows[of.expert];
+    let mut weights = &of.assignment.weights[of.expert][..];
+    for rows in all.chunk_by(|a, b| *a as usize / positions == *b as usize / positions) {
+        let (routed, rest) = weights.split_at(rows.len());
+        weights = rest;
+        let ones = vec![1.0; rows.len()];
+        let (before, after) = if of.on_input { (routed, &ones[..]) } else { (&ones[..], routed) };
+        let mut read = Vec::with_capacity(rows.len() * width);
+        for (row, weight) in rows.iter().zip(before) {
+            x.rows(*row as usize, 1)?.with_values(|x| read.extend(x.iter().map(|x| x * weight)))?;
+        }
+        let read = Tensor::from_vec(read, (rows.len(), width), &x.device())?;
+        let y = linear::mlp(expert, &read, of.rounded, |_| Ok(()))?;
+        ops::add_rows(residual, &y, rows, after)?;
     }
     Ok(())
 }

@@ -20,8 +20,9 @@ use serde_json::{Map, Value, json};
 
 use super::checkpoint_names::{checkpoints, fingerprint, fingerprinted};
 use super::kept::KeptSites;
+use super::lanes::Lanes;
 use super::observe::{FullWriter, Observer, State};
-use super::pass::LentKv;
+use super::pass::{Carried, LentKv};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Progress};
 use crate::record::{ExpertCoverage, ExtractArgs, Keep, ModelInfo, Tokens, TokensInfo};
@@ -78,6 +79,8 @@ pub(super) struct Restored {
     pub hidden: Vec<Tensor>,
     /// What later layers use of those that are done, of each share.
     pub lent: Vec<LentKv>,
+    /// The streams of lanes that have begun, by group.
+    pub lanes: Vec<Carried>,
     pub coverage: Vec<ExpertCoverage>,
     pub bytes_read: u64,
 }
@@ -174,13 +177,13 @@ impl Resume {
     fn restore(
         &mut self,
         model: &OpenModel,
-        plans: &[ShardPlan],
+        (plans, lanes): (&[ShardPlan], &Lanes),
         tokens: &Tokens,
         observers: &mut [&mut dyn Observer],
         progress: &dyn Progress,
     ) -> Option<Restored> {
         let (header, reader) = self.existing.take()?;
-        match read(&header, reader, model, (plans, tokens), observers) {
+        match read(&header, reader, model, (plans, lanes, tokens), observers) {
             Ok(found) => {
                 self.saved = found.layer;
                 Some(found)
@@ -244,14 +247,14 @@ impl Resume {
 /// kept.
 pub(super) fn restore_or_create(
     resume: &mut Option<Resume>,
-    (model, plans): (&OpenModel, &[ShardPlan]),
+    (model, plans, lanes): (&OpenModel, &[ShardPlan], &Lanes),
     tokens: &Tokens,
     observers: &mut [&mut dyn Observer],
     args: &ExtractArgs,
     progress: &dyn Progress,
 ) -> Result<(Option<Restored>, Option<FullWriter>)> {
     let found = match resume {
-        Some(resume) => resume.restore(model, plans, tokens, observers, progress),
+        Some(resume) => resume.restore(model, (plans, lanes), tokens, observers, progress),
         None => None,
     };
     let folder = match (args.keep, &args.out) {
@@ -304,6 +307,7 @@ pub(super) fn identity(
     }) else {
         unreachable!("made as an object")
     };
+    identity.extend((!args.lanes.is_default()).then(|| ("lanes".to_string(), json!(args.lanes))));
     identity.extend((!args.measure.is_default()).then(|| ("measure".to_string(), json!(args.measure))));
     identity
 }
@@ -324,8 +328,7 @@ pub(super) fn owner_of(name: &str, identity: &Map<String, Value>) -> Result<Owne
             };
         }
     };
-    let differs = |(key, value): &(&String, &Value)| header["identity"][key.as_str()] != **value;
-    let other: Vec<&str> = identity.iter().filter(differs).map(|(key, _)| &**key).collect();
+    let other = differences(&header["identity"], identity);
     Ok(match other.is_empty() {
         true => Owner::Ours(header, Box::new(reader)),
         false => Owner::Others(
@@ -333,6 +336,14 @@ pub(super) fn owner_of(name: &str, identity: &Map<String, Value>) -> Result<Owne
             header.get(FINISHED).is_some_and(|finished| !finished.is_null()),
         ),
     })
+}
+
+/// The parts in which two works differ, those included that only one of them has.
+pub(super) fn differences<'a>(stored: &'a Value, identity: &'a Map<String, Value>) -> Vec<&'a str> {
+    let differs = |(key, value): &(&String, &Value)| stored[key.as_str()] != **value;
+    let ours = identity.iter().filter(differs).map(|(key, _)| &**key);
+    let more = stored.as_object().into_iter().flat_map(Map::keys).filter(|key| !identity.contains_key(*key));
+    ours.chain(more.map(|key| &**key)).collect()
 }
 
 /// First row and number of rows of each piece.
@@ -361,7 +372,7 @@ fn read(
     header: &Value,
     mut reader: sealed::Reader,
     model: &OpenModel,
-    (plans, tokens): (&[ShardPlan], &Tokens),
+    (plans, lanes, tokens): (&[ShardPlan], &Lanes, &Tokens),
     observers: &mut [&mut dyn Observer],
 ) -> Result<Restored> {
     let reading = |e: std::io::Error| Error::corrupt(format!("reading it: {e}"));
@@ -371,8 +382,8 @@ fn read(
         return Err(Error::corrupt("its parts do not fit"));
     }
     let width = model.spec.hidden_size;
-    let mut values_of = |plan: &ShardPlan, width: usize| {
-        let rows = plan.sequences.len() * tokens.info.sequence_length;
+    let mut values_of = |plan: &ShardPlan, streams: usize, width: usize| {
+        let rows = streams * plan.sequences.len() * tokens.info.sequence_length;
         let all = Tensor::zeros((rows, width), &plan.device)?;
         for (first, count) in pieces(&all)? {
             let mut piece = vec![0f32; count * width];
@@ -381,21 +392,32 @@ fn read(
         }
         Ok::<Tensor, Error>(all)
     };
-    let hidden = plans.iter().map(|plan| values_of(plan, width)).collect::<Result<Vec<_>>>()?;
-    let mut lent: Vec<LentKv> = Vec::new();
-    for plan in plans {
-        let mut of_shard = LentKv::new();
-        let lenders = model.spec.lenders(layer).into_iter();
-        for (from, [keys, values]) in lenders.filter_map(|from| Some((from, model.spec.kv_widths(from)?))) {
-            of_shard.insert(from, [values_of(plan, keys)?, values_of(plan, values)?]);
-        }
-        lent.push(of_shard);
+    // The model as it is, then each group of lanes that has begun.
+    let streams: Vec<usize> =
+        [1].into_iter().chain(lanes.begun(layer).into_iter().filter(|begun| *begun > 0)).collect();
+    let mut all: Vec<Vec<Tensor>> = Vec::new();
+    for count in &streams {
+        all.push(plans.iter().map(|plan| values_of(plan, *count, width)).collect::<Result<_>>()?);
     }
+    let mut carried: Vec<Carried> = Vec::new();
+    for (count, hidden) in streams.iter().zip(all) {
+        let mut of_group = Carried::new();
+        for (plan, hidden) in plans.iter().zip(hidden) {
+            let mut of_shard = LentKv::new();
+            let lenders = model.spec.lenders(layer).into_iter();
+            for (from, [keys, values]) in lenders.filter_map(|from| Some((from, model.spec.kv_widths(from)?))) {
+                of_shard.insert(from, [values_of(plan, *count, keys)?, values_of(plan, *count, values)?]);
+            }
+            of_group.push((hidden, of_shard));
+        }
+        carried.push(of_group);
+    }
+    let (hidden, lent) = carried.remove(0).into_iter().unzip();
     for observer in observers.iter_mut() {
         observer.resume(layer, &mut reader)?;
     }
     let coverage = rmp_serde::from_read((&mut reader).take(MAX_COVERAGE))
         .map_err(|e| Error::corrupt(format!("reading it: {e}")))?;
     reader.finish()?;
-    Ok(Restored { layer, hidden, lent, coverage, bytes_read })
+    Ok(Restored { layer, hidden, lent, lanes: carried, coverage, bytes_read })
 }

@@ -47,6 +47,14 @@ impl Assignment {
         }
     }
 
+    /// Takes these tokens from an expert.
+    pub(super) fn remove(&mut self, expert: usize, tokens: &std::ops::Range<usize>) {
+        let kept: Vec<bool> = self.rows[expert].iter().map(|row| !tokens.contains(&(*row as usize))).collect();
+        let (mut of_rows, mut of_weights) = (kept.iter(), kept.iter());
+        self.rows[expert].retain(|_| of_rows.next() == Some(&true));
+        self.weights[expert].retain(|_| of_weights.next() == Some(&true));
+    }
+
     /// True if the expert has at least one token.
     pub(super) fn uses(&self, expert: usize) -> bool {
         !self.rows[expert].is_empty()
@@ -173,7 +181,9 @@ mod tests {
     fn logits_that_are_no_numbers_choose_no_expert_twice() {
         for odd in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for logits in [[odd; 4], [0.5, odd, odd, odd], [odd, 2.0, -1.0, odd]] {
-                for scoring in [Scoring::softmax(false), Scoring::new(Score::SparseMixer { jitter: 0.01 }, Divisor::One)] {
+                for scoring in
+                    [Scoring::softmax(false), Scoring::new(Score::SparseMixer { jitter: 0.01 }, Divisor::One)]
+                {
                     let mut chosen: Vec<usize> = choose(&logits, 3, &scoring, None).iter().map(|c| c.0).collect();
                     chosen.sort_unstable();
                     chosen.dedup();

@@ -11,7 +11,7 @@ use super::primitives::machines;
 use super::primitives::models::{extract, perplexity, texts, tokens};
 use super::primitives::results::{exports, figures, files, reading, stored};
 use super::primitives::script::{assertions, ending, flags, flow, logs, show};
-use super::primitives::statistics::{cells, claims, detection, hits, index, measures, parts, sweeps};
+use super::primitives::statistics::{cells, claims, detection, hits, index, lanes, measures, parts, sweeps};
 use super::run::context::{Context, Watch};
 use super::run::modules;
 use super::scripts;
@@ -43,6 +43,7 @@ pub fn engine(context: &Arc<Context>) -> Engine {
     detection::register(&mut engine);
     measures::register(&mut engine);
     hits::register(&mut engine);
+    lanes::register(&mut engine);
     index::register(&mut engine);
     parts::register(&mut engine);
     sweeps::register(&mut engine);

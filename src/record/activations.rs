@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ladders, Measures, Site, SiteId, number};
+use super::{Ladders, LaneOutcome, Measures, Site, SiteId, number};
 
 /// The statistics of one norm over one sequence.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -107,6 +107,9 @@ pub struct Activations {
     /// What else was measured.
     #[serde(default, skip_serializing_if = "Measures::is_empty")]
     pub measures: Measures,
+    /// What lanes came to, if there were any: first the model as it is, then each lane.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lanes: Vec<LaneOutcome>,
 }
 
 impl Activations {
@@ -126,6 +129,7 @@ impl Activations {
             measurements: self.measurements.clone(),
             sites: self.sites.iter().map(SiteLadders::clone_light).collect(),
             measures: self.measures.clone_light(),
+            lanes: self.lanes.clone(),
             ..*self
         }
     }
@@ -141,6 +145,7 @@ impl Activations {
             non_finite: ladders.non_finite.clone(),
             sites: Vec::new(),
             measures: Measures::default(),
+            lanes: Vec::new(),
             full_activations: None,
             ..self.clone_light()
         })

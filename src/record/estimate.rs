@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::option::{defaults, option_set};
-use super::option_types::{OfMachine, Positive};
+use super::option_types::{Flag, OfMachine, Positive, Whole};
 use super::{ExtractArgs, Logits, MemoryBudget, TokensInfo};
 
 option_set! {
@@ -20,6 +20,12 @@ option_set! {
         /// GPUs that share the sequences; vram_bytes is what each needs
         #[serde(default = "one")]
         gpus: OfMachine<Positive> = 1;
+        /// lanes beside the model as it is: docs/lanes.md
+        #[serde(default)]
+        lanes: Whole = 0;
+        /// whether a lane rounds or changes weights
+        #[serde(default)]
+        lane_weights: Flag = false;
     }
 }
 
@@ -27,8 +33,9 @@ impl EstimateArgs {
     /// The size of an extraction. It and its estimate have options in common, which mean the same.
     pub fn of(extraction: &ExtractArgs, tokens: &TokensInfo) -> Self {
         let ExtractArgs { memory_budget, logits, .. } = *extraction;
+        let (lanes, lane_weights) = (extraction.lanes.lanes.len(), extraction.lanes.change_weights());
         let TokensInfo { num_sequences, sequence_length, .. } = *tokens;
-        Self { num_sequences, sequence_length, memory_budget, logits, ..defaults::<Self>() }
+        Self { num_sequences, sequence_length, memory_budget, logits, lanes, lane_weights, ..defaults::<Self>() }
     }
 }
 

@@ -8,7 +8,7 @@ use super::option_types::{
     AllOr, Beside, Bytes, Choice, Flag, Float, Float32, Floats32, Needed, OfMachine, Optional, PathText, Positive,
     SeedNumber, Text, Whole, Wholes, Word,
 };
-use super::{ComputeDtype, DEFAULT_HIT, MassiveRule, Measure, Site};
+use super::{ComputeDtype, DEFAULT_HIT, LaneArgs, MassiveRule, Measure, Site};
 
 /// Default size of the workspace in bytes, without weights and residual stream.
 pub const DEFAULT_MEMORY_BUDGET: u64 = 1 << 30;
@@ -256,6 +256,9 @@ option_set! {
         /// What is measured beside the ladders of norms.
         #[serde(default, skip_serializing_if = "MeasureArgs::is_default")]
         measure: Beside<MeasureArgs>;
+        /// Variants of the model that are computed beside it.
+        #[serde(default, skip_serializing_if = "LaneArgs::is_default")]
+        lanes: Beside<LaneArgs>;
     }
 }
 

@@ -91,6 +91,15 @@ impl Site {
         Self::WORDS.iter().find(|(word, _)| *word == name).map(|(_, site)| *site)
     }
 
+    /// The shortest name that scripts may use.
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::AttnIn => "attn_in",
+            Self::FfnIn => "ffn_in",
+            _ => self.name(),
+        }
+    }
+
     /// The name in files, scripts and results.
     pub fn name(self) -> &'static str {
         match self {

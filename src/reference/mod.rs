@@ -151,7 +151,7 @@ impl Load<'_> {
     fn linear(&self, of: &Linear) -> Result<Linear<Array>> {
         let weight = self.array(&of.weight, Role::ToResidual)?;
         let bias = of.bias.as_ref().map(|bias| self.array(bias, Role::Bias)).transpose()?;
-        Ok(Linear { weight, bias, order: of.order })
+        Ok(Linear { weight, bias, order: of.order, rounding: None })
     }
 
     fn norm(&self, of: &Norm) -> Result<Norm<Array>> {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::answers::of_record;
 use super::names::{CONFIG, FINAL, batch_file};
 use crate::error::Result;
-use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, Scope, number, plain};
+use crate::record::{Activations, Bootstrap, Criterion, Detection, Feature, Keep, LaneOutcome, Scope, number, plain};
 use crate::stats;
 
 /// This is raised when a key changes its meaning.
@@ -66,7 +66,12 @@ pub(super) fn files(acts: &Activations, analysis: &Analysis, record: Value) -> R
     let batches: Vec<Value> = (0..acts.num_sequences).map(batch).collect();
     let mut files: Vec<_> = (0..).zip(&batches).map(|(s, value): (usize, _)| (batch_file(s), value.clone())).collect();
     files.push((CONFIG.to_string(), config(acts, analysis)));
-    files.push((FINAL.to_string(), final_results(acts, analysis, &per_sequence, batches, record)));
+    let mut results = final_results(acts, analysis, &per_sequence, batches, record);
+    if !acts.lanes.is_empty() {
+        results["lanes"] = lanes(acts);
+        results["lane_comparison"] = lane_comparison(acts, analysis);
+    }
+    files.push((FINAL.to_string(), results));
     Ok(files)
 }
 
@@ -178,6 +183,27 @@ fn final_results(
 fn perplexity(acts: &Activations, analysis: &Analysis) -> Value {
     let args = analysis.intervals.as_ref().map(|intervals| intervals.args.clone()).unwrap_or_default();
     stats::perplexity(acts, &args).map_or(Value::Null, |perplexity| plain(&perplexity))
+}
+
+/// What lanes came to, sequence by sequence, without counts of single norms.
+fn lanes(acts: &Activations) -> Value {
+    let of = |lane: &LaneOutcome| {
+        json!({
+            "name": lane.name,
+            "changes": plain(&lane.changes),
+            "mean_nll": number::plain(&lane.mean_nll),
+            "kl": number::plain(&lane.kl),
+            "top1_agreement": plain(&lane.top1_agreement),
+            "top1_probability": number::plain(&lane.top1_probability),
+        })
+    };
+    acts.lanes.iter().map(of).collect()
+}
+
+/// Lanes against the model as it is, if there are enough sequences.
+fn lane_comparison(acts: &Activations, analysis: &Analysis) -> Value {
+    let args = analysis.intervals.as_ref().map(|intervals| intervals.args.clone()).unwrap_or_default();
+    stats::compare_lanes(acts, &args).map_or(Value::Null, |rows| plain(&rows))
 }
 
 /// The current time as RFC 3339, in UTC and whole seconds.

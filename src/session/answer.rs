@@ -179,8 +179,15 @@ impl Verify for DecodeIds {
 
 impl Extract {
     fn record_bytes(&self, info: &ModelInfo) -> u64 {
+        let sequences = self.tokens.info.num_sequences;
+        let of_layer = product(&[sequences, 2 * NUMBER as usize]).saturating_add(200).saturating_mul(3);
+        let of_lane = (info.num_layers as u64 + 4).saturating_mul(of_layer);
+        let changed = (info.hidden_size as u64).saturating_mul(NUMBER).saturating_add(of_lane);
+        let lanes = (self.args.lanes.lanes.len() as u64 + 1).saturating_mul(changed);
+        let lanes = if self.args.lanes.is_default() { 0 } else { lanes };
         let (tokens, rungs) = (&self.tokens.info, ladder(&self.args).len());
-        record_bytes(info, tokens, rungs).saturating_add(measured_bytes(info, tokens, &self.args.measure, rungs))
+        let measured = measured_bytes(info, tokens, &self.args.measure, rungs);
+        record_bytes(info, tokens, rungs).saturating_add(measured).saturating_add(lanes)
     }
 
     /// The largest checkpoint of this work in bytes; None if it has none.
@@ -188,8 +195,9 @@ impl Extract {
         self.checkpoint()?;
         let tokens = &self.tokens.info;
         let hidden = product(&[tokens.num_sequences, tokens.sequence_length, info.hidden_size]).saturating_mul(4);
+        let streams = (1 + self.args.lanes.lanes.len() as u64).saturating_mul(hidden);
         // Folds during a pass are not as sparse as those of a record.
-        Some(self.record_bytes(info).saturating_mul(2).saturating_add(hidden))
+        Some(self.record_bytes(info).saturating_mul(2).saturating_add(streams))
     }
 
     /// Whether a checkpoint with this header can belong to this work, as far as it is known without
@@ -284,6 +292,7 @@ fn check_activations(asked: &Extract, acts: &Activations, known: Option<&ModelIn
     let losses = acts.mean_nll.as_ref().map_or(0, Vec::len);
     let as_asked = acts.mean_nll.is_none() || (args.logits && losses == sequences);
     holds(as_asked, || format!("{losses} losses"))?;
+    holds(args.lanes.answered_by(&acts.lanes), || "other lanes than were asked for".to_string())?;
     let out = args.out.clone().filter(|_| args.keep == Keep::Full);
     same("the folder of all values", &acts.full_activations, &out)?;
     acts.measurements.measured().into_iter().try_for_each(|(what, number)| measured(what, number))?;

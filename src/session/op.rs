@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::record::{ComputeDtype, EstimateArgs, ExtractArgs, LoadArgs, ModelInfo, TokenSource, TokensInfo};
 
-    /// Requests and replies as protocol 7 spells them.
+    /// Requests and replies as protocol 8 spells them.
     #[derive(Serialize)]
     #[allow(clippy::large_enum_variant)] // one per test
     enum Spelt {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn requests_have_the_bytes_of_their_protocol() {
-        assert_eq!(super::super::wire::PROTOCOL, 7, "another protocol has another spelling: change it here");
+        assert_eq!(super::super::wire::PROTOCOL, 8, "another protocol has another spelling: change it here");
         let model = LoadArgs {
             id: "m".to_string(),
             revision: None,
@@ -166,7 +166,15 @@ mod tests {
             max_vram: None,
         };
         let tokens = Tokens { ids: vec![vec![1, 2]], info: tokens_info() };
-        let args = EstimateArgs { num_sequences: 1, sequence_length: 2, memory_budget: 3, logits: true, gpus: 1 };
+        let args = EstimateArgs {
+            num_sequences: 1,
+            sequence_length: 2,
+            memory_budget: 3,
+            logits: true,
+            gpus: 1,
+            lanes: 0,
+            lane_weights: false,
+        };
         let (folder, name) = ("results".to_string(), "tiny".to_string());
         let source = TokenSource::Ids { ids: tokens.ids.clone() };
         same_bytes(&Load(model.clone()).op(), &Spelt::Load(model.clone()));

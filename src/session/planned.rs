@@ -15,8 +15,8 @@ use crate::hub::{self, Access, Opened};
 use crate::plain::plain;
 use crate::progress::{Event, Progress};
 use crate::record::{
-    Activations, Estimate, EstimateArgs, ExtractArgs, Fold, LoadArgs, Measurements, Miniature, NormFold, SiteLadders,
-    TokenSource, Tokens, TokensInfo,
+    Activations, BASELINE, Estimate, EstimateArgs, ExtractArgs, Fold, Lane, LaneOutcome, LoadArgs, Measurements,
+    Miniature, NormFold, SiteLadders, TokenSource, Tokens, TokensInfo,
 };
 use crate::stats;
 use crate::weights::{self, Description};
@@ -256,6 +256,7 @@ fn shape(described: Description, tokens: TokensInfo, args: &ExtractArgs) -> Resu
         let (all, without_first) = (fold(layers.len(), width), fold(layers.len(), width));
         SiteLadders { site, width, layers, all, without_first, non_finite: Vec::new() }
     };
+    engine::check_lanes(&spec, (tokens.num_sequences, tokens.sequence_length), args)?;
     let sites = engine::ladders(&spec, &args.measure)?.into_iter().map(of_site).collect();
     Ok(Activations {
         num_layers: info.num_layers,
@@ -275,5 +276,24 @@ fn shape(described: Description, tokens: TokensInfo, args: &ExtractArgs) -> Resu
         measurements: Measurements::default(),
         sites,
         measures: Default::default(),
+        lanes: lanes(args, &tokens),
     })
+}
+
+/// Lanes that change nothing.
+fn lanes(args: &ExtractArgs, tokens: &TokensInfo) -> Vec<LaneOutcome> {
+    let asked = &args.lanes.lanes;
+    let baseline = (!asked.is_empty()).then(|| Lane { name: BASELINE.to_string(), changes: Vec::new() });
+    let zeros = || vec![0.0; tokens.num_sequences];
+    let of = |Lane { name, changes }: Lane| LaneOutcome {
+        name,
+        changes,
+        mean_nll: zeros(),
+        kl: zeros(),
+        top1_agreement: zeros(),
+        top1_probability: zeros(),
+        norm_hits: Vec::new(),
+        attention_top1: Vec::new(),
+    };
+    baseline.into_iter().chain(asked.iter().cloned()).map(of).collect()
 }

@@ -14,7 +14,7 @@ use crate::progress::Event;
 use crate::record::LoadArgs;
 
 /// Incremented with every change of the enums below or of their contents.
-pub(super) const PROTOCOL: u32 = 7;
+pub(super) const PROTOCOL: u32 = 8;
 /// The largest frame in bytes.
 pub(super) const MAX_FRAME: usize = 4 << 30;
 const MAX_GREETING: usize = 200;

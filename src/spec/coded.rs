@@ -177,7 +177,7 @@ fn together(moe: &Moe, headers: &dyn Headers) -> Option<Experts> {
     }
     let [inner, hidden] = up.shape[..] else { return None };
     let count = moe.num_experts;
-    let linear = |weight| Linear { weight, bias: None, order: Order::OutIn };
+    let linear = |weight| Linear { weight, bias: None, order: Order::OutIn, rounding: None };
     let both = TensorSpec::new(both, [count, 2 * inner, hidden]);
     Some(Experts::Stacked(Mlp {
         gate: Some(linear(both.rows(0, inner))),

@@ -2,6 +2,7 @@
 //! otherwise.
 
 use super::weight::TensorSpec;
+use crate::record::InputRounding;
 use crate::vocabulary::{NormKind, Order};
 
 #[derive(Clone, Debug)]
@@ -9,6 +10,8 @@ pub struct Linear<W = TensorSpec> {
     pub weight: W,
     pub bias: Option<W>,
     pub order: Order,
+    /// How its input is rounded, in a lane that does so.
+    pub rounding: Option<Box<InputRounding<W>>>,
 }
 
 impl Linear {
@@ -18,6 +21,7 @@ impl Linear {
             weight: TensorSpec::new(format!("{name}.weight"), [out, input]),
             bias: bias.then(|| TensorSpec::new(format!("{name}.bias"), [out])),
             order: Order::OutIn,
+            rounding: None,
         }
     }
 

@@ -15,6 +15,7 @@ mod keys;
 mod layer;
 mod leaves;
 mod linear;
+mod linears;
 mod mixer;
 mod modules;
 pub mod naming;

@@ -23,6 +23,7 @@ impl<W> Linear<W> {
             weight: f(&self.weight, role),
             bias: self.bias.as_ref().map(|bias| f(bias, Role::Bias)),
             order: self.order,
+            rounding: None,
         }
     }
 }

@@ -121,6 +121,7 @@ impl Dense {
             measurements: Measurements::default(),
             sites: Vec::new(),
             measures: Default::default(),
+            lanes: Vec::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::measured::{check_count, check_measures};
 use super::parts::check_parts;
 use crate::error::{Error, Result};
-use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, NormFold, SiteId};
+use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, LaneOutcome, NormFold, SiteId};
 
 const DAMAGED: &str = "the record is damaged or from another version of this program: extract again";
 
@@ -76,7 +76,32 @@ fn metadata(acts: &Activations) -> Result<()> {
     if let Some(twice) = acts.sites.iter().find(|ladders| !sites.insert(ladders.site)) {
         return Err(Error::corrupt(format!("the ladders of {} are there twice", twice.site.name())));
     }
+    check_lanes(acts)?;
     check_measures(acts)
+}
+
+/// Checks that lanes have a number for each sequence.
+fn check_lanes(acts: &Activations) -> Result<()> {
+    let mut names = HashSet::new();
+    let losses = if acts.sequence_length > 1 { acts.num_sequences } else { 0 };
+    for lane in &acts.lanes {
+        let LaneOutcome { name, changes: _, mean_nll, kl, top1_agreement, top1_probability, norm_hits, attention_top1 } =
+            lane;
+        if !names.insert(name) {
+            return Err(Error::corrupt(format!("the lane {name:?} is there twice")));
+        }
+        check_count("losses of a lane", mean_nll.len(), losses)?;
+        let hits = norm_hits.iter().flat_map(|of| [of.at_least_3.len(), of.at_least_6.len()]);
+        let attention = attention_top1.iter().map(|of| of.probability.len());
+        let numbers = [kl.len(), top1_agreement.len(), top1_probability.len()];
+        let mut all = numbers.into_iter().chain(hits).chain(attention);
+        all.try_for_each(|found| check_count("numbers of a lane", found, acts.num_sequences))?;
+        let mut layers = norm_hits.iter().map(|of| of.at.layer).chain(attention_top1.iter().map(|of| of.layer));
+        if let Some(layer) = layers.find(|layer| *layer >= acts.num_layers) {
+            return Err(Error::corrupt(format!("lane {name:?} has layer {layer} of {}", acts.num_layers)));
+        }
+    }
+    Ok(())
 }
 
 fn check(acts: &Activations, fold: &Fold) -> Result<()> {

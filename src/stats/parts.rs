@@ -12,7 +12,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::error::{Error, Result};
 use crate::record::{
-    Activations, ExpertCoverage, Fold, Measurements, Measures, NonFinite, SiteLadders, TokensInfo, TokensPart,
+    Activations, ExpertCoverage, Fold, LaneOutcome, Measurements, Measures, NonFinite, SiteLadders, TokensInfo,
+    TokensPart,
 };
 use crate::words::counted;
 
@@ -67,6 +68,7 @@ pub fn select(acts: &Activations, chosen: &[usize]) -> Result<Activations> {
         measures: Measures::default(),
         expert_coverage: if whole { acts.expert_coverage.clone() } else { Vec::new() },
         mean_nll: acts.mean_nll.as_ref().map(|losses| chosen.iter().map(|&s| losses[s]).collect()),
+        lanes: acts.lanes.iter().map(|lane| lane.of_sequences(chosen)).collect(),
         full_activations: None,
         measurements: Measurements::default(),
         ..acts.clone_light()
@@ -143,11 +145,18 @@ pub fn join(a: &Activations, b: &Activations) -> Result<Activations> {
         sites: a.sites.iter().filter_map(of_site).collect(),
         measures: Measures::default(),
         expert_coverage: added(&a.expert_coverage, &b.expert_coverage),
+        lanes: joined(&a.lanes, &b.lanes),
         mean_nll: a.mean_nll.as_ref().zip(b.mean_nll.as_ref()).map(|(a, b)| [&a[..], &b[..]].concat()),
         full_activations: None,
         measurements: Measurements::default(),
         ..a.clone_light()
     })
+}
+
+/// The lanes of both records, if they are the same and nothing in them depends on other sequences.
+fn joined(a: &[LaneOutcome], b: &[LaneOutcome]) -> Vec<LaneOutcome> {
+    let both: Option<Vec<_>> = a.iter().zip(b).map(|(a, b)| a.followed_by(b)).collect();
+    both.filter(|_| a.len() == b.len()).unwrap_or_default()
 }
 
 /// Checks that both records have the same sequences, in the same order, for a comparison pair by

@@ -11,7 +11,6 @@ mod gpu;
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, DType, Shape, WithDType};
-use half::bf16;
 
 use crate::cuda::{Array, Context, Element};
 use crate::error::{Result, fault};
@@ -164,14 +163,19 @@ impl Tensor {
         }
     }
 
-    /// All values in row-major order, converted to f32.
+    /// All values converted to f32, copied to CPU memory.
     pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
         match self {
             Self::Codes(x) => Ok(x.values()),
-            Self::Cuda(x) if x.element() == Element::Bf16 => {
-                let mut values = vec![bf16::ZERO; x.len()];
-                x.download(bytemuck::cast_slice_mut(&mut values))?;
-                Ok(values.iter().map(|value| value.to_f32()).collect())
+            Self::Cuda(x) if x.element() != Element::F32 => {
+                let mut halves = vec![0u16; x.len()];
+                let widen: fn(u16) -> f32 = match x.element() {
+                    Element::Bf16 => |bits| half::bf16::from_bits(bits).to_f32(),
+                    Element::F16 => |bits| half::f16::from_bits(bits).to_f32(),
+                    _ => fault!("expected floats, found {x:?}"),
+                };
+                x.download(bytemuck::cast_slice_mut(&mut halves))?;
+                Ok(halves.into_iter().map(widen).collect())
             }
             Self::Cuda(_) => self.values(),
             _ => Self::Cpu(convert_error(self.cpu()?.to_dtype(DType::F32))?).values(),

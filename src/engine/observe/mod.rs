@@ -31,6 +31,7 @@ pub use moments::MomentsObserver;
 pub use observer::{ExpertRows, Observer, Observers, Onlookers, State};
 pub use quantiles::QuantilesObserver;
 pub use quantisation::QuantisationObserver;
+pub(super) use stored::{read as read_state, write as write_state};
 pub use super_weights::{Meeting, SuperWeightsObserver};
 pub use top::TopObserver;
 pub use weights::WeightsObserver;

@@ -242,10 +242,11 @@ pub struct State<'a, 'o> {
     /// Number of completed layers.
     pub layers: usize,
     /// The residual stream [tokens, hidden] of each shard in f32.
-    pub hidden: Vec<&'a Tensor>,
+    /// Then the streams of other lanes, by group and shard.
+    pub hidden: Vec<Tensor>,
     /// Keys and values that later layers borrow, share by share, of the layers that
-    /// `Model::lenders` says.
-    pub lent: Vec<&'a Tensor>,
+    /// `Model::lenders` says, and in the same order those of other lanes.
+    pub lent: Vec<Tensor>,
     pub observers: &'a Observers<'o>,
     pub coverage: &'a [ExpertCoverage],
     /// Bytes of tensor data that this run has read.

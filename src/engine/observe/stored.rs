@@ -11,12 +11,12 @@ use crate::record::{AttentionSinks, Experts, Massive, Moments, QuantError, Quant
 /// The largest stored state in bytes. What is read is bounded by the file, whose checksums hold.
 const MOST: u64 = 64 << 30;
 
-pub(super) fn write(state: &impl Serialize, checkpoint: &mut dyn Write) -> Result<()> {
+pub(in crate::engine) fn write(state: &impl Serialize, checkpoint: &mut dyn Write) -> Result<()> {
     rmp_serde::encode::write_named(&mut &mut *checkpoint, state)
         .map_err(|e| Error::new(Kind::Io, format!("writing the checkpoint: {e}")).hint("is the disk full?"))
 }
 
-pub(super) fn read<T: DeserializeOwned>(checkpoint: &mut dyn Read) -> Result<T> {
+pub(in crate::engine) fn read<T: DeserializeOwned>(checkpoint: &mut dyn Read) -> Result<T> {
     rmp_serde::from_read(checkpoint.take(MOST)).map_err(|e| Error::corrupt(format!("reading it: {e}")))
 }
 

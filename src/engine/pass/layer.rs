@@ -173,6 +173,9 @@ impl<'o> LayerAtWork<'_, 'o> {
         let first_row = rows.start * shard.positions;
         let experts_read = of_stream(&moe.expert_norm)?;
         mixture.assignment.route(first_row, &logits, (moe.top_k, &moe.router.scoring), &mixture.values);
+        if let Some(edits) = &shard.edits {
+            edits.without_experts(self.i, &rows, &mut mixture.assignment);
+        }
         let sum = mixture.sum.rows(first_row, rows.len() * shard.positions)?;
         let rest = || {
             if moe.sum_norm.is_none() {
@@ -228,7 +231,8 @@ impl<'o> LayerAtWork<'_, 'o> {
         let values = ExpertValues { correction, factors };
         let zeros = || Tensor::zeros(shard.hidden.dims().to_vec(), &shard.device);
         let sum = if adds_to_stream(ffn) { shard.hidden.clone() } else { zeros()? };
-        let wanted = adds_to_stream(ffn) && self.work.observers.want(SiteId { layer: self.i, site: Site::FfnWrite });
+        let observers = shard.observers(self.work);
+        let wanted = adds_to_stream(ffn) && observers.want(SiteId { layer: self.i, site: Site::FfnWrite });
         let written = if wanted { Some(zeros()?) } else { None };
         let (assignment, room) = (Assignment::new(moe.num_experts), ops::ExpertScratch::default());
         shard.mixture = Some(Mixture { x: zeros()?, sum, written, assignment, values, room });
@@ -270,7 +274,7 @@ impl<'o> LayerAtWork<'_, 'o> {
     fn read(&self, shard: &Shard, site: Site, reads: &Reads<Tensor>, rows: &Range<usize>) -> Result<Tensor> {
         let read = read(reads, &shard.residual(rows)?)?;
         self.show(shard, site, rows, &read)?;
-        Ok(read)
+        shard.changed(SiteId { layer: self.i, site }, rows, read)
     }
 
     /// Gives `x`, for some of the shard's sequences, to the observers.
@@ -282,7 +286,7 @@ impl<'o> LayerAtWork<'_, 'o> {
     fn onlookers(&self, shard: &Shard, rows: &Range<usize>) -> Onlookers<'_, 'o> {
         let first = shard.sequences.start;
         let sequences = first + rows.start..first + rows.end;
-        Onlookers { observers: &self.work.observers, layer: self.i, sequences }
+        Onlookers { observers: shard.observers(self.work), layer: self.i, sequences }
     }
 
     /// Calls `f` for pieces of `x`, which belongs to some sequences, with the matching piece of
@@ -299,8 +303,8 @@ impl<'o> LayerAtWork<'_, 'o> {
         let at = self.onlookers(shard, sequences);
         let most = self.work.ffn_rows(inner);
         let shared = || sites.contains(&Site::FfnMidShared) && at.want_shared_expert();
-        let seen = sites.iter().any(|site| at.want(*site)) || shared();
-        let unit = if seen { shard.positions } else { 1 };
+        let whole = shard.whole || sites.iter().any(|site| at.want(*site)) || shared();
+        let unit = if whole { shard.positions } else { 1 };
         let (all, step) = (x.dims()[0] / unit, (most / unit).max(1));
         for start in (0..all).step_by(step) {
             split_on_oom(start..(start + step).min(all), &mut |part| {
@@ -325,7 +329,7 @@ struct Pieces<'a> {
 }
 
 /// The input of a sublayer.
-fn read(reads: &Reads<Tensor>, stream: &Tensor) -> Result<Tensor> {
+pub(super) fn read(reads: &Reads<Tensor>, stream: &Tensor) -> Result<Tensor> {
     match reads {
         Reads::Norm(norm) => linear::norm(norm, stream),
         Reads::Stream => Ok(stream.clone()),

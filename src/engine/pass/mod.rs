@@ -5,17 +5,22 @@
 //! that are read ahead, and a bounded workspace.
 
 mod layer;
+mod probing;
 mod shard;
 mod stream;
+mod streams;
 mod work;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) use shard::{LentKv, ROUNDS};
 pub(super) use stream::{ReadAhead, WeightStream};
+pub(super) use streams::Carried;
 pub(super) use work::Work;
 
 use super::embed::{self, TokenRows};
+use super::lanes::Lanes;
 use super::layer_embeddings::LayerEmbeddings;
 use super::observe::{ExpertRows, State};
 use super::{head, moe};
@@ -29,6 +34,7 @@ use crate::weights::load::Loader;
 use crate::weights::{OpenModel, ShardPlan};
 use layer::LayerAtWork;
 use shard::{Mixture, Shard, each};
+use streams::{AtLayer, Streams};
 
 /// The point at which a pass begins.
 pub(super) struct Start {
@@ -39,6 +45,8 @@ pub(super) struct Start {
     pub hidden: Option<Vec<Tensor>>,
     /// The keys and values that earlier layers have left for later ones, for each shard.
     pub lent: Vec<LentKv>,
+    /// The streams of lanes that have begun, by group.
+    pub lanes: Vec<Carried>,
     pub coverage: Vec<ExpertCoverage>,
 }
 
@@ -57,6 +65,9 @@ pub(super) struct Pass<'a> {
     tokens: &'a Tokens,
     embeddings: Option<LayerEmbeddings>,
     shards: Vec<Shard>,
+    lanes: Arc<Lanes>,
+    /// The streams of lanes beside the model as it is.
+    streams: Streams,
     stream: WeightStream<'a>,
     coverage: Vec<ExpertCoverage>,
     /// The first layer of this pass.
@@ -89,6 +100,7 @@ impl<'a> Pass<'a> {
         tokens: &'a Tokens,
         start: Start,
         mut stream: WeightStream<'a>,
+        lanes: Arc<Lanes>,
         (already_read, progress): (u64, &'a dyn Progress),
     ) -> Result<Self> {
         for plan in &plans {
@@ -110,6 +122,7 @@ impl<'a> Pass<'a> {
         };
         lent.resize_with(plans.len(), LentKv::new);
         let positions = tokens.info.sequence_length;
+        let streams = Streams::new(&lanes, (&plans, positions), (start.layer, start.lanes))?;
         let shards = plans.into_iter().enumerate().zip(hidden.into_iter().zip(lent));
         let shards = shards.map(|(plan, hidden)| Shard::new(plan, positions, hidden)).collect();
         let (coverage, first) = (start.coverage, start.layer);
@@ -118,6 +131,8 @@ impl<'a> Pass<'a> {
             tokens,
             embeddings,
             shards,
+            lanes,
+            streams,
             stream,
             coverage,
             first,
@@ -138,6 +153,8 @@ impl<'a> Pass<'a> {
             self.show_streams(SiteId { layer: 0, site: Site::Embed })?;
         }
         self.layers(between)?;
+        let model = &self.work.model.spec;
+        self.streams.begin((model.layers.len(), model), &self.shards)?;
         let last = SiteId { layer: self.work.model.spec.layers.len() - 1, site: Site::FinalNorm };
         let head = match self.work.logits || self.work.observers.want(last) {
             true => self.head(last, between)?,
@@ -162,7 +179,7 @@ impl<'a> Pass<'a> {
         let begin = Instant::now();
         for (i, layer) in layers.iter().enumerate().skip(self.first) {
             if self.progress.interrupted() {
-                between.interrupted(&self.state(i));
+                between.interrupted(&self.state(i)?);
                 return Err(crate::error::Error::interrupted());
             }
             let loaded = self.stream.layer(i, self.work.needs_ffn(i), &self.work.observers)?;
@@ -171,7 +188,7 @@ impl<'a> Pass<'a> {
             }
             self.layer(i, layer, loaded)?;
             self.tell(i, begin);
-            between.layer_done(&self.state(i + 1));
+            between.layer_done(&self.state(i + 1)?);
             if ahead == 0 {
                 self.stream.request_core(i + 1, self.work.needs_ffn(i + 1))?;
             }
@@ -181,23 +198,27 @@ impl<'a> Pass<'a> {
     }
 
     fn layer(&mut self, i: usize, layer: &Layer, loaded: Vec<Layer<Tensor>>) -> Result<()> {
+        self.streams.begin((i, &self.work.model.spec), &self.shards)?;
         for shard in &mut self.shards {
             shard.prepare_lent(&self.work.model.spec, i)?;
             let Shard { rotary, device, positions, .. } = shard;
             device.mark_layer(i)?;
             rotary.prepare(layer, *positions, device)?;
         }
+        let embeddings = self.embeddings.as_ref();
+        probing::probe(&AtLayer { work: &self.work, i, loaded: &loaded, embeddings }, &self.lanes, &self.shards)?;
         match layer.moe() {
             Some(moe) if self.work.needs_ffn(i) => self.mixture(i, moe, loaded)?,
             _ => {
-                let embeddings = self.embeddings.as_ref();
                 let at = LayerAtWork { work: &self.work, i, loaded: &loaded, embeddings };
                 each(&mut self.shards, |shard| at.dense(shard))?;
+                self.streams.dense(&AtLayer { work: &self.work, i, loaded: &loaded, embeddings })?;
                 // The weights are dropped before others are requested.
                 drop(loaded);
             }
         }
         self.show_streams(SiteId { layer: i, site: Site::ResidPost })?;
+        self.streams.end(i, &self.shards)?;
         let streams: Vec<_> = self.shards.iter().map(|shard| (shard.sequences.clone(), &shard.hidden)).collect();
         self.work.observers.end_layer(i, &streams)?;
         self.shards.iter().try_for_each(|shard| shard.device.throttle())
@@ -223,6 +244,15 @@ impl<'a> Pass<'a> {
                     self.stream.request_expert(i, moe, expert)?;
                     requested.push(expert);
                 }
+            }
+        }
+        // Experts come in the order of the model as it is, whatever lanes choose beside it.
+        let lanes = AtLayer { work, i, loaded: &loaded, embeddings: self.embeddings.as_ref() };
+        self.streams.mix_and_route(&lanes)?;
+        for expert in (0..moe.num_experts).filter(|expert| !requested.contains(expert)).collect::<Vec<_>>() {
+            if self.streams.use_expert(expert) {
+                self.stream.request_expert(i, moe, expert)?;
+                requested.push(expert);
             }
         }
         self.stream.skip_other_experts(i, moe, &requested);
@@ -261,10 +291,12 @@ impl<'a> Pass<'a> {
                 let observed = written.is_some() || work.observers.want_experts(i);
                 moe::routed_expert(network, &chosen, x, sum, observed.then_some(&shown as &moe::Shown))?;
             }
+            self.streams.expert(&lanes, (moe, expert), &networks)?;
             drop(networks);
             shards.iter().try_for_each(|shard| shard.device.throttle())?;
         }
         each(shards, |shard| at.end_mixture(shard))?;
+        self.streams.end_mixture(&lanes)?;
         let mut tokens_per_expert = vec![0; moe.num_experts];
         for mixture in shards.iter_mut().filter_map(|shard| shard.mixture.take()) {
             let rows = mixture.assignment.rows.iter();
@@ -291,22 +323,18 @@ impl<'a> Pass<'a> {
         self.work.model.checkpoint.bytes_read() - self.already_read
     }
 
-    fn state(&self, layers: usize) -> State<'_, 'a> {
-        State {
-            layers,
-            hidden: self.shards.iter().map(|shard| &shard.hidden).collect(),
-            lent: self.lent(layers),
-            observers: &self.work.observers,
-            coverage: &self.coverage,
-            bytes_read: self.bytes_read(),
-        }
-    }
-
-    /// The keys and values that layers after the first `layers` use, shard by shard.
-    fn lent(&self, layers: usize) -> Vec<&Tensor> {
-        let lenders = self.work.model.spec.lenders(layers);
-        let of = |shard| lenders.iter().filter_map(|from| Shard::lent(shard, *from)).flatten().collect::<Vec<_>>();
-        self.shards.iter().flat_map(of).collect()
+    fn state(&self, layers: usize) -> Result<State<'_, 'a>> {
+        let lenders: Vec<usize> = self.work.model.spec.lenders(layers).into_iter().collect();
+        let lent_by = |shard: &Shard| -> Vec<Tensor> {
+            lenders.iter().filter_map(|from| shard.lent(*from)).flatten().cloned().collect()
+        };
+        let mut hidden: Vec<Tensor> = self.shards.iter().map(|shard| shard.hidden.clone()).collect();
+        let mut lent: Vec<Tensor> = self.shards.iter().flat_map(lent_by).collect();
+        let (of_lanes, lent_by_lanes) = self.streams.state(layers, &lenders)?;
+        hidden.extend(of_lanes);
+        lent.extend(lent_by_lanes);
+        let (observers, coverage, bytes_read) = (&self.work.observers, &self.coverage[..], self.bytes_read());
+        Ok(State { layers, hidden, lent, observers, coverage, bytes_read })
     }
 
     /// The output of the head, if it is needed. Its input is shown as the site `last`.
@@ -324,14 +352,18 @@ impl<'a> Pass<'a> {
         if !self.work.logits {
             return Ok(None);
         }
+        let mut lanes = vec![Vec::new(); self.streams.len()];
+        self.streams.each_stream(|lane, device, stream| {
+            lanes[lane - 1].push(head::read(&before[device], &stream, rounded)?);
+            Ok(())
+        })?;
         let bias = before.first().and_then(|before| before.head_bias.as_ref());
-        let spec = (&model.spec, &self.work.observers);
-        let outcome = head::head(spec, &loader, bias, &normed, (&self.tokens.ids, rounded), self.progress);
-        outcome.map(Some).inspect_err(|error| {
-            if error.kind == crate::error::Kind::Interrupted {
-                between.interrupted(&self.state(model.spec.layers.len()));
-            }
-        })
+        let (spec, inputs) = ((&model.spec, &self.work.observers), (&normed[..], &lanes[..]));
+        let outcome = head::head(spec, &loader, bias, inputs, (&self.tokens.ids, rounded), self.progress);
+        if outcome.as_ref().is_err_and(|error| error.kind == crate::error::Kind::Interrupted) {
+            between.interrupted(&self.state(model.spec.layers.len())?);
+        }
+        outcome.map(Some)
     }
 }
 

@@ -3,12 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::thread::ScopedJoinHandle;
 
+use super::work::Work;
+use crate::engine::lanes::Edits;
+use crate::engine::observe::Observers;
 use crate::engine::rotary::Rotary;
 use crate::engine::routing::{Assignment, ExpertValues};
 use crate::error::{Error, Result};
 use crate::ops::ExpertScratch;
+use crate::record::SiteId;
 use crate::spec::Model;
 use crate::tensor::{Device, Tensor};
 use crate::threads;
@@ -31,6 +36,10 @@ pub(super) struct Shard {
     pub lent: LentKv,
     /// The state of a mixture, while a layer's tokens go to experts.
     pub mixture: Option<Mixture>,
+    /// What the sequences of other lanes than the model as it is change at sites.
+    pub edits: Option<Arc<Edits>>,
+    /// True if products need whole sequences.
+    pub whole: bool,
 }
 
 /// The keys and values that later layers use, by the layer that computed them.
@@ -53,7 +62,31 @@ pub(super) struct Mixture {
 impl Shard {
     pub(super) fn new((index, plan): (usize, ShardPlan), positions: usize, (hidden, lent): (Tensor, LentKv)) -> Self {
         let ShardPlan { device, sequences } = plan;
-        Self { index, device, sequences, positions, hidden, lent, rotary: Rotary::default(), mixture: None }
+        Self {
+            index,
+            device,
+            sequences,
+            positions,
+            hidden,
+            lent,
+            rotary: Rotary::default(),
+            mixture: None,
+            edits: None,
+            whole: false,
+        }
+    }
+
+    /// The observers of this shard: those of the pass, or none.
+    pub(super) fn observers<'a, 'o>(&self, work: &'a Work<'o>) -> &'a Observers<'o> {
+        if self.edits.is_some() { &work.nobody } else { &work.observers }
+    }
+
+    /// The tensor at a site, which belongs to some sequences, as the computation goes on with it.
+    pub(super) fn changed(&self, at: SiteId, rows: &Range<usize>, x: Tensor) -> Result<Tensor> {
+        match &self.edits {
+            Some(edits) => edits.changed(at, rows, x),
+            None => Ok(x),
+        }
     }
 
     /// Before layer `i`, frees the keys and values that no later layer uses, and allocates those

@@ -18,6 +18,8 @@ pub(crate) struct Work<'a> {
     pub plan: BatchPlan,
     pub logits: bool,
     pub observers: Observers<'a>,
+    /// The observers of sequences that nobody observes.
+    pub nobody: Observers<'a>,
 }
 
 impl Work<'_> {

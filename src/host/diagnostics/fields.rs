@@ -5,10 +5,10 @@ use std::sync::OnceLock;
 
 use crate::host::values::shapes::names_of;
 use crate::record::{
-    Agreement, Bootstrap, BootstrapArgs, Bracket, Cell, Criterion, Detection, Estimate, EstimateArgs, ExpertCoverage,
-    Feature, FeatureIntervals, FileHash, HeatMap, Interval, LayerProfile, LayerStats, MagnitudeBin, Measurements,
-    Miniature, ModelInfo, NonFinite, Perplexity, PossibleFeature, SequenceValues, SequencesNeeded, StoredAs, SweepRow,
-    TestResult, TokensInfo, TokensPart, UndecidedFeature,
+    Agreement, AttentionTop1, Bootstrap, BootstrapArgs, Bracket, Cell, Criterion, Detection, Estimate, EstimateArgs,
+    ExpertCoverage, Feature, FeatureIntervals, FileHash, HeatMap, Interval, LaneComparison, LaneOutcome, LayerProfile,
+    LayerStats, MagnitudeBin, Measurements, Miniature, ModelInfo, NonFinite, NormHits, Perplexity, PossibleFeature,
+    SequenceValues, SequencesNeeded, StoredAs, SweepRow, TestResult, TokensInfo, TokensPart, UndecidedFeature,
 };
 
 /// Fields of maps that are no records: errors, outcomes of `parallel`, machines, commands, copies.
@@ -46,7 +46,8 @@ pub(crate) fn fields() -> impl Iterator<Item = &'static str> + Clone {
             names: Feature, Bracket, PossibleFeature, Detection, LayerStats, Criterion, BootstrapArgs, Interval,
             FeatureIntervals, Bootstrap, SequencesNeeded, Agreement, UndecidedFeature, TestResult, SweepRow, Perplexity,
             Cell, HeatMap, LayerProfile, MagnitudeBin, SequenceValues, Estimate, EstimateArgs, ModelInfo, StoredAs, FileHash,
-            TokensInfo, TokensPart, Measurements, Miniature, NonFinite, ExpertCoverage,
+            TokensInfo, TokensPart, Measurements, Miniature, NonFinite, ExpertCoverage, LaneOutcome, LaneComparison,
+            NormHits, AttentionTop1,
         );
         names.extend(OF_MAPS);
         names

@@ -12,6 +12,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("dettmers", include_str!("../../../stdlib/dettmers.rhai")),
     ("figures", include_str!("../../../stdlib/figures.rhai")),
     ("measured", include_str!("../../../stdlib/measured.rhai")),
+    ("interventions", include_str!("../../../stdlib/interventions.rhai")),
     ("reports", include_str!("../../../stdlib/reports.rhai")),
     ("thresholds", include_str!("../../../stdlib/thresholds.rhai")),
 ];

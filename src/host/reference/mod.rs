@@ -16,7 +16,7 @@ use crate::host::primitives::machines::{self, provision};
 use crate::host::primitives::models::{extract, perplexity, requests, texts, tokens};
 use crate::host::primitives::results::{exports, figures, files, reading, stored};
 use crate::host::primitives::script::{assertions, flags, flow, logs, show};
-use crate::host::primitives::statistics::{cells, claims, detection, hits, index, measures, parts, sweeps};
+use crate::host::primitives::statistics::{cells, claims, detection, hits, index, lanes, measures, parts, sweeps};
 
 /// All areas, in the order of an experiment.
 pub const AREAS: &[Area] = &[
@@ -52,6 +52,7 @@ pub const AREAS: &[Area] = &[
             hits::TOKEN_HITS.primitive,
             hits::MARKED_TEXT.primitive,
             measures::TOKENS_NEEDED.primitive,
+            lanes::COMPARE_LANES.primitive,
         ],
     },
     Area {
@@ -271,6 +272,7 @@ mod tests {
             check_defaults(&measures::TOP_VALUES, &mut checked),
             check_defaults(&hits::TOKEN_HITS, &mut checked),
             check_defaults(&hits::MARKED_TEXT, &mut checked),
+            check_defaults(&lanes::COMPARE_LANES, &mut checked),
             check_defaults(&stored::SAVE_RESULTS, &mut checked),
             check_defaults(&sweeps::SWEEP_CRITERIA, &mut checked),
             check_defaults(&index::THRESHOLD_INDEX, &mut checked),

@@ -119,6 +119,7 @@ impl Readable for ActivationsHandle {
             "sites" => Some(site_names(&self.0)),
             "norms" => Some(norm_names(&self.0)),
             "tokens" => Some(tokens(&self.0)),
+            "lanes" => Some(plain(&self.0.lanes)),
             _ if FOLDS.contains(&name) => None,
             _ => field(&*self.0, name),
         }
@@ -189,6 +190,7 @@ fn summary(acts: &Activations) -> Value {
         map.insert("norms".into(), norm_names(acts));
         map.insert("tokens".into(), tokens(acts));
         map.insert("sites".into(), site_names(acts));
+        map.insert("lanes".into(), plain(&acts.lanes));
     }
     json
 }

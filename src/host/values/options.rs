@@ -70,6 +70,11 @@ impl Options {
         self.map.get(key).filter(|value| !value.is_unit())
     }
 
+    /// True if `key` is an option.
+    pub(crate) fn knows(&self, key: &str) -> bool {
+        self.known.has(key)
+    }
+
     pub(crate) fn has(&self, key: &str) -> bool {
         self.get(key).is_some()
     }

@@ -11,9 +11,9 @@ use serde::forward_to_deserialize_any;
 use super::declaration::Primitive;
 use crate::record::{
     Activations, Agreement, Bootstrap, BootstrapArgs, Bracket, Cell, Criterion, Detection, Estimate, ExpertCoverage,
-    Feature, FeatureIntervals, FileHash, HeatMap, Interval, LayerProfile, LayerStats, MagnitudeBin, Measurements,
-    Miniature, ModelInfo, NonFinite, Perplexity, PossibleFeature, SequenceValues, SequencesNeeded, SiteId, StoredAs,
-    SweepRow, TestResult, TokensInfo, TokensPart, UndecidedFeature,
+    Feature, FeatureIntervals, FileHash, HeatMap, Interval, LaneComparison, LaneOutcome, LayerProfile, LayerStats,
+    MagnitudeBin, Measurements, Miniature, ModelInfo, NonFinite, Perplexity, PossibleFeature, SequenceValues,
+    SequencesNeeded, SiteId, StoredAs, SweepRow, TestResult, TokensInfo, TokensPart, UndecidedFeature,
 };
 
 /// A deserialiser that reads nothing, and writes down the names of a struct's fields.
@@ -93,6 +93,13 @@ const INNER: &[(&str, &str, Given)] = &[
     ("activations", "non_finite", Given::List("non_finite")),
     ("activations", "expert_coverage", Given::List("expert_coverage")),
     ("activations", "measurements", Given::One("measurements")),
+    ("activations", "lanes", Given::List("lane")),
+    ("lane_comparison", "perplexity", Given::One("interval")),
+    ("lane_comparison", "perplexity_ratio", Given::One("interval")),
+    ("lane_comparison", "kl", Given::One("interval")),
+    ("lane_comparison", "top1_agreement", Given::One("interval")),
+    ("lane_comparison", "top1_probability", Given::One("interval")),
+    ("lane_comparison", "test", Given::One("test_result")),
     ("tokens_info", "parts", Given::List("tokens_part")),
     ("non_finite", "norm", Given::One("site")),
     ("results", "found", Given::One("detection")),
@@ -134,6 +141,7 @@ const GIVEN: &[(&str, Given)] = &[
     ("halves", Given::List("activations")),
     ("perplexity", Given::One("perplexity")),
     ("paired_test", Given::One("test_result")),
+    ("compare_lanes", Given::List("lane_comparison")),
     ("group_test", Given::One("test_result")),
     ("correlation_test", Given::One("test_result")),
     ("estimate_vram", Given::One("estimate")),
@@ -189,6 +197,8 @@ pub(crate) fn shapes() -> &'static BTreeMap<&'static str, Shape> {
         add("file", false, names_of::<FileHash>());
         add("heat_map", false, names_of::<HeatMap>());
         add("interval", false, names_of::<Interval>());
+        add("lane", false, names_of::<LaneOutcome>());
+        add("lane_comparison", false, names_of::<LaneComparison>());
         add("layer_profile", false, names_of::<LayerProfile>());
         add("layer_stats", false, names_of::<LayerStats>());
         add("magnitude_bin", false, names_of::<MagnitudeBin>());

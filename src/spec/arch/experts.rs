@@ -105,7 +105,7 @@ pub(super) fn called([gate, up, down]: [&str; 3], prefix: &str, hidden: usize, s
 /// [experts, hidden, intermediate].
 pub(super) fn stacked(gate_up: &str, down: &str, hidden: usize, sizes: Sizes) -> Arc<Experts> {
     let Sizes { num_experts, intermediate, activation, .. } = sizes;
-    let linear = |weight| Linear { weight, bias: None, order: Order::OutIn };
+    let linear = |weight| Linear { weight, bias: None, order: Order::OutIn, rounding: None };
     let both = TensorSpec::new(gate_up, [num_experts, 2 * intermediate, hidden]);
     Arc::new(Experts::Stacked(Mlp {
         gate: Some(linear(both.rows(0, intermediate))),

@@ -91,7 +91,7 @@ impl StackedExperts {
                 false => (tensor(name, [count, input, out]), Order::InOut),
             };
             let bias = TensorSpec::new(format!("{prefix}experts.{name}_bias"), [count, out]);
-            Linear { weight, bias: Some(bias), order }
+            Linear { weight, bias: Some(bias), order, rounding: None }
         };
         Moe {
             num_experts: count,

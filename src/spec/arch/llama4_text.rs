@@ -113,7 +113,7 @@ fn mixture(prefix: &str, hidden: usize, sizes: Sizes) -> Moe {
     moe.router.linear = Linear::new(&format!("{prefix}router"), sizes.num_experts, hidden, false);
     let linear = |name: &str, input: usize, out: usize| {
         let weight = TensorSpec::new(format!("{prefix}experts.{name}"), [sizes.num_experts, input, out]);
-        Linear { weight, bias: None, order: Order::InOut }
+        Linear { weight, bias: None, order: Order::InOut, rounding: None }
     };
     moe.experts = Arc::new(Experts::Stacked(Mlp {
         gate: None,

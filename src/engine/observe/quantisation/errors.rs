@@ -1,12 +1,12 @@
 //! The squared errors of all formats, in one walk over a row.
 //!
-//! What `formats.rs` says one format at a time is here said of all, with two differences that the
+//! What `engine/simulated.rs` says one format at a time is here said of all, with two differences that the
 //! sums of squares do not show: values are multiplied by the inverse of a scale (where x / scale
 //! and x * (1 / scale) round to different neighbours, both are as far away), and sums of 8 columns
 //! in a row are f32.
 
-/// The largest value of E4M3FN.
-pub(super) const E4M3_MAX: f32 = 448.0;
+use crate::engine::simulated::{E4M3_MAX, e4m3};
+
 /// The values of a block of MXFP4, which are two blocks of NVFP4.
 pub(super) const BLOCK: usize = 32;
 const HALF: usize = 16;
@@ -135,17 +135,6 @@ fn nearest<const M: u32>(x: f32, least: u32) -> f32 {
     (x + round) - round
 }
 
-/// The nearest E4M3FN number, at most 448 in magnitude.
-#[inline(always)]
-pub(super) fn e4m3(x: f32) -> f32 {
-    let x = x.clamp(-E4M3_MAX, E4M3_MAX);
-    // Three bits of mantissa remain of the 23. Below 2^-6 numbers are multiples of 2^-9.
-    let bits = x.to_bits();
-    let normal = f32::from_bits((bits + 0x7_ffff + ((bits >> 20) & 1)) & !0xf_ffff);
-    let subnormal = (x * 512.0).round_ties_even() / 512.0;
-    if x.abs() < 1.0 / 64.0 { subnormal } else { normal }
-}
-
 #[inline(always)]
 fn limited(x: f32, most: f32) -> f32 {
     let x = if x > most { most } else { x };
@@ -156,8 +145,8 @@ fn limited(x: f32, most: f32) -> f32 {
 mod tests {
     use rand::{Rng, SeedableRng};
 
-    use super::super::formats::{absmax, quantise};
     use super::*;
+    use crate::engine::simulated::{absmax, quantise};
     use crate::record::QuantFormat;
     use crate::vector::vectorised;
 

@@ -6,8 +6,6 @@
 //! until then.
 
 mod errors;
-#[cfg(test)]
-mod formats;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

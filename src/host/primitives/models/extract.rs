@@ -20,7 +20,7 @@ use crate::host::values::options::Options;
 use crate::progress::Event;
 use crate::record::option::{ReadFrom, option_set};
 use crate::record::option_types::Include;
-use crate::record::{Checkpoint, CheckpointArgs, CheckpointOptions, ExtractArgs, Keep, MeasureArgs};
+use crate::record::{Checkpoint, CheckpointArgs, CheckpointOptions, ExtractArgs, Keep, LaneArgs, MeasureArgs};
 use crate::results::{self, FULL_ACTIVATIONS as FULL};
 use crate::secret::secret_name;
 use crate::session::{Extract, full_activations_bytes};
@@ -30,6 +30,7 @@ option_set! {
     /// The options of extract.
     pub(crate) struct MeasuredExtraction {
         measure: Include<MeasureArgs>;
+        lanes: Include<LaneArgs>;
         extraction: Include<ExtractArgs>;
     }
 }
@@ -37,8 +38,8 @@ option_set! {
 pub(crate) const EXTRACT: Declared<MeasuredExtraction> = Declared::new(
     "extract",
     &["extract(model: model, tokens: tokens, options?: map) -> activations"],
-    "As extract_layernorms, and measures more in the same pass: other tensors than the norms, and other quantities than \
-     counts on the ladder.",
+    "As extract_layernorms, and measures more in the same pass: other tensors than the norms, other quantities than \
+     counts on the ladder, and what becomes of variants of the model.",
     r#"let model = load_model("examples/shakespeare-olmoe");
 let tokens = load_tokens(#{ ids: [[5, 6, 7, 8], [9, 10, 11, 12]] });
 let acts = model.extract(tokens, #{ sites: ["attn_in", "resid_post"], observe: ["outliers", "moments"] });
@@ -64,8 +65,10 @@ pub(crate) fn register(engine: &mut Engine, context: &Arc<Context>) {
     });
     let c = context.clone();
     register_with_options!(engine, EXTRACT, |model: Model, tokens: TokensHandle; options| {
-        let MeasuredExtraction { measure, extraction } = options;
-        extract(&c, &model, &tokens, ExtractArgs { measure, ..extraction })
+        let MeasuredExtraction { measure, lanes, extraction } = options;
+        // Lanes are compared by what the head computes.
+        let logits = extraction.logits || !lanes.lanes.is_empty();
+        extract(&c, &model, &tokens, ExtractArgs { measure, lanes, logits, ..extraction })
     });
     let c = context.clone();
     register_with_options!(engine, ESTIMATE_VRAM, |id: &str; options| estimate(&Place::here(&c), id, options));

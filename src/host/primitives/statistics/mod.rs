@@ -6,6 +6,7 @@ pub(crate) mod criteria;
 pub(crate) mod detection;
 pub(crate) mod hits;
 pub(crate) mod index;
+pub(crate) mod lanes;
 pub(crate) mod measures;
 pub(crate) mod own;
 pub(crate) mod parts;

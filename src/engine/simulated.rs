@@ -1,22 +1,24 @@
 //! Simulated quantisation of rows of f32: each value is replaced by the nearest that a format has.
 //!
 //! Scales are applied by division, and halves round to even, as PyTorch does. docs/measures.md has
-//! the definition of each format and its source. `errors.rs` computes the errors of many rows in a
-//! faster way.
+//! the definition of each format and its source. `observe/quantisation/errors.rs` computes the errors
+//! of all formats at once.
 
-use super::errors::{E4M3_MAX, e4m3};
 use crate::record::QuantFormat;
 
+/// The largest value of E4M3FN.
+pub(in crate::engine) const E4M3_MAX: f32 = 448.0;
 /// The largest value of E2M1.
 const E2M1_MAX: f32 = 6.0;
 /// The smallest E4M3 number above 0, which is the smallest scale of an NVFP4 block.
 const E4M3_LEAST: f32 = 1.0 / 512.0;
 const MX_BLOCK: usize = 32;
 const NV_BLOCK: usize = 16;
+const INT4_GROUP: usize = 128;
 
 /// Replaces a row by what the format keeps of it. `largest` is the largest |x| of the whole tensor.
 #[inline(always)]
-pub(super) fn quantise(format: QuantFormat, row: &mut [f32], largest: f32) {
+pub(in crate::engine) fn quantise(format: QuantFormat, row: &mut [f32], largest: f32) {
     match format {
         QuantFormat::Int8Token => int8(row, absmax(row) / 127.0),
         QuantFormat::Int8Tensor => int8(row, largest / 127.0),
@@ -31,15 +33,27 @@ pub(super) fn quantise(format: QuantFormat, row: &mut [f32], largest: f32) {
 
 /// The largest |x|.
 #[inline(always)]
-pub(super) fn absmax(row: &[f32]) -> f32 {
+pub(in crate::engine) fn absmax(row: &[f32]) -> f32 {
     f32::from_bits(row.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff)))
 }
 
 /// 8-bit integers from -127 to 127.
 #[inline(always)]
 fn int8(row: &mut [f32], scale: f32) {
+    integers(row, scale, 127.0);
+}
+
+/// 4-bit integers from -7 to 7 with a scale for each 128 values.
+#[inline(always)]
+pub(in crate::engine) fn int4_groups(row: &mut [f32]) {
+    row.chunks_mut(INT4_GROUP).for_each(|group| integers(group, absmax(group) / 7.0, 7.0));
+}
+
+/// Integers from -most to most.
+#[inline(always)]
+fn integers(row: &mut [f32], scale: f32, most: f32) {
     let divisor = if scale > 0.0 { scale } else { 1.0 };
-    row.iter_mut().for_each(|x| *x = (*x / divisor).round_ties_even().clamp(-127.0, 127.0) * scale);
+    row.iter_mut().for_each(|x| *x = (*x / divisor).round_ties_even().clamp(-most, most) * scale);
 }
 
 /// 8-bit floats.
@@ -75,10 +89,21 @@ fn nv_block(block: &mut [f32], of_tensor: f32) {
     block.iter_mut().for_each(|x| *x = e2m1(*x / scale) * scale);
 }
 
+/// The nearest E4M3FN number, at most 448 in magnitude.
+#[inline(always)]
+pub(in crate::engine) fn e4m3(x: f32) -> f32 {
+    let x = x.clamp(-E4M3_MAX, E4M3_MAX);
+    // Three bits of mantissa remain of the 23. Below 2^-6 numbers are multiples of 2^-9.
+    let bits = x.to_bits();
+    let normal = f32::from_bits((bits + 0x7_ffff + ((bits >> 20) & 1)) & !0xf_ffff);
+    let subnormal = (x * 512.0).round_ties_even() / 512.0;
+    if x.abs() < 1.0 / 64.0 { subnormal } else { normal }
+}
+
 /// The nearest of 0, 0.5, 1, 1.5, 2, 3, 4 and 6 with the sign of x; a tie goes to the even
 /// mantissa.
 #[inline(always)]
-pub(super) fn e2m1(x: f32) -> f32 {
+pub(in crate::engine) fn e2m1(x: f32) -> f32 {
     let size = x.abs();
     let by_half = (size * 2.0).round_ties_even() / 2.0;
     let by_one = size.round_ties_even();
