@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::observer::{ExpertRows, Observer};
 use super::stored;
 use super::top::{Found, largest};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{AttributedValue, Attribution, ExpertWrite, LayerWrites, MeasureArgs, Site, SiteId, Tokens};
 use crate::spec::Model;
 use crate::tensor::Tensor;
@@ -305,8 +305,24 @@ impl Observer for AttributionObserver<'_> {
         stored::write(&self.kept, checkpoint)
     }
 
-    fn resume(&mut self, _layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
-        self.kept = stored::read(checkpoint)?;
+    fn resume(&mut self, layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
+        let kept: Kept = stored::read(checkpoint)?;
+        let cells = &self.cells;
+        let of_cells =
+            |((layer, _), values): (&(usize, Writer), &Vec<f32>)| *layer < layers && values.len() == cells.len();
+        let of_expert = |((layer, token, _), values): (&(usize, usize, usize), &Vec<f32>)| {
+            let whole = cells.rows.binary_search(token).is_ok();
+            let expected = if whole { cells.hidden } else { cells.dims.len() };
+            *layer < layers && *token < cells.tokens && values.len() == expected
+        };
+        let mut large = kept.large.values().flatten();
+        let fits = kept.writes.iter().all(of_cells)
+            && kept.experts.iter().all(of_expert)
+            && large.all(|(token, dim)| *token < cells.tokens && *dim < cells.hidden);
+        if !fits {
+            return Err(Error::corrupt("its writes are those of another pass"));
+        }
+        self.kept = kept;
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::observer::Observer;
 use super::stored;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{SiteId, WeightStats};
 use crate::spec::inventory::{self, Part};
 use crate::spec::{Model, Role, TensorSpec};
@@ -314,6 +314,13 @@ impl Observer for WeightsObserver {
 
     fn resume(&mut self, _layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
         let pieces: Vec<(Place, Piece)> = stored::read(checkpoint)?;
+        let is_whole = |piece: &Piece| {
+            let values = piece.shape.iter().try_fold(1usize, |values, size| values.checked_mul(*size));
+            piece.shape.len() >= 2 && values.is_some()
+        };
+        if !pieces.iter().all(|(_, piece)| is_whole(piece)) {
+            return Err(Error::corrupt("its weights are those of another model"));
+        }
         self.pieces = pieces.into_iter().collect();
         Ok(())
     }
