@@ -119,7 +119,7 @@ pub(super) fn activated(activation: Activation, x: f64) -> f64 {
         Activation::Mish => x * softplus(x).tanh(),
         Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
         Activation::SqrtSoftplus => softplus(x).sqrt(),
-        Activation::Laplace => 0.5 * (1.0 + libm::erf((x - 0.707107) / (0.282095 * SQRT_2))),
+        Activation::Laplace => 0.5 * (1.0 + libm::erf((x - 707_107.0 / 1e6) / (0.282095 * SQRT_2))),
         Activation::Sigmoid => sigmoid(x),
         Activation::Tanh => x.tanh(),
         Activation::Linear => x,

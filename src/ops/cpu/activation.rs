@@ -53,7 +53,7 @@ fn softplus(x: f32) -> f32 {
 /// The distribution function of a normal law (transformers `LaplaceActivation`).
 #[inline(always)]
 fn laplace(x: f32) -> f32 {
-    const MEAN: f32 = 0.707107;
+    const MEAN: f32 = 707_107.0 / 1e6;
     const DEVIATION: f32 = 0.282095;
     0.5 * (1.0 + libm::erff((x - MEAN) / (DEVIATION * std::f32::consts::SQRT_2)))
 }
@@ -186,7 +186,7 @@ mod tests {
             (Activation::Relu6, &|x| x.clamp(0.0, 6.0)),
             (Activation::LeakyRelu, &|x| if x < 0.0 { 0.01 * x } else { x }),
             (Activation::Mish, &|x| x * x.exp().ln_1p().tanh()),
-            (Activation::Laplace, &|x| 0.5 * (1.0 + libm::erf((x - 0.707107) / (0.282095 * 2f64.sqrt())))),
+            (Activation::Laplace, &|x| 0.5 * (1.0 + libm::erf((x - 707_107.0 / 1e6) / (0.282095 * 2f64.sqrt())))),
             (Activation::HardSwish, &|x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0),
             (Activation::SqrtSoftplus, &|x| (x.max(0.0) + (-x.abs()).exp().ln_1p()).sqrt()),
             (Activation::Sigmoid, &|x| 1.0 / (1.0 + (-x).exp())),
