@@ -90,7 +90,13 @@ fn files_that_are_not_ids() {
         let message = "`ids` is not an array of arrays of token ids";
         refuses(&project, &format!("#{{ ids: {ids} }}"), SCRIPT, message, "such as [[1, 2], [3, 4]]");
     }
-    refuses(&project, "#{ ids: 5 }", SCRIPT, "load_tokens: `ids` is 5, expected the path of a file or an array", "outlier doc load_tokens");
+    refuses(
+        &project,
+        "#{ ids: 5 }",
+        SCRIPT,
+        "load_tokens: `ids` is 5, expected the path of a file or an array",
+        "outlier doc load_tokens",
+    );
 }
 
 /// What people give as ids, what it is called, and what to do.

@@ -42,9 +42,11 @@ fn chosen_sites_layers_and_sequences_are_those_of_the_whole_pass() {
         let (whole, chosen) = (SafeTensors::deserialize(&whole).unwrap(), SafeTensors::deserialize(&chosen).unwrap());
         let mut names: Vec<&str> = chosen.names().into_iter().collect();
         names.sort_unstable();
-        let expected =
-            [1, 2].map(|layer| ["input_layernorm", "q", "resid_post"].map(|of| format!("layers.{layer}.{of}")));
-        assert_eq!(names, expected.concat(), "{model}");
+        let sites = [1, 2].map(|layer| ["input_layernorm", "q", "resid_post"].map(|of| format!("layers.{layer}.{of}")));
+        assert_eq!(names, [vec!["input_ids".to_string()], sites.concat()].concat(), "{model}");
+        let ids = |file: &SafeTensors| file.tensor("input_ids").unwrap().data().to_vec();
+        let length = 4 * acts.sequence_length;
+        assert_eq!(ids(&chosen), ids(&whole)[last * length..][..length], "{model}: ids of the sequence");
         for layer in [1, 2] {
             let name = format!("layers.{layer}.input_layernorm");
             let (one, every) = (chosen.tensor(&name).unwrap(), whole.tensor(&name).unwrap());

@@ -266,7 +266,8 @@ pub(super) fn restore_or_create(
         }
     };
     let kept = KeptSites::new(&model.spec, tokens, args)?;
-    let contents = Contents { tensors: &kept.tensors(&model.spec, tokens, args), ids: &tokens.ids };
+    let ids: Vec<Vec<u32>> = kept.sequences.iter().map(|sequence| tokens.ids[*sequence].clone()).collect();
+    let contents = Contents { tensors: &kept.tensors(&model.spec, tokens, args), ids: &ids };
     let writer = |file| {
         let sites = kept.sites.iter().map(|(at, _)| *at).collect();
         FullWriter { file, sites, sequences: kept.sequences.clone(), positions: kept.positions }
