@@ -468,7 +468,11 @@ fn the_table_of_models_is_what_its_script_computes() {
             panic!("{printed}")
         };
         let experts = experts.trim_end_matches(" per token");
-        assert_eq!(row[1..], [layers, hidden, experts, parameters, download, read, weights, memory], "{printed}");
+        let [of_model @ .., expected] = &row[1..] else { panic!("{row:?}") };
+        assert_eq!(of_model, [layers, hidden, experts, parameters, download, read, weights], "{printed}");
+        // How operands are laid out depends on the processor.
+        let gigabytes = |cell: &str| cell.trim_end_matches(" GB").parse::<f64>().unwrap();
+        assert!((gigabytes(memory) / gigabytes(expected) - 1.0).abs() < 0.01, "{expected}: {printed}");
     }
     assert_eq!(rows.len(), 7);
 }

@@ -351,7 +351,7 @@ fn what_is_laid_out_in_memory_is_estimated() {
         let view = state.tensors.iter_mut().find(|view| view.name == name).unwrap();
         let size = view.shape.iter().product::<i64>() * 4;
         view.strides = strides.unwrap_or(view.strides.clone());
-        let script = "let e = estimate_vram(\"model\"); e.total_bytes";
+        let script = "let e = estimate_vram(\"model\"); print(e.total_bytes);";
         (with("gpt2", state.file()).script(script).json().as_i64().unwrap(), size)
     };
     let name = arrays.keys().find(|name| name.ends_with("wte.weight")).unwrap();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -189,8 +190,8 @@ fn after_ctrl_c_it_goes_on() {
     project.file("script.rhai", script("olmoe", &options, "resumed"));
     let mut child = start(&project, &["run", "script.rhai"]);
     let file = || project.files("results/full").first().map(|name| project.path("results/full").join(name));
-    // The norms of two layers, 8 MB each.
-    let some_layers = || file().is_some_and(|file| file.metadata().is_ok_and(|file| file.len() > 36_000_000));
+    // The norms of two layers, 8 MB each. The ids are written first, behind them.
+    let some_layers = || file().is_some_and(|file| file.metadata().is_ok_and(|file| file.blocks() * 512 > 36_000_000));
     wait_until(&mut child, "the first layers", some_layers);
     interrupt(&child);
     let outcome = ending(child).ends(INTERRUPTED);

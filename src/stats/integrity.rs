@@ -5,7 +5,8 @@
 
 use std::collections::HashSet;
 
-use super::measured::{check_count, check_measures};
+use super::count::check_count;
+use super::measured::check_measures;
 use super::parts::check_parts;
 use crate::error::{Error, Result};
 use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, LaneOutcome, NormFold, SiteId};

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 
+use super::count::check_count;
 use super::measured_tokens::{check_hits, check_texts};
 use crate::error::{Error, Result};
 use crate::record::{
@@ -67,13 +68,6 @@ pub fn check_asked(acts: &Activations, args: &MeasureArgs) -> Result<()> {
     match modules.is_empty() || with_modules.into_iter().any(asked) {
         true => Ok(()),
         false => other("linear layers"),
-    }
-}
-
-pub(super) fn check_count(what: &str, found: usize, expected: usize) -> Result<()> {
-    match found == expected {
-        true => Ok(()),
-        false => Err(Error::corrupt(format!("{found} {what}, expected {expected}"))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checks the tokens with hits of a record, which may come from a file or a machine.
 
-use super::measured::check_count;
+use super::count::check_count;
 use crate::error::{Error, Result};
 use crate::record::{Activations, DimHits, SiteHits, TokenHits, TokenTexts};
 

@@ -11,6 +11,7 @@ mod bootstrap;
 mod bracket;
 mod cells;
 mod correction;
+mod count;
 mod criterion;
 mod detect;
 mod draws;

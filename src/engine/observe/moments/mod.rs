@@ -1,9 +1,9 @@
 //! Moments: sums of powers and extremes of every channel at chosen sites, and the ratio of maximum
 //! to median of every row.
 //!
-//! A sequence is summed in the order of positions, and sequences are added in their order, so that the
-//! result depends neither on batches nor on devices. An expert's rows are summed in the order of
-//! its tokens.
+//! A sequence is summed in the order of positions, and sequences are added in their order, so that
+//! the result depends neither on batches nor on devices. An expert's rows are summed in the order
+//! of its tokens.
 
 mod sums;
 

@@ -1,5 +1,5 @@
-//! Sums of powers and extremes of channels, in one order: sixteen rows in f32, and then these sums in
-//! f64.
+//! Sums of powers and extremes of channels, in one order: sixteen rows in f32, and then these sums
+//! in f64.
 
 use rayon::prelude::*;
 
@@ -39,7 +39,8 @@ const EMPTY: Lane = Lane {
 pub(super) struct Sums {
     width: usize,
     lanes: Vec<Lane>,
-    /// Rows that wait for others, less than `ROWS`: however rows come, the same are summed together.
+    /// Rows that wait for others, less than `ROWS`: however rows come, the same are summed
+    /// together.
     waiting: Vec<f32>,
     /// Number of values that were left out, being NaN or infinite.
     non_finite: u64,
@@ -166,7 +167,8 @@ fn add_fast(lane: &mut Lane, block: &[f32], width: usize, first: usize) -> bool 
     true
 }
 
-/// Adds rows of up to eight channels value by value. Returns the number of those that are not finite.
+/// Adds rows of up to eight channels value by value. Returns the number of those that are not
+/// finite.
 fn add_by_value(lane: &mut Lane, block: &[f32], width: usize, first: usize) -> u64 {
     let mut left_out = 0;
     for row in block.chunks_exact(width) {

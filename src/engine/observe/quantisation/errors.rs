@@ -1,9 +1,9 @@
 //! The squared errors of all formats, in one walk over a row.
 //!
-//! What `engine/simulated.rs` says one format at a time is here said of all, with two differences that the
-//! sums of squares do not show: values are multiplied by the inverse of a scale (where x / scale
-//! and x * (1 / scale) round to different neighbours, both are as far away), and sums of 8 columns
-//! in a row are f32.
+//! What `engine/simulated.rs` says one format at a time is here said of all, with two differences
+//! that the sums of squares do not show: values are multiplied by the inverse of a scale (where
+//! x / scale and x * (1 / scale) round to different neighbours, both are as far away), and sums of
+//! 8 columns in a row are f32.
 
 use crate::engine::simulated::{E4M3_MAX, e4m3};
 
