@@ -23,8 +23,8 @@ let model = load_model(flags.model, #{ dtype: flags.dtype });
 let acts = model.extract(load_tokens(#{ ids: "ids.json" }), parse_json(flags.options));
 print(acts.measurements.to_json());
 """
-NORMS = ["moments", "top", "quantisation_error"]
-OTHERS = ["massive", "attention_sinks", "super_weights", "experts"]
+NORMS = ["moments", "top", "quantisation_error", "quantiles", "hits"]
+OTHERS = ["massive", "attention_sinks", "super_weights", "attribution", "weights", "experts"]
 
 
 def variants(model):

@@ -550,3 +550,18 @@ fn a_record_with_measurements_is_stored_and_read_as_it_is() {
     assert_eq!(back, acts);
     stats::check_whole(&back).unwrap();
 }
+
+/// The first 64 positions of a longer text are looked at by themselves, too.
+#[test]
+fn texts_of_more_than_64_positions_have_everything_measured() {
+    let project = crate::project::Project::new();
+    project.copy("examples/shakespeare-olmoe", "model");
+    let ids: Vec<Vec<usize>> = (0..2).map(|s| (0..80).map(|t| 4 + (7 * s + 5 * t) % 90).collect()).collect();
+    let script = format!(
+        r#"let tokens = load_tokens(#{{ ids: {ids:?} }});
+        let acts = load_model("model").extract(tokens, #{{ sites: "all", observe: "all" }});
+        let sinks = acts.measures().attention_sinks.map(|of| of.positions);
+        print(sinks.filter(|n| n == 64).len() == sinks.filter(|n| n == 80).len() && sinks.len() > 0);"#
+    );
+    assert_eq!(project.script(&script).ok().trim(), "true");
+}

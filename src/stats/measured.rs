@@ -99,7 +99,8 @@ pub(super) fn check_measures(acts: &Activations) -> Result<()> {
     measures.massive.iter().try_for_each(|massive| of.massive(massive))?;
     once("massive activations", measures.massive.iter().map(|massive| massive.layer))?;
     attention_sinks.iter().try_for_each(|sinks| of.layer("attention sinks", sinks.layer))?;
-    once("attention sinks", attention_sinks.iter().map(|sinks| sinks.layer))?;
+    // A layer has those of the first positions and those of all.
+    once("attention sinks", attention_sinks.iter().map(|sinks| (sinks.layer, sinks.positions)))?;
     quantisation_error.iter().try_for_each(|error| of.layer("quantisation errors", error.at.layer))?;
     once("quantisation errors", quantisation_error.iter().map(|error| error.at))?;
     modules.iter().try_for_each(|module| of.layer("linear layers", module.at.layer))?;
