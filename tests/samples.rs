@@ -91,18 +91,13 @@ fn an_unfinished_pass_goes_on_or_is_refused_with_a_sentence() {
 }
 
 #[test]
-fn an_unfinished_pass_of_other_work_or_of_an_older_version_stays() {
-    for (options, version, reason) in [
-        ("thresholds: [9.5]", b'4', "is of other work"),
-        ("thresholds: [5.25], logits: true", b'3', "is of another version of this program"),
-    ] {
+fn an_unfinished_pass_of_an_older_version_stays() {
+    for options in ["thresholds: [9.5]", "thresholds: [5.25], logits: true"] {
         let project = project(&[("unfinished_pass", "checkpoints/demo")]);
-        let mut sample = std::fs::read(repository().join("tests/samples/unfinished_pass")).unwrap();
-        assert_eq!(&sample[..24], b"outlier checkpoint  v 4\n");
-        sample[22] = version;
-        project.file("checkpoints/demo", &sample);
+        let sample = std::fs::read(repository().join("tests/samples/unfinished_pass")).unwrap();
+        assert_eq!(&sample[..24], b"outlier checkpoint  v 3\n");
         let outcome = resumed(&project, options);
-        assert!(outcome.stderr.contains(reason), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("is of another version of this program"), "{}", outcome.stderr);
         assert!(!outcome.stderr.contains("going on after"), "{}", outcome.stderr);
         assert!(outcome.ok().starts_with("4 [23, 5, 11, 17] "));
         assert_eq!(project.bytes("checkpoints/demo"), sample);

@@ -1,8 +1,8 @@
 //! Simulated quantisation of rows of f32: each value is replaced by the nearest that a format has.
 //!
 //! Scales are applied by division, and halves round to even, as PyTorch does. docs/measures.md has
-//! the definition of each format and its source. `observe/quantisation/errors.rs` computes the errors
-//! of all formats at once.
+//! the definition of each format and its source. `observe/quantisation/errors.rs` computes the
+//! errors of all formats at once.
 
 use crate::record::QuantFormat;
 

@@ -90,7 +90,7 @@ fn overview() -> String {
     for area in AREAS {
         let _ = writeln!(text, "{}\n", area.title);
         for primitive in area.primitives {
-            let _ = writeln!(text, "{}", entry(primitive.name, 25, first_sentence(primitive.summary)));
+            let _ = writeln!(text, "{}", entry(primitive.name, 27, first_sentence(primitive.summary)));
         }
         text.push('\n');
     }
