@@ -8,7 +8,7 @@ use super::observer::Observer;
 use super::stored;
 use crate::error::Result;
 use crate::ops::Received;
-use crate::record::{AttentionSinks, SiteId};
+use crate::record::AttentionSinks;
 use crate::tensor::Tensor;
 
 /// A position with a larger mean weight is a sink.
@@ -91,14 +91,6 @@ impl AttentionSinksObserver {
 }
 
 impl Observer for AttentionSinksObserver {
-    fn wants(&self, _site: SiteId) -> bool {
-        false
-    }
-
-    fn observe(&mut self, _site: SiteId, _sequences: Range<usize>, _x: &Tensor) -> Result<()> {
-        Ok(())
-    }
-
     fn wants_attention(&self, _layer: usize) -> bool {
         true
     }

@@ -169,10 +169,6 @@ impl Observer for MassiveObserver<'_> {
         site.site == Site::ResidPost
     }
 
-    fn observe(&mut self, _site: SiteId, _sequences: Range<usize>, _x: &Tensor) -> Result<()> {
-        Ok(())
-    }
-
     fn end_layer(&mut self, layer: usize, stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
         let width = stream.first().map_or(Ok(1), |(_, x)| x.dims2().map(|dims| dims.1))?;
         let on_gpu = stream.iter().any(|(_, x)| x.cpu().is_err());

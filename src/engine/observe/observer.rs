@@ -48,7 +48,9 @@ impl ExpertRows<'_> {
 /// of memory in a later step: the later tensor replaces the earlier one.
 pub trait Observer: Send {
     /// True if the observer wants the tensors of this site in this layer.
-    fn wants(&self, site: SiteId) -> bool;
+    fn wants(&self, _site: SiteId) -> bool {
+        false
+    }
 
     /// Announces, before the first tensor, the sequences that `device` computes.
     fn assign_sequences(&mut self, _device: &Device, _sequences: Range<usize>) -> Result<()> {
@@ -57,7 +59,9 @@ pub trait Observer: Send {
 
     /// Receives `x` [sequences * positions, width] in f32, on the device that computes these
     /// sequences.
-    fn observe(&mut self, site: SiteId, sequences: Range<usize>, x: &Tensor) -> Result<()>;
+    fn observe(&mut self, _site: SiteId, _sequences: Range<usize>, _x: &Tensor) -> Result<()> {
+        Ok(())
+    }
 
     /// True if the observer wants the rows of single experts of this layer.
     fn wants_experts(&self, _layer: usize) -> bool {

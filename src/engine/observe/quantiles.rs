@@ -174,17 +174,7 @@ impl Observer for QuantilesObserver {
         Ok(())
     }
 
-    fn end_layer(&mut self, _layer: usize, _stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
-        self.settle();
-        Ok(())
-    }
-
-    fn fetch(&mut self) -> Result<()> {
-        self.settle();
-        Ok(())
-    }
-
-    stored::kept_in!(done);
+    stored::settled_in!(done);
 }
 
 #[cfg(test)]

@@ -69,4 +69,25 @@ macro_rules! kept_in {
     };
 }
 
-pub(super) use kept_in;
+/// The same of an observer that settles a layer when it is done.
+macro_rules! settled_in {
+    ($done:ident) => {
+        fn end_layer(
+            &mut self,
+            _layer: usize,
+            _stream: &[(::std::ops::Range<usize>, &$crate::tensor::Tensor)],
+        ) -> $crate::error::Result<()> {
+            self.settle();
+            Ok(())
+        }
+
+        fn fetch(&mut self) -> $crate::error::Result<()> {
+            self.settle();
+            Ok(())
+        }
+
+        $crate::engine::observe::stored::kept_in!($done);
+    };
+}
+
+pub(super) use {kept_in, settled_in};

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{Read, Write};
-use std::ops::Range;
 
 use candle_core::DType;
 use rayon::prelude::*;
@@ -16,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::observer::Observer;
 use super::stored;
 use crate::error::{Error, Result};
-use crate::record::{SiteId, WeightStats};
+use crate::record::WeightStats;
 use crate::spec::inventory::{self, Part};
 use crate::spec::{Model, Role, TensorSpec};
 use crate::tensor::{Device, Tensor};
@@ -288,14 +287,6 @@ fn transposed(x: &[f32], width: usize) -> Vec<f32> {
 }
 
 impl Observer for WeightsObserver {
-    fn wants(&self, _site: SiteId) -> bool {
-        false
-    }
-
-    fn observe(&mut self, _site: SiteId, _sequences: Range<usize>, _x: &Tensor) -> Result<()> {
-        Ok(())
-    }
-
     fn wants_weights(&self) -> bool {
         true
     }

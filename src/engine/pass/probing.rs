@@ -92,14 +92,6 @@ struct Looking {
 }
 
 impl Observer for Looking {
-    fn wants(&self, _site: SiteId) -> bool {
-        false
-    }
-
-    fn observe(&mut self, _site: SiteId, _sequences: Range<usize>, _x: &Tensor) -> Result<()> {
-        Ok(())
-    }
-
     fn wants_attention(&self, _layer: usize) -> bool {
         true
     }

@@ -227,15 +227,5 @@ impl Observer for MomentsObserver {
         rows.inner.with_values(|values| part.add(values, width))
     }
 
-    fn end_layer(&mut self, _layer: usize, _stream: &[(Range<usize>, &Tensor)]) -> Result<()> {
-        self.settle();
-        Ok(())
-    }
-
-    fn fetch(&mut self) -> Result<()> {
-        self.settle();
-        Ok(())
-    }
-
-    stored::kept_in!(done);
+    stored::settled_in!(done);
 }
