@@ -286,6 +286,7 @@ impl Observer for HitsObserver<'_> {
             let row_fits = |row: &Row| {
                 (row.value.len(), row.layer.len(), row.rungs.len()) == (positions, positions, positions * of_site)
                     && row.layer.iter().all(|layer| usize::from(*layer) < layers)
+                    && row.rungs.iter().all(|rungs| usize::from(*rungs) <= self.below + self.ladder.len())
             };
             of_site > 0 && *sequence < sequences && kept.rows.values().all(row_fits)
         };

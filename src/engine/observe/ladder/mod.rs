@@ -256,6 +256,9 @@ impl Observer for LadderFold {
     fn resume(&mut self, layers: usize, checkpoint: &mut dyn Read) -> Result<()> {
         let reading = |e: String| Error::corrupt(format!("reading it: {e}"));
         checkpoint.read_exact(&mut self.levels).map_err(|e| reading(e.to_string()))?;
+        if self.levels.iter().copied().max().is_some_and(|highest| usize::from(highest) > self.ladder.len()) {
+            return Err(Error::corrupt("its counts are of other thresholds"));
+        }
         // The limit is the largest size of folds of this shape, with their list of non-finite
         // values.
         let most = self.max_stored_bytes() + MAX_NON_FINITE_BYTES;
@@ -276,6 +279,20 @@ impl Observer for LadderFold {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn levels_of_a_longer_ladder_are_refused() {
+        let norm = SiteId { layer: 0, site: Site::AttnIn };
+        let fold = |ladder: &[f32]| LadderFold::new(ladder, &[norm], 1, 2, 3);
+        let mut longer = fold(&[1.0, 2.0, 3.0]);
+        let x = Tensor::from_vec(vec![0.0f32, 1.0, 4.0, 5.0, 0.0, 0.0], (2, 3), &Device::Cpu).unwrap();
+        longer.observe(norm, 0..1, &x).unwrap();
+        let mut saved = Vec::new();
+        longer.save(1, &mut saved).unwrap();
+        fold(&[1.0, 2.0, 4.0]).resume(1, &mut &saved[..]).unwrap();
+        let error = fold(&[1.0, 2.0]).resume(1, &mut &saved[..]).unwrap_err();
+        assert_eq!(error.message, "its counts are of other thresholds");
+    }
 
     #[test]
     fn a_norm_that_is_seen_again_counts_once() {
