@@ -12,8 +12,7 @@ mod page;
 pub use allocator::{Allocator, RetainPages, uninit_vec, uninit_vec_at};
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-use page::LARGE;
-pub use page::PAGE;
+pub use page::{LARGE, PAGE};
 
 /// Starts a new measurement: the peak is set to the bytes that are resident now. Freed memory is
 /// returned to the system before. Otherwise most of the many small values that the reading of a

@@ -16,12 +16,10 @@ use std::time::{Duration, Instant};
 
 use libc::iovec;
 
-use crate::memory::{self, PAGE};
+use crate::memory::{self, LARGE, PAGE};
 
-/// Below this size the cost of a read is its latency.
-const SMALLEST: usize = 256 << 10;
 /// Bytes per system call, less than the kernel's limit.
-const LARGEST: usize = 1 << 30;
+const LONGEST: usize = 1 << 30;
 /// A disk is slow if a read, with others in flight, has less than this many bytes per second.
 const SLOW: f64 = 100e6;
 /// Total time of reads after which the disk's rate is known.
@@ -56,9 +54,9 @@ impl Direct {
     /// have the same offset within a page as the bytes in the file.
     pub(crate) fn read(&self, file: usize, offset: u64, buffer: &mut [u8]) -> usize {
         let Some(file) = &self.files[file] else { return 0 };
-        let length = buffer.len().min(LARGEST);
+        let length = buffer.len().min(LONGEST);
         let before = (offset % PAGE as u64) as usize;
-        if length < SMALLEST
+        if length < LARGE
             || buffer.as_ptr() as usize % PAGE != before
             || self.refused.load(Ordering::Relaxed)
             || self.cacheable && self.slow()
@@ -170,8 +168,8 @@ mod tests {
         let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(6);
         let ends = [(0, BYTES), (0, 2 << 20), (PAGE, BYTES - PAGE), (1, BYTES - 1), (BYTES - 300_000, 300_000)];
         let random = (0..20).map(|_| {
-            let from = rng.random_range(0..BYTES - SMALLEST);
-            (from, rng.random_range(SMALLEST..=BYTES - from))
+            let from = rng.random_range(0..BYTES - LARGE);
+            (from, rng.random_range(LARGE..=BYTES - from))
         });
         for (from, length) in ends.into_iter().chain(random) {
             let mut memory = vec![0u8; length + 3 * PAGE];
@@ -198,7 +196,7 @@ mod tests {
         let mut filled =
             |from: usize, length, offset| fixture.direct.read(0, offset, &mut memory[first + from..][..length]);
         assert_eq!(filled(64, 1 << 20, 0), 0, "it lies otherwise in the file");
-        assert_eq!(filled(0, SMALLEST - 1, 0), 0, "small");
+        assert_eq!(filled(0, LARGE - 1, 0), 0, "small");
         *fixture.direct.pace.lock().unwrap() = (99_000_000, Duration::from_secs(1));
         assert_eq!(filled(0, 1 << 20, 0), 0, "the next run gains from the cache");
         *fixture.direct.pace.lock().unwrap() = (0, Duration::ZERO);
