@@ -15,13 +15,28 @@ use crate::error::{Error, Result};
 use crate::host::language::json::to_json;
 use crate::record::option::OptionType;
 use crate::record::{Answer, Bootstrap, Criterion, Detection, Interval, LayerUnit, Method, field, plain};
+use crate::stats::Found;
 use crate::words::{counted, in_lines, rounded};
 
 /// The largest number of features in a printed table.
 const MOST_FEATURES: usize = 20;
 
 #[derive(Clone)]
-pub(crate) struct DetectionHandle(pub Arc<Detection>);
+pub(crate) struct DetectionHandle(Arc<Found>);
+
+impl DetectionHandle {
+    pub(crate) fn new(found: Arc<Detection>) -> Self {
+        Self::of(Found::Whole(found))
+    }
+
+    pub(crate) fn of(found: Found) -> Self {
+        Self(Arc::new(found))
+    }
+
+    pub(crate) fn whole(&self) -> &Arc<Detection> {
+        self.0.whole()
+    }
+}
 
 #[derive(Clone)]
 pub(crate) struct BootstrapHandle(pub Arc<Bootstrap>);
@@ -85,7 +100,7 @@ impl ReadOption for IntervalsOption {
 /// `bad_argument` if it is neither; `what` names the argument.
 pub(crate) fn detection(value: &Dynamic, what: &str) -> Result<Arc<Detection>> {
     match value.read_lock::<DetectionHandle>() {
-        Some(handle) => Ok(handle.0.clone()),
+        Some(handle) => Ok(handle.whole().clone()),
         None => of_map(value, what, "what detect_outliers returned"),
     }
 }
@@ -126,20 +141,27 @@ impl Readable for DetectionHandle {
     const NAME: &'static str = "detection";
 
     fn json(&self) -> Value {
-        plain(&*self.0)
+        plain(&**self.whole())
     }
 
     fn field(&self, name: &str) -> Option<Value> {
-        match (field(&*self.0, name), name) {
+        if let Some(known) = self.0.brief().and_then(|brief| field(brief, name)) {
+            return Some(known);
+        }
+        let found = &**self.whole();
+        match (field(found, name), name) {
             // An exact answer has none.
             (None, "bracket") => Some(Value::Null),
-            (None, "certain") => CERTAIN.iter().map(|key| Some((key.to_string(), field(&*self.0, key)?))).collect(),
+            (None, "certain") => CERTAIN.iter().map(|key| Some((key.to_string(), field(found, key)?))).collect(),
             (field, _) => field,
         }
     }
 
     fn refused(&self, name: &str) -> Option<Error> {
-        let found = &*self.0;
+        if self.0.brief().is_some() {
+            return None;
+        }
+        let found = &**self.whole();
         let bracket = found.bracket.as_ref().filter(|_| CERTAIN.contains(&name) && is_open(found))?;
         let (threshold, least) = (found.criterion.magnitude_threshold, found.num_features);
         let lies = match (bracket.rung_below, bracket.rung_above) {
@@ -159,7 +181,7 @@ impl Readable for DetectionHandle {
     }
 
     fn line(&self) -> String {
-        let found = &*self.0;
+        let found = &**self.whole();
         let most = found.bracket.as_ref().map(|bracket| bracket.num_features_high);
         let count = match (found.answer, most) {
             (Answer::Bracketed, Some(most)) => {
@@ -190,7 +212,7 @@ impl Readable for DetectionHandle {
     }
 
     fn shown(&self, width: Option<usize>) -> String {
-        let found = &*self.0;
+        let found = &**self.whole();
         let by_sequence = found.features.iter().any(|feature| feature.sequence.is_some());
         let block = found.criterion.layer_unit == LayerUnit::Block;
         let mut columns =
