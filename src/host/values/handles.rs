@@ -245,7 +245,7 @@ pub(crate) fn register(engine: &mut Engine) {
     engine.register_get("activations", |stored: &mut StoredHandle| ActivationsHandle(stored.questions.clone()));
     engine.register_get("found", |stored: &mut StoredHandle| DetectionHandle::new(stored.stored.found.clone()));
     engine.register_get("intervals", |stored: &mut StoredHandle| match &stored.stored.intervals {
-        Some(intervals) => Dynamic::from(BootstrapHandle(intervals.clone())),
+        Some(intervals) => Dynamic::from(BootstrapHandle::new(intervals.clone(), stored.questions.activations())),
         None => Dynamic::UNIT,
     });
     // Maps and arrays, for found.to_json(), because Rhai's own formats floats and strings

@@ -69,6 +69,6 @@ pub(crate) fn register(engine: &mut Engine) {
             None => thrown(stats::bootstrap(acts, &criterion, &args))?,
             Some(f) => asking(context, &f, |judge| stats::bootstrap_where(acts, &criterion, &args, judge))?,
         };
-        Ok(BootstrapHandle(Arc::new(intervals)))
+        Ok(BootstrapHandle::new(Arc::new(intervals), acts))
     });
 }
