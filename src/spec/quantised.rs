@@ -57,8 +57,8 @@ pub fn settings(c: &Config) -> Result<Settings> {
     Ok(settings)
 }
 
-/// The settings with those of an object of their own that some versions of compressed-tensors write:
-/// that of quantisation beside that of sparsity.
+/// The settings with those of an object of their own that some versions of compressed-tensors
+/// write: that of quantisation beside that of sparsity.
 fn whole(values: &Map<String, Value>) -> Map<String, Value> {
     let Some(Value::Object(inner)) = values.get(QUANTISED[0]) else { return values.clone() };
     let mut all = inner.clone();

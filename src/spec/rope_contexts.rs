@@ -6,8 +6,8 @@ use crate::error::Result;
 /// The key in a config.
 const CONTEXT: &str = "max_position_embeddings";
 
-/// Its value in the classes of transformers 5.23 of the models that turn, for a config that leaves it
-/// out.
+/// Its value in the classes of transformers 5.23 of the models that turn, for a config that leaves
+/// it out.
 #[rustfmt::skip]
 const OF_CLASSES: &[(&str, u32)] = &[
     ("afmoe", 16384),
