@@ -153,3 +153,62 @@ fn stored_results_say_what_was_found() {
     assert_eq!(line, format!("results/a: {sentence}"), "{said}");
     assert!(sentence.contains("outlier feature"), "{said}");
 }
+
+#[test]
+fn shares_of_layers_are_not_called_shares_of_norms() {
+    let fixture = format!("{:?}", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/olmoe"));
+    let said = Project::new()
+        .script(&format!(
+            r#"
+            import "answers" as answers;
+            let model = load_model({fixture});
+            let ids = [];
+            for s in 0..3 {{ let row = []; for t in 0..16 {{ row.push((7 * s + 3 * t) % 200); }} ids.push(row); }}
+            let acts = model.extract(load_tokens(#{{ ids: ids }}), #{{ sites: ["resid_post"], thresholds: [2.5] }});
+            let stream = acts.at("resid_post");
+            for record in [acts, stream] {{
+                print(record.bootstrap_ci(#{{ magnitude_threshold: 2.5, min_layer_percentage: 0.0, min_seq_percentage: 0.0, n_resamples: 50 }}));
+                let rows = answers::over_thresholds(record, [2.5]);
+                print(rows[0].keys().filter(|key| key.contains("largest % of") && !key.contains("positions"))[0]);
+                print(answers::threshold_columns(record).contains(rows[0].keys().filter(|key| key.contains("% of") && !key.contains("positions"))[0]));
+            }}
+            "#
+        ))
+        .ok();
+    let (of_norms, of_layers) = said.split_at(said.find("true").expect("both are printed") + 4);
+    assert!(of_norms.contains("% of norms"), "{said}");
+    assert!(!of_norms.contains("% of layers"), "{said}");
+    assert!(of_norms.contains("largest % of norms"), "{said}");
+    assert!(of_layers.contains("% of layers") && of_layers.contains("largest % of layers"), "{said}");
+    assert!(!of_layers.contains("of norms") && of_layers.trim_end().ends_with("true"), "{said}");
+}
+
+#[test]
+fn largest_values_that_attribution_was_not_asked_about_are_counted() {
+    let fixture = format!("{:?}", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/olmoe"));
+    let said = Project::new()
+        .script(&format!(
+            r#"
+            import "measured" as measured;
+            let model = load_model({fixture});
+            let ids = [];
+            for s in 0..2 {{ let row = []; for t in 0..8 {{ row.push((7 * s + 3 * t) % 200); }} ids.push(row); }}
+            let every = []; for position in 0..8 {{ every.push(position); }}
+            for observe in [
+                #{{ observe: ["top", "attribution"], attributed_positions: [] }},
+                #{{ observe: ["top", "attribution"], attributed_positions: every }},
+                #{{ observe: ["top"] }},
+            ] {{
+                let acts = model.extract(load_tokens(#{{ ids: ids }}), #{{ sites: ["resid_post"] }} + observe);
+                save_results("m", #{{ activations: acts, found: acts.detect_outliers() }});
+                let lines = measured::sentences(load_results("m")).filter(|line| line.contains("was not asked for"));
+                print(lines.len());
+                for line in lines {{ print(line); }}
+            }}
+            "#
+        ))
+        .ok();
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!((lines.len(), lines[0], &lines[2..]), (4, "1", &["0", "0"][..]), "{said}");
+    assert!(lines[1].contains("20 of the 20 largest values of the residual stream are elsewhere"), "{said}");
+}

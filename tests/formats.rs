@@ -506,6 +506,8 @@ fn other_formats_are_refused_by_name() {
         refuses(name, data, "", FAILED, &format!("{name} is {what}"), advice);
     }
     refuses("t.txt", wide(&text), "", FAILED, "t.txt holds NUL bytes", "iconv -f UTF-16LE");
+    let big_endian: Vec<u8> = wide(&text).chunks(2).flat_map(|pair| [pair[1], pair[0]]).collect();
+    refuses("t.txt", big_endian, "", FAILED, "t.txt holds NUL bytes", "iconv -f UTF-16BE");
     refuses(
         "t.txt",
         "caf\u{e9} ".repeat(9).chars().map(|c| c as u8).collect::<Vec<_>>(),

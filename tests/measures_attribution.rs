@@ -187,3 +187,41 @@ fn tokens_that_experts_need_follow_from_their_shares() {
     assert!(needed.likely > expected && needed.likely < 2.0 * expected, "{}", needed.likely);
     assert!(stats::tokens_needed_per_expert(&measured("llama", ExtractArgs::default()), 1).is_err());
 }
+
+#[test]
+fn a_recipe_names_super_weights_and_super_experts() {
+    let path = crate::measures::folders()[0].join("olmoe").join("reference.safetensors").display().to_string();
+    let tokens = load_tokens(&TokenSource::IdsSafetensors { path, tensor: "input_ids".into() }, &Silent).unwrap();
+    let observe = vec![Measure::QuantisationError, Measure::SuperWeights, Measure::Experts];
+    let measure = MeasureArgs { sites: vec![Site::FfnMid], observe, ..MeasureArgs::default() };
+    let mut acts = measured_on("olmoe", &tokens, ExtractArgs { measure, logits: true, ..ExtractArgs::default() });
+    let rule = |super_weights, super_experts| IgnoreRule {
+        format: QuantFormat::Int8Token,
+        max_error: f64::INFINITY,
+        super_weights,
+        super_experts,
+    };
+    // One weight whose input and output stand out at the same token, and one expert.
+    let (layer, expert) = {
+        let found = acts.measures.super_weights.last_mut().unwrap();
+        found.input.value = 1e6;
+        found.output.value = -1e6;
+        (found.output.sequence, found.output.position) = (found.input.sequence, found.input.position);
+        (found.layer, found.expert.unwrap())
+    };
+    let loudest = acts.measures.experts.iter_mut().find(|of| of.layer == 0).unwrap();
+    loudest.output_absmax[2] = 1e6;
+    let expert_of = |layer: usize, expert: usize| format!("model.layers.{layer}.mlp.experts.{expert}.");
+    let of_kind = |rule: &IgnoreRule, words: &str| -> Vec<String> {
+        let all = ignored(&acts, rule).unwrap();
+        all.into_iter().filter(|(_, reason)| reason.contains(words)).map(|(name, _)| name).collect()
+    };
+    let weight = of_kind(&rule(true, false), "a super weight");
+    assert_eq!(weight, [format!("{}down_proj", expert_of(layer, expert))]);
+    let whole = of_kind(&rule(false, true), "a super expert");
+    let projections = ["down_proj", "gate_proj", "up_proj"];
+    assert_eq!(whole, projections.map(|name| format!("{}{name}", expert_of(0, 2))));
+    for (rule, words) in [(rule(false, true), "a super weight"), (rule(true, false), "a super expert")] {
+        assert!(of_kind(&rule, words).is_empty(), "{words} was not asked for");
+    }
+}

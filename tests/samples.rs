@@ -105,6 +105,28 @@ fn an_unfinished_pass_of_an_older_version_stays() {
 }
 
 #[test]
+fn an_unfinished_pass_of_this_version_goes_on_to_the_same_bytes() {
+    let stats = |project: &Project| {
+        let outcome = project.script(&format!(
+            "{MODEL}let acts = model.extract_layernorms(tokens, #{{ thresholds: [5.25], logits: true, checkpoint: \"checkpoints/demo\" }});
+             save_results(\"again\", #{{ activations: acts, found: acts.detect_outliers() }});"
+        ));
+        let told = outcome.stderr.clone();
+        outcome.ok();
+        (project.bytes("results/again/activations.stats"), told)
+    };
+    let begun = project(&[("unfinished_pass_v4", "checkpoints/demo")]);
+    assert_eq!(&begun.bytes("checkpoints/demo")[..24], b"outlier checkpoint  v 4\n");
+    let (continued, told) = stats(&begun);
+    // On a machine with another order of additions it begins anew, and says so.
+    let goes_on = told.contains("going on after layer 2, from checkpoints/demo");
+    assert!(goes_on || told.contains("checkpoint checkpoints/demo is of other work"), "{told}");
+    let (whole, told) = stats(&project(&[]));
+    assert!(!told.contains("going on after"), "{told}");
+    assert!(continued == whole, "{} bytes, from the beginning {}", continued.len(), whole.len());
+}
+
+#[test]
 fn a_record_of_the_first_version_is_refused_with_both_numbers() {
     let project = project(&[("demo", "results/demo")]);
     let mut record = project.bytes("results/demo/activations.stats");

@@ -130,6 +130,13 @@ pub enum Failure {
         message: String,
         hint: String,
     },
+    /// A file whose name has other capitals than that of `missing`.
+    Capitals {
+        place: String,
+        found: String,
+        missing: String,
+        right: &'static str,
+    },
     OnlyIndex {
         place: String,
         index: String,
@@ -173,6 +180,23 @@ pub enum Failure {
         file: String,
         /// The length of the file that it leads to, if it says so.
         bytes: Option<u64>,
+    },
+    /// Nothing in a place is a GGUF file of a language model.
+    NoGguf {
+        told: String,
+    },
+    NoGgufCalled {
+        told: String,
+        wanted: String,
+        /// How to name one.
+        listed: String,
+    },
+    /// Several files have the name that was asked for.
+    AmbiguousGguf {
+        told: String,
+        wanted: String,
+        count: usize,
+        listed: String,
     },
     SeveralGguf {
         folder: PathBuf,
@@ -287,6 +311,8 @@ impl error::Failure for Failure {
                 ))
             }
             Self::OtherFormat { message, hint } => Error::unsupported(message.clone()).hint(hint),
+            Self::Capitals { place, found, missing: no, right } => missing(format!("{place}: {found}, but {no}"))
+                .hint(format!("capitals matter in names of files: call it {right}")),
             Self::OnlyIndex { place, index, named } => {
                 missing(format!("{place}: {index} names {named} of weights, and none of them is there")).hint(
                     "it says where weights are and holds none: fetch the files that it names, with `hf download` for \
@@ -335,6 +361,14 @@ impl error::Failure for Failure {
                         "run `git lfs install` and `git lfs pull` where it was cloned, or fetch the file itself, with \
                      `hf download` for instance",
                     )
+            }
+            Self::NoGguf { told } => missing(format!("{told}: it has no GGUF file of a language model"))
+                .hint("name a repository that has one, or the model in safetensors"),
+            Self::NoGgufCalled { told, wanted, listed } => {
+                missing(format!("{told}: it has no GGUF file \"{wanted}\"")).hint(listed)
+            }
+            Self::AmbiguousGguf { told, wanted, count, listed } => {
+                missing(format!("{told}: {count} of its GGUF files are called \"{wanted}\"")).hint(listed)
             }
             Self::SeveralGguf { folder, count, listed, first } => {
                 missing(format!("{}: it has {count} models in GGUF files", folder.display()))

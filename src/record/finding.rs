@@ -123,6 +123,18 @@ pub struct PossibleFeature {
     pub classification: Classification,
 }
 
+impl LayerUnit {
+    /// What the layer shares of a record count that has this site: norms, decoder layers, or, of a
+    /// site that is no norm, the layers that have it.
+    pub fn counted(self, site: Option<Site>) -> &'static str {
+        match (self, site) {
+            (LayerUnit::Block, _) => "decoder layer",
+            (LayerUnit::Norm, Some(site)) if !Site::NORMS.contains(&site) => "layer",
+            (LayerUnit::Norm, _) => "norm",
+        }
+    }
+}
+
 /// The result of `detect_outliers`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
@@ -154,11 +166,6 @@ impl Detection {
     /// What its layer shares count: norms, decoder layers, or, of another site, the layers that
     /// have it.
     pub fn layer_unit(&self) -> &'static str {
-        let other = self.layer_stats.first().is_some_and(|of| !Site::NORMS.contains(&of.norm.site));
-        match self.criterion.layer_unit {
-            LayerUnit::Block => "decoder layer",
-            LayerUnit::Norm if other => "layer",
-            LayerUnit::Norm => "norm",
-        }
+        self.criterion.layer_unit.counted(self.layer_stats.first().map(|of| of.norm.site))
     }
 }

@@ -22,6 +22,7 @@ pub mod naming;
 pub mod quantised;
 pub mod rope;
 mod rope_config;
+mod rope_contexts;
 mod rope_keys;
 mod rope_section;
 #[cfg(test)]

@@ -37,7 +37,8 @@ pub fn settings(c: &Config) -> Result<Settings> {
     let Some((key, Value::Object(values))) = QUANTISED.into_iter().find_map(|key| Some((key, c.peek(key)?))) else {
         return Ok(Settings::default());
     };
-    if At::NothingQuantised.accepts(&Value::Object(values.clone())) || !describes(values) {
+    let mut values = whole(values);
+    if At::NothingQuantised.accepts(&Value::Object(values.clone())) || !describes(&values) {
         return Ok(Settings::default());
     }
     let place = c.settings_place(key);
@@ -46,7 +47,6 @@ pub fn settings(c: &Config) -> Result<Settings> {
         let bits = bits.map_or(String::new(), |bits| format!(", {bits} bits"));
         return Err(Error::unsupported(format!("{place}: the weights are quantised (MLX{bits})")).hint(HINT));
     }
-    let mut values = values.clone();
     // DeepSeek-V4 states the type of its experts in a key of its own.
     if let Some(experts) = c.get("expert_dtype") {
         values.entry("expert_dtype").or_insert_with(|| experts.clone());
@@ -55,6 +55,18 @@ pub fn settings(c: &Config) -> Result<Settings> {
     // The key counts as read, whatever else it holds.
     c.without_effect(&QUANTISED);
     Ok(settings)
+}
+
+/// The settings with those of an object of their own that some versions of compressed-tensors
+/// write: that of quantisation beside that of sparsity.
+fn whole(values: &Map<String, Value>) -> Map<String, Value> {
+    let Some(Value::Object(inner)) = values.get(QUANTISED[0]) else { return values.clone() };
+    let mut all = inner.clone();
+    for (key, value) in values.iter().filter(|(key, _)| *key != QUANTISED[0]) {
+        all.entry(key).or_insert_with(|| value.clone());
+    }
+    all.entry("quant_method").or_insert_with(|| "compressed-tensors".into());
+    all
 }
 
 /// Whether settings name a method, groups or bits.

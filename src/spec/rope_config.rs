@@ -107,6 +107,18 @@ pub(super) fn opt_parameter(c: &Config, defaults: &RopeDefaults, name: &str) -> 
     parameters(c, defaults, |section| section.number(name))
 }
 
+/// The context from which queries grow, and which must be among the parameters of the rope. The
+/// reference puts it there for the kinds of rope that are stretched from it.
+///
+/// # Errors
+/// An error if it is missing or not a number.
+pub(super) fn original(c: &Config, defaults: &RopeDefaults) -> Result<f64> {
+    parameters(c, defaults, |section| match section.kind()? {
+        "llama3" | "yarn" | "longrope" => section.original(defaults),
+        _ => section.required("original_max_position_embeddings"),
+    })
+}
+
 fn parameters<T>(c: &Config, defaults: &RopeDefaults, read: impl Fn(&Section) -> Result<T>) -> Result<T> {
     let (parameters, scaling) = (object(c, "rope_parameters")?, object(c, "rope_scaling")?);
     match (parameters, scaling.filter(|map| !map.is_empty())) {

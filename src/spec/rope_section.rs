@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{Config, shown};
 use super::rope::{Rope, Scaling, yarn_mscale};
+use super::rope_contexts::context;
 use super::rope_keys::{FOREIGN_ROPE_KEYS, ROPE_KEYS};
 use crate::error::{Error, Result};
 use crate::outside;
@@ -240,7 +241,7 @@ impl Section<'_> {
     }
 
     /// The kind of scaling: `rope_type`, or `type` in configs before 4.45.
-    fn kind(&self) -> Result<&str> {
+    pub(super) fn kind(&self) -> Result<&str> {
         // The reference looks `type` up where `rope_type` is not there. It has no rope called None.
         let counts = if self.params.contains_key("rope_type") { "rope_type" } else { "type" };
         if self.params.get(counts).is_some_and(Value::is_null) {
@@ -270,7 +271,7 @@ impl Section<'_> {
 
     /// The context before it was extended. As in the reference, a key of the model outside the
     /// object has precedence, and without one the model's context is used.
-    fn original(&self, defaults: &RopeDefaults) -> Result<f64> {
+    pub(super) fn original(&self, defaults: &RopeDefaults) -> Result<f64> {
         const NAME: &str = "original_max_position_embeddings";
         let beside = self.c.opt_f64(NAME)?.or(defaults.original).filter(|_| self.of == Of::Model);
         match (beside, self.number(NAME)?) {
@@ -283,7 +284,10 @@ impl Section<'_> {
                 Ok(beside)
             }
             (Some(original), _) | (None, Some(original)) => Ok(original),
-            (None, None) => self.c.f64("max_position_embeddings"),
+            (None, None) if self.params.contains_key(NAME) => {
+                Err(self.wrong(NAME, "is null, which is no number: transformers cannot make the model either"))
+            }
+            (None, None) => context(self.c),
         }
     }
 
@@ -304,7 +308,7 @@ impl Section<'_> {
                 let scaling = Scaling::Dynamic {
                     factor: self.required("factor")?,
                     // The reference does not read `original_max_position_embeddings` here.
-                    original: self.c.f64("max_position_embeddings")?,
+                    original: context(self.c)?,
                 };
                 (scaling, &["factor"])
             }
@@ -382,7 +386,7 @@ impl Section<'_> {
         };
         let factor = match self.number("factor")? {
             Some(factor) => factor,
-            None => self.c.f64("max_position_embeddings")? / original,
+            None => context(self.c)? / original,
         };
         let attention_factor = match self.number("attention_factor")? {
             Some(given) => given,
@@ -402,7 +406,7 @@ impl Section<'_> {
             Some(factor) => factor,
             // The reference looks the key up, and takes the ratio of the contexts for null only.
             None if !self.params.contains_key("factor") => return Err(self.wrong("factor", "is missing")),
-            None => self.c.f64("max_position_embeddings")? / original,
+            None => context(self.c)? / original,
         };
         let truncate = match self.params.get("truncate") {
             // The reference does not look for it in an object for a type of layer.

@@ -72,8 +72,15 @@ impl<'a> BoundCriterion<'a> {
             ))
             .hint("extract again with more or longer sequences"));
         }
+        Ok(Self::of_checked(acts, criterion))
+    }
+
+    /// Binds a criterion that was checked with this record.
+    pub(super) fn of_checked(acts: &'a Activations, criterion: &'a Criterion) -> Self {
+        let fold = acts.fold(criterion.skip_positions).unwrap_or(&acts.all);
+        let positions = acts.sequence_length.saturating_sub(criterion.skip_positions) as u64;
         let rung = acts.rung_at_or_above(criterion.magnitude_threshold);
-        Ok(Self { acts, criterion, fold, rung, below_ladder: false, positions })
+        Self { acts, criterion, fold, rung, below_ladder: false, positions }
     }
 
     /// The same with the counts of the rung below, which are upper bounds. None if the threshold is

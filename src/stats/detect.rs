@@ -6,6 +6,7 @@
 //! hits are computed from the ladders, and between two rungs there are bounds for them (`bracket`).
 
 use std::cmp::Reverse;
+use std::convert::Infallible;
 
 use crate::error::Result;
 use crate::record::{
@@ -25,20 +26,31 @@ use super::signed_ladder::SignedLadder;
 /// positions, for every scope and `skip_positions`. If the threshold is not a rung, `features` are
 /// those that pass in any case, with lower bounds of positions and hits.
 pub fn detect(acts: &Activations, criterion: &Criterion) -> Result<Detection> {
-    let applied = BoundCriterion::with_lower_counts(acts, criterion)?;
-    let hits = HitTable::new(&applied);
-    detect_by(&applied, &hits, &mut |_, _, counts, _| Ok(applied.classify(counts)))
+    Ok(detect_bound(&BoundCriterion::with_lower_counts(acts, criterion)?))
+}
+
+/// The same for a criterion that is bound to its record.
+pub(super) fn detect_bound(applied: &BoundCriterion) -> Detection {
+    let hits = HitTable::new(applied);
+    match detect_by(applied, &hits, &mut |_, _, counts, _| Ok::<_, Infallible>(applied.classify(counts))) {
+        Ok(found) => found,
+    }
 }
 
 /// The class of a feature with these counts and signed extremes; `None` if it does not pass. The
 /// first argument is the sequence, if each is taken by itself.
-type Classify<'a> = dyn FnMut(Option<usize>, usize, &Counts, (f32, f32)) -> Result<Classification> + 'a;
+type Classify<'a, E> =
+    dyn FnMut(Option<usize>, usize, &Counts, (f32, f32)) -> std::result::Result<Classification, E> + 'a;
 
 /// Detection with `classify` to say which features with a hit pass.
 ///
 /// # Errors
 /// Those of `classify`.
-pub(super) fn detect_by(applied: &BoundCriterion, hits: &HitTable, classify: &mut Classify) -> Result<Detection> {
+pub(super) fn detect_by<E>(
+    applied: &BoundCriterion,
+    hits: &HitTable,
+    classify: &mut Classify<E>,
+) -> std::result::Result<Detection, E> {
     let (acts, criterion) = (applied.acts, applied.criterion);
     let everything = 0..acts.num_sequences;
     let groups: Vec<Group> = match criterion.scope {
@@ -70,7 +82,12 @@ pub(super) fn detect_by(applied: &BoundCriterion, hits: &HitTable, classify: &mu
 }
 
 /// The features that pass over the group, largest magnitude first.
-fn passing(applied: &BoundCriterion, hits: &HitTable, group: &Group, classify: &mut Classify) -> Result<Vec<Feature>> {
+fn passing<E>(
+    applied: &BoundCriterion,
+    hits: &HitTable,
+    group: &Group,
+    classify: &mut Classify<E>,
+) -> std::result::Result<Vec<Feature>, E> {
     let mut features = Vec::new();
     for feature in hits.hit(group.sequences.clone()) {
         let counts = counts(applied, hits, group, feature);

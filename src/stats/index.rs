@@ -10,10 +10,10 @@
 //! decide every feature in the same way there is an answer, otherwise an error.
 
 use crate::error::{Error, Result};
-use crate::record::{Activations, Criterion, LayerUnit, Scope};
+use crate::record::{Activations, Classification, Criterion, LayerUnit, Scope};
 use crate::words::counted;
 
-use super::criterion::{BoundCriterion, check_numbers, share};
+use super::criterion::{BoundCriterion, check_numbers, classify_model, share};
 
 /// One feature over one group of sequences.
 struct Entry {
@@ -148,6 +148,30 @@ impl ThresholdIndex {
         let passing =
             self.entries.iter().take_while(reaches).filter(move |&entry| passes(entry, PositionBound::Rung(rung)));
         Ok(passing.map(|entry| entry.feature))
+    }
+
+    /// How many features pass, and the class of the model, as `detect` gives them. Nothing for a
+    /// threshold that is not a rung. The criterion is checked, and has the layer unit, the scope
+    /// and the skipped positions of this index.
+    pub(super) fn class(&self, criterion: &Criterion) -> Option<(usize, Classification)> {
+        let threshold = criterion.magnitude_threshold;
+        let rung = self.ladder.iter().position(|&rung| rung == threshold)?;
+        let (mut passing, mut systematic) = (0, 0);
+        for entry in self.entries.iter().take_while(|entry| entry.layers.first().is_some_and(|&most| most >= threshold))
+        {
+            let reached = entry.layers.partition_point(|&most| most >= threshold);
+            let layers = share(reached as u64, self.num_layers as u64);
+            let passes = layers >= criterion.min_layer_percentage
+                && self.positions_share(entry, threshold, PositionBound::Rung(rung)) >= criterion.min_seq_percentage;
+            passing += usize::from(passes);
+            systematic += usize::from(passes && layers >= criterion.systematic_layers);
+        }
+        Some((passing, classify_model(passing, systematic)))
+    }
+
+    /// The largest |x| of the record.
+    pub(super) fn max_magnitude(&self) -> f32 {
+        self.entries.first().and_then(|entry| entry.layers.first()).copied().unwrap_or(0.0)
     }
 
     /// The share of positions of a feature, with the bound `counted`. It is at least one position

@@ -36,6 +36,7 @@ mod permutation;
 mod perplexity;
 mod profile;
 mod quantile;
+mod questions;
 mod sequences;
 mod signed_ladder;
 mod sweep;
@@ -68,5 +69,6 @@ pub use profile::{
     heat_map, layer_agreement, layer_profile, magnitude_histogram, per_sequence, per_sequence_of, values_per_sequence,
 };
 pub use quantile::linear_quantile;
+pub use questions::{Brief, Found, Questions};
 pub use sequences::sequences_needed;
 pub use sweep::{MAX_CRITERIA, sweep};

@@ -14,17 +14,45 @@ use super::readable::{Readable, register_as_map, register_handle};
 use crate::error::{Error, Result};
 use crate::host::language::json::to_json;
 use crate::record::option::OptionType;
-use crate::record::{Answer, Bootstrap, Criterion, Detection, Interval, LayerUnit, Method, field, plain};
+use crate::record::{
+    Activations, Answer, Bootstrap, Criterion, Detection, Interval, LayerUnit, Method, Site, field, plain,
+};
+use crate::stats::Found;
 use crate::words::{counted, in_lines, rounded};
 
 /// The largest number of features in a printed table.
 const MOST_FEATURES: usize = 20;
 
 #[derive(Clone)]
-pub(crate) struct DetectionHandle(pub Arc<Detection>);
+pub(crate) struct DetectionHandle(Arc<Found>);
+
+impl DetectionHandle {
+    pub(crate) fn new(found: Arc<Detection>) -> Self {
+        Self::of(Found::Whole(found))
+    }
+
+    pub(crate) fn of(found: Found) -> Self {
+        Self(Arc::new(found))
+    }
+
+    pub(crate) fn whole(&self) -> &Arc<Detection> {
+        self.0.whole()
+    }
+}
 
 #[derive(Clone)]
-pub(crate) struct BootstrapHandle(pub Arc<Bootstrap>);
+pub(crate) struct BootstrapHandle {
+    intervals: Arc<Bootstrap>,
+    /// The site of the record, whose layers were counted.
+    site: Option<Site>,
+}
+
+impl BootstrapHandle {
+    /// The intervals of features of `acts`.
+    pub(crate) fn new(intervals: Arc<Bootstrap>, acts: &Activations) -> Self {
+        Self { intervals, site: acts.norms.first().map(|norm| norm.site) }
+    }
+}
 
 pub(crate) fn register(engine: &mut Engine) {
     register_handle::<DetectionHandle>(engine);
@@ -73,7 +101,7 @@ impl OptionType for IntervalsOption {
 impl ReadOption for IntervalsOption {
     fn read(o: &Options, key: &str) -> Result<Option<Arc<Bootstrap>>> {
         o.any(key, |given, what| match given.read_lock::<BootstrapHandle>() {
-            Some(handle) => Ok(handle.0.clone()),
+            Some(handle) => Ok(handle.intervals.clone()),
             None => of_map(given, what, "what bootstrap_ci returned"),
         })
     }
@@ -85,7 +113,7 @@ impl ReadOption for IntervalsOption {
 /// `bad_argument` if it is neither; `what` names the argument.
 pub(crate) fn detection(value: &Dynamic, what: &str) -> Result<Arc<Detection>> {
     match value.read_lock::<DetectionHandle>() {
-        Some(handle) => Ok(handle.0.clone()),
+        Some(handle) => Ok(handle.whole().clone()),
         None => of_map(value, what, "what detect_outliers returned"),
     }
 }
@@ -126,20 +154,27 @@ impl Readable for DetectionHandle {
     const NAME: &'static str = "detection";
 
     fn json(&self) -> Value {
-        plain(&*self.0)
+        plain(&**self.whole())
     }
 
     fn field(&self, name: &str) -> Option<Value> {
-        match (field(&*self.0, name), name) {
+        if let Some(known) = self.0.brief().and_then(|brief| field(brief, name)) {
+            return Some(known);
+        }
+        let found = &**self.whole();
+        match (field(found, name), name) {
             // An exact answer has none.
             (None, "bracket") => Some(Value::Null),
-            (None, "certain") => CERTAIN.iter().map(|key| Some((key.to_string(), field(&*self.0, key)?))).collect(),
+            (None, "certain") => CERTAIN.iter().map(|key| Some((key.to_string(), field(found, key)?))).collect(),
             (field, _) => field,
         }
     }
 
     fn refused(&self, name: &str) -> Option<Error> {
-        let found = &*self.0;
+        if self.0.brief().is_some() {
+            return None;
+        }
+        let found = &**self.whole();
         let bracket = found.bracket.as_ref().filter(|_| CERTAIN.contains(&name) && is_open(found))?;
         let (threshold, least) = (found.criterion.magnitude_threshold, found.num_features);
         let lies = match (bracket.rung_below, bracket.rung_above) {
@@ -159,7 +194,7 @@ impl Readable for DetectionHandle {
     }
 
     fn line(&self) -> String {
-        let found = &*self.0;
+        let found = &**self.whole();
         let most = found.bracket.as_ref().map(|bracket| bracket.num_features_high);
         let count = match (found.answer, most) {
             (Answer::Bracketed, Some(most)) => {
@@ -190,11 +225,10 @@ impl Readable for DetectionHandle {
     }
 
     fn shown(&self, width: Option<usize>) -> String {
-        let found = &*self.0;
+        let found = &**self.whole();
         let by_sequence = found.features.iter().any(|feature| feature.sequence.is_some());
         let block = found.criterion.layer_unit == LayerUnit::Block;
-        let mut columns =
-            vec!["feature_dim", "class", if found.layer_unit() == "norm" { "% of norms" } else { "% of layers" }];
+        let mut columns = vec!["feature_dim", "class", layer_shares(found.layer_unit())];
         columns.extend(["% of positions", "max |x|", "from", "to", "hits"]);
         if by_sequence {
             columns.insert(1, "sequence");
@@ -218,15 +252,15 @@ impl Readable for BootstrapHandle {
     const NAME: &'static str = "intervals";
 
     fn json(&self) -> Value {
-        plain(&*self.0)
+        plain(&*self.intervals)
     }
 
     fn field(&self, name: &str) -> Option<Value> {
-        field(&*self.0, name)
+        field(&*self.intervals, name)
     }
 
     fn line(&self) -> String {
-        let b = &*self.0;
+        let b = &*self.intervals;
         let count = interval(&b.num_features, 1.0, 0);
         let method = match b.args.method {
             Method::Percentile => "percentile",
@@ -244,12 +278,16 @@ impl Readable for BootstrapHandle {
     }
 
     fn shown(&self, width: Option<usize>) -> String {
-        let layers = match self.0.criterion.layer_unit {
-            LayerUnit::Norm => "% of norms",
-            LayerUnit::Block => "% of layers",
-        };
-        let columns = ["feature_dim", "class", layers, "% of positions", "max |x|", "% of resamples that pass"];
-        let rows = self.0.features.iter().map(|feature| {
+        let found = &*self.intervals;
+        let columns = [
+            "feature_dim",
+            "class",
+            layer_shares(found.criterion.layer_unit.counted(self.site)),
+            "% of positions",
+            "max |x|",
+            "% of resamples that pass",
+        ];
+        let rows = found.features.iter().map(|feature| {
             vec![
                 feature.feature_dim.to_string(),
                 feature.classification.name().to_string(),
@@ -261,6 +299,11 @@ impl Readable for BootstrapHandle {
         });
         below(&self.line(), &columns, rows, width)
     }
+}
+
+/// The column of layer shares that count `unit`.
+fn layer_shares(unit: &str) -> &'static str {
+    if unit == "norm" { "% of norms" } else { "% of layers" }
 }
 
 /// The sentence with the table of features below it.

@@ -24,6 +24,7 @@ use crate::record::option_types::Plain;
 use crate::record::{Activations, LoadArgs, ModelInfo, Tokens, field, number, plain};
 use crate::results::Stored;
 use crate::session::Session;
+use crate::stats::Questions;
 use crate::words::{counted, format_bytes};
 
 /// A loaded model: its name, its location, and its options.
@@ -42,10 +43,26 @@ pub(crate) struct ModelHandle {
 pub(crate) struct TokensHandle(pub Arc<Tokens>);
 
 #[derive(Clone)]
-pub(crate) struct ActivationsHandle(pub Arc<Activations>);
+pub(crate) struct ActivationsHandle(pub Arc<Questions>);
 
 #[derive(Clone)]
-pub(crate) struct StoredHandle(pub Arc<Stored>);
+pub(crate) struct StoredHandle {
+    pub stored: Arc<Stored>,
+    questions: Arc<Questions>,
+}
+
+impl ActivationsHandle {
+    pub(crate) fn new(acts: Arc<Activations>) -> Self {
+        Self(Questions::new(acts))
+    }
+}
+
+impl StoredHandle {
+    pub(crate) fn new(stored: Stored) -> Self {
+        let questions = Questions::new(stored.activations.clone());
+        Self { stored: Arc::new(stored), questions }
+    }
+}
 
 impl HandleOption for Model {
     const EXPECTED: &'static str = "a model from load_model";
@@ -112,20 +129,20 @@ impl TokensHandle {
 impl Readable for ActivationsHandle {
     const NAME: &'static str = "activations";
     fn json(&self) -> Value {
-        summary(&self.0)
+        summary(self.activations())
     }
     fn field(&self, name: &str) -> Option<Value> {
         match name {
-            "sites" => Some(site_names(&self.0)),
-            "norms" => Some(norm_names(&self.0)),
-            "tokens" => Some(tokens(&self.0)),
-            "lanes" => Some(plain(&self.0.lanes)),
+            "sites" => Some(site_names(self.activations())),
+            "norms" => Some(norm_names(self.activations())),
+            "tokens" => Some(tokens(self.activations())),
+            "lanes" => Some(plain(&self.activations().lanes)),
             _ if FOLDS.contains(&name) => None,
-            _ => field(&*self.0, name),
+            _ => field(&**self.activations(), name),
         }
     }
     fn line(&self) -> String {
-        let acts = &*self.0;
+        let acts = self.activations();
         format!(
             "activations of {}: {} × {} tokens of {}, {} × {} dimensions, {} in memory",
             acts.model.id,
@@ -146,7 +163,7 @@ impl Readable for StoredHandle {
         names.iter().filter_map(|name| Some((name.to_string(), self.field(name)?))).collect()
     }
     fn field(&self, name: &str) -> Option<Value> {
-        let stored = &self.0;
+        let stored = &self.stored;
         match name {
             "path" => Some(stored.folder.display().to_string().into()),
             "found" => Some(plain(&*stored.found)),
@@ -157,7 +174,7 @@ impl Readable for StoredHandle {
         }
     }
     fn line(&self) -> String {
-        format!("{}: {}", self.0.folder.display(), DetectionHandle(self.0.found.clone()).line())
+        format!("{}: {}", self.stored.folder.display(), DetectionHandle::new(self.stored.found.clone()).line())
     }
 }
 
@@ -222,12 +239,13 @@ pub(crate) fn register(engine: &mut Engine) {
     register_handle::<TokensHandle>(engine);
     register_handle::<ActivationsHandle>(engine);
     register_handle::<StoredHandle>(engine);
-    engine
-        .register_get("mean_nll", |acts: &mut ActivationsHandle| numbers_to_dynamic(&number::plain(&acts.0.mean_nll)));
-    engine.register_get("activations", |stored: &mut StoredHandle| ActivationsHandle(stored.0.activations.clone()));
-    engine.register_get("found", |stored: &mut StoredHandle| DetectionHandle(stored.0.found.clone()));
-    engine.register_get("intervals", |stored: &mut StoredHandle| match &stored.0.intervals {
-        Some(intervals) => Dynamic::from(BootstrapHandle(intervals.clone())),
+    engine.register_get("mean_nll", |acts: &mut ActivationsHandle| {
+        numbers_to_dynamic(&number::plain(&acts.activations().mean_nll))
+    });
+    engine.register_get("activations", |stored: &mut StoredHandle| ActivationsHandle(stored.questions.clone()));
+    engine.register_get("found", |stored: &mut StoredHandle| DetectionHandle::new(stored.stored.found.clone()));
+    engine.register_get("intervals", |stored: &mut StoredHandle| match &stored.stored.intervals {
+        Some(intervals) => Dynamic::from(BootstrapHandle::new(intervals.clone(), stored.questions.activations())),
         None => Dynamic::UNIT,
     });
     // Maps and arrays, for found.to_json(), because Rhai's own formats floats and strings
@@ -253,18 +271,22 @@ fn json_text(value: &Dynamic) -> ScriptResult<String> {
 
 /// A handle of a record, new or stored.
 pub(crate) trait RecordHandle: Clone + Send + Sync + 'static {
-    fn activations(&self) -> &Arc<Activations>;
+    fn questions(&self) -> &Arc<Questions>;
+
+    fn activations(&self) -> &Arc<Activations> {
+        self.questions().activations()
+    }
 }
 
 impl RecordHandle for ActivationsHandle {
-    fn activations(&self) -> &Arc<Activations> {
+    fn questions(&self) -> &Arc<Questions> {
         &self.0
     }
 }
 
 impl RecordHandle for StoredHandle {
-    fn activations(&self) -> &Arc<Activations> {
-        &self.0.activations
+    fn questions(&self) -> &Arc<Questions> {
+        &self.questions
     }
 }
 

@@ -1,6 +1,7 @@
 //! Primitives with the sets of their options, and how they are registered.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use rhai::{Engine, Map, NativeCallContext};
 
@@ -11,6 +12,7 @@ use crate::error::Result;
 use crate::host::language::problem::{ScriptResult, thrown};
 use crate::record::Activations;
 use crate::record::option::{List, OptionSet, ReadFrom, Reader};
+use crate::stats::Questions;
 
 /// The set of a function without options.
 pub(crate) struct NoOptions;
@@ -96,7 +98,7 @@ impl<S: ReadFrom<Options>> Declared<S> {
     pub(crate) fn register_asking_on_records<R: Clone + Send + Sync + 'static>(
         &self,
         engine: &mut Engine,
-        run: fn(&NativeCallContext, &Activations, &Options) -> ScriptResult<R>,
+        run: fn(&NativeCallContext, &Arc<Questions>, &Options) -> ScriptResult<R>,
     ) {
         self.register_asking_on::<ActivationsHandle, R>(engine, run);
         self.register_asking_on::<StoredHandle, R>(engine, run);
@@ -105,11 +107,11 @@ impl<S: ReadFrom<Options>> Declared<S> {
     fn register_asking_on<T: RecordHandle, R: Clone + Send + Sync + 'static>(
         &self,
         engine: &mut Engine,
-        run: fn(&NativeCallContext, &Activations, &Options) -> ScriptResult<R>,
+        run: fn(&NativeCallContext, &Arc<Questions>, &Options) -> ScriptResult<R>,
     ) {
         let primitive = self.primitive;
         let call = move |context: &NativeCallContext, handle: &T, options: Map| {
-            run(context, handle.activations(), &thrown(Options::of(&primitive, options))?)
+            run(context, handle.questions(), &thrown(Options::of(&primitive, options))?)
         };
         if primitive.arities().contains(&1) {
             let alone = move |context: NativeCallContext, handle: T| call(&context, &handle, Map::new());

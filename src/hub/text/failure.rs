@@ -27,6 +27,8 @@ pub(crate) enum TextFailure {
     },
     NulBytes {
         name: String,
+        /// True if they are where UTF-16 has them that begins with the high byte.
+        big_endian: bool,
     },
     /// The ending of a table is within the name.
     InnerEnding {
@@ -152,10 +154,13 @@ impl error::Failure for TextFailure {
                 other(format!("{name} is packed twice, outside with {packing}")).hint(foreign::UNPACK)
             }
             Self::OtherFormat { name, what, advice } => other(format!("{name} is {what}")).hint(*advice),
-            Self::NulBytes { name } => other(format!("{name} holds NUL bytes, so it is no text in UTF-8")).hint(
-                "is it UTF-16 (iconv -f UTF-16LE -t UTF-8 FILE > NEW)? token ids go under `ids`, as safetensors or JSON; \
-                 format: \"text\" reads it anyway",
-            ),
+            Self::NulBytes { name, big_endian } => {
+                let encoding = if *big_endian { "UTF-16BE" } else { "UTF-16LE" };
+                other(format!("{name} holds NUL bytes, so it is no text in UTF-8")).hint(format!(
+                    "is it UTF-16 (iconv -f {encoding} -t UTF-8 FILE > NEW)? token ids go under `ids`, as safetensors or JSON; \
+                     format: \"text\" reads it anyway"
+                ))
+            }
             Self::InnerEnding { name, ending } => Error::bad_argument(format!(
                 "load_tokens: {name} has \".{ending}\" in its name, but not at its end"
             ))

@@ -106,8 +106,11 @@ pub(crate) fn judge(
     if matches!(ending, "parquet" | "pq") {
         return Ok(Format::Parquet);
     }
-    if head[..head.len().min(TELLING)].contains(&0) {
-        return Err(Error::of(TextFailure::NulBytes { name: told }));
+    let telling = &head[..head.len().min(TELLING)];
+    if telling.contains(&0) {
+        // In UTF-16 the high byte of most letters is NUL.
+        let nul = |from: usize| telling.iter().skip(from).step_by(2).filter(|byte| **byte == 0).count();
+        return Err(Error::of(TextFailure::NulBytes { name: told, big_endian: nul(0) > nul(1) }));
     }
     if JSON.contains(&ending) {
         return json_shape(name, head, whole, false);

@@ -1,6 +1,7 @@
 //! GGUF files by their names: which of them belong together, and which one is meant.
 
 use crate::error::{Error, Result};
+use crate::hub::failure::Failure;
 use crate::hub::names::is_file_path;
 use crate::outside::shown;
 
@@ -89,16 +90,15 @@ pub(crate) fn chosen(told: &str, models: &[String], wanted: &str) -> Result<Vec<
     let exact = found.iter().find(|name| **name == &first);
     match (exact.or(found.first().filter(|_| found.len() == 1)), models) {
         (Some(name), _) => Ok(parts(name)),
-        (None, []) => Err(Error::not_found(format!("{told}: it has no GGUF file of a language model"))
-            .hint("name a repository that has one, or the model in safetensors")),
+        (None, []) => Err(Error::of(Failure::NoGguf { told: told.to_string() })),
         (None, _) if found.is_empty() => {
-            Err(Error::not_found(format!("{told}: it has no GGUF file \"{}\"", shown(wanted))).hint(listed(models)))
+            let (told, wanted) = (told.to_string(), shown(wanted));
+            Err(Error::of(Failure::NoGgufCalled { told, wanted, listed: listed(models) }))
         }
         (None, _) => {
-            let (count, wanted) = (found.len(), shown(wanted));
             let found: Vec<String> = found.iter().map(|name| name.to_string()).collect();
-            Err(Error::not_found(format!("{told}: {count} of its GGUF files are called \"{wanted}\""))
-                .hint(listed(&found)))
+            let (told, wanted, count) = (told.to_string(), shown(wanted), found.len());
+            Err(Error::of(Failure::AmbiguousGguf { told, wanted, count, listed: listed(&found) }))
         }
     }
 }

@@ -50,8 +50,8 @@ pub(crate) fn instead(
     let spelled =
         |right: &'static str| names.iter().find(|name| name.eq_ignore_ascii_case(right)).map(|name| (name, right));
     if let Some((name, right)) = LAYOUTS.iter().flat_map(|layout| [layout.single, layout.index]).find_map(spelled) {
-        let message = format!("{place}: {}, but neither {}", shown(name), told_names(&SAFETENSORS));
-        return Some(Error::not_found(message).hint(format!("capitals matter in names of files: call it {right}")));
+        let (place, missing) = (place.to_string(), format!("neither {}", told_names(&SAFETENSORS)));
+        return Some(Error::of(Failure::Capitals { place, found: shown(name), missing, right }));
     }
     for (Layout { single, index }, ending) in [(SAFETENSORS, ".safetensors"), (PYTORCH, ".bin")] {
         let parts = some(&|name| name.ends_with(ending) && is_of_model(name));
@@ -112,10 +112,8 @@ pub fn without_config(source: &dyn ByteSource) -> Option<Error> {
     let (place, names) = (source.place(), source.listing()?);
     const CONFIG: &str = "config.json";
     if let Some(name) = names.iter().find(|name| name.eq_ignore_ascii_case(CONFIG) && *name != CONFIG) {
-        return Some(
-            Error::not_found(format!("{place}: {}, but no {CONFIG}", shown(name)))
-                .hint(format!("capitals matter in names of files: call it {CONFIG}")),
-        );
+        let (found, missing) = (shown(name), format!("no {CONFIG}"));
+        return Some(Error::of(Failure::Capitals { place, found, missing, right: CONFIG }));
     }
     let is_read = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
     let weights = |name: &&String| is_read(name) && is_of_model(name);

@@ -28,9 +28,8 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let intermediate = c.size("intermediate_size")?;
     let act = activation(c, "hidden_act", "silu")?;
     let span = span(sliding_window(c)?);
-    let [beta, original] =
-        ["llama_4_scaling_beta", "original_max_position_embeddings"].map(|name| rope_config::parameter(c, &ROPE, name));
-    let growth = QueryGrowth { beta: beta?, original: original?, offset: 0 };
+    let beta = rope_config::parameter(c, &ROPE, "llama_4_scaling_beta")?;
+    let growth = QueryGrowth { beta, original: rope_config::original(c, &ROPE)?, offset: 0 };
     let layers = (0..decoder.layers).map(|i| {
         let mut attention = decoder.attention(i, false);
         (attention.span, attention.growth) = (span, Some(growth));

@@ -32,7 +32,7 @@ pub(super) fn model(c: &Config, names: &dyn Names) -> Result<Model> {
     let (heads, turning) = LatentHeads::from_config(c, &defaults.rope)?;
     let growth = QueryGrowth {
         beta: rope_config::parameter(c, &defaults.rope, "llama_4_scaling_beta")?,
-        original: rope_config::parameter(c, &defaults.rope, "original_max_position_embeddings")?,
+        original: rope_config::original(c, &defaults.rope)?,
         offset: 0,
     };
     let decoder = Decoder::with_heads(c, names, NormKind::Rms, &defaults, turning)?;

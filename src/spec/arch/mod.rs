@@ -48,6 +48,8 @@ mod hy_v3;
 mod hybrid;
 mod kimi_k2;
 mod latent;
+#[cfg(test)]
+mod left_out;
 mod lfm2;
 mod llama;
 mod llama4_text;

@@ -137,7 +137,7 @@ pub(crate) fn extract(
     if context.plan().is_none() {
         context.unsaved.add(&acts, asked, new_folder);
     }
-    Ok(ActivationsHandle(acts))
+    Ok(ActivationsHandle::new(acts))
 }
 
 /// Reports that activations of an earlier run will be replaced. Other files of the project stay.

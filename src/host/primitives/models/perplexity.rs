@@ -59,7 +59,7 @@ fn of_model(context: &Context, model: &Model, tokens: &TokensHandle, options: Pe
     // Before the pass, which may take hours.
     stats::check_perplexity(tokens.0.info.num_sequences, tokens.0.info.sequence_length, &resampling)?;
     let args = ExtractArgs { logits: true, memory_budget, ..ExtractArgs::default() };
-    let perplexity = stats::perplexity(&extract(context, model, tokens, args)?.0, &resampling)?;
+    let perplexity = stats::perplexity(extract(context, model, tokens, args)?.activations(), &resampling)?;
     Ok(numbers_to_dynamic(&plain(&perplexity)))
 }
 

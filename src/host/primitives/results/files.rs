@@ -194,13 +194,13 @@ fn export(context: &Context, stored: &StoredHandle, format: &str) -> Result<Arra
         return Err(Error::bad_argument(format!("export_tables: no format {format:?}"))
             .hint("formats are \"csv\" and \"parquet\""));
     }
-    let folder = stored.0.folder.join("tables");
+    let folder = stored.stored.folder.join("tables");
     places::within(context, "export_tables", &context.root.join(&folder).join("features"), "results").map_err(
         |error| error.hint("tables are written beside an analysis below results/: copy it there and load that, or say `outlier run --allow-write \
              DIR SCRIPT`"),
     )?;
     let mut paths = Array::new();
-    for (name, table) in results::tables(&stored.0)? {
+    for (name, table) in results::tables(&stored.stored)? {
         let bytes = if format == "csv" { table.csv()? } else { table.parquet()? };
         let path = folder.join(format!("{name}.{format}"));
         match context.plan() {

@@ -13,7 +13,7 @@ use crate::host::language::weight;
 use crate::host::run::context::Context;
 use crate::host::run::places;
 use crate::host::values::findings::{FoundOption, IntervalsOption};
-use crate::host::values::handles::{ActivationsHandle, StoredHandle};
+use crate::host::values::handles::{ActivationsHandle, RecordHandle, StoredHandle};
 use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::host::values::option_types::Handle;
 use crate::progress::Event;
@@ -101,13 +101,13 @@ fn save(context: &Context, name: &str, options: Map) -> Result<String> {
     // A file in the folder is checked, so that a link in place of the folder is followed, too.
     places::within(context, "save_results", &folder.join("config.json"), "results")?;
     if let Some(stage) = context.plan() {
-        stage.stores(&root, &name, acts.0.num_sequences);
+        stage.stores(&root, &name, acts.activations().num_sequences);
         return Ok(folder.display().to_string());
     }
     let progress = context.progress();
-    let saved = weight::beside(|| results::save(&root, &acts.0, &analysis, context.began, &*progress));
+    let saved = weight::beside(|| results::save(&root, acts.activations(), &analysis, context.began, &*progress));
     let saved = saved.map_err(|error| if error.kind == Kind::BadArgument { named(error) } else { error })?;
-    context.unsaved.saved(&acts.0);
+    context.unsaved.saved(acts.activations());
     if let Some(time) = saved.replaced {
         let (folder, time) = (saved.folder.display(), humantime::format_rfc3339_seconds(time));
         progress.event(Event::Warning(format!(
@@ -158,7 +158,7 @@ fn load(context: &Context, path: &str) -> Result<StoredHandle> {
     if let Some(changed) = &stored.changed {
         context.progress().event(Event::Warning(changed.clone()));
     }
-    Ok(StoredHandle(Arc::new(stored)))
+    Ok(StoredHandle::new(stored))
 }
 
 /// A folder by its name below `results/`, or by its path.

@@ -52,21 +52,23 @@ print(`features: ${ci.num_features.low} to ${ci.num_features.high}`);"#,
 );
 
 pub(crate) fn register(engine: &mut Engine) {
-    DETECT_OUTLIERS.register_asking_on_records(engine, |context, acts, o| {
+    DETECT_OUTLIERS.register_asking_on_records(engine, |context, questions, o| {
         let (criterion, function) = thrown(OwnOptions::read(o).and_then(|own| one(o, own)))?;
-        let found = match function {
-            None => thrown(stats::detect(acts, &criterion))?,
-            Some(f) => asking(context, &f, |judge| stats::detect_where(acts, &criterion, judge))?,
-        };
-        Ok(DetectionHandle(Arc::new(found)))
+        let acts = questions.activations();
+        match function {
+            None => thrown(questions.detect(criterion)).map(DetectionHandle::of),
+            Some(f) => asking(context, &f, |judge| stats::detect_where(acts, &criterion, judge))
+                .map(|found| DetectionHandle::new(Arc::new(found))),
+        }
     });
-    BOOTSTRAP_CI.register_asking_on_records(engine, |context, acts, o| {
+    BOOTSTRAP_CI.register_asking_on_records(engine, |context, questions, o| {
+        let acts = questions.activations();
         let BootstrapOptions { criterion, resampling: args } = thrown(BootstrapOptions::read(o))?;
         let (criterion, function) = thrown(one(o, criterion))?;
         let intervals = match function {
             None => thrown(stats::bootstrap(acts, &criterion, &args))?,
             Some(f) => asking(context, &f, |judge| stats::bootstrap_where(acts, &criterion, &args, judge))?,
         };
-        Ok(BootstrapHandle(Arc::new(intervals)))
+        Ok(BootstrapHandle::new(Arc::new(intervals), acts))
     });
 }

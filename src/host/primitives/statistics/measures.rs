@@ -146,7 +146,7 @@ pub(crate) fn register(engine: &mut Engine) {
 
 fn register_for<T: RecordHandle>(engine: &mut Engine) {
     engine.register_fn(AT.name(), |handle: T, site: &str| -> ScriptResult<ActivationsHandle> {
-        thrown(at(handle.activations(), site).map(|acts| ActivationsHandle(Arc::new(acts))))
+        thrown(at(handle.activations(), site).map(|acts| ActivationsHandle::new(Arc::new(acts))))
     });
     engine.register_fn(TOKENS_NEEDED.name(), |handle: T, tokens: i64| -> ScriptResult<Dynamic> {
         thrown(stats::tokens_needed_per_expert(handle.activations(), tokens).map(|needed| to_dynamic(&plain(&needed))))

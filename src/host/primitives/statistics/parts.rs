@@ -78,7 +78,7 @@ fn register_join<A: RecordHandle, B: RecordHandle>(engine: &mut Engine) {
 }
 
 fn handle(acts: Activations) -> ActivationsHandle {
-    ActivationsHandle(Arc::new(acts))
+    ActivationsHandle::new(Arc::new(acts))
 }
 
 fn sequences(acts: &Activations, chosen: &Array) -> Result<ActivationsHandle> {

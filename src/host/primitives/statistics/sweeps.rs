@@ -72,7 +72,8 @@ pub(crate) const LAYER_AGREEMENT: Declared<NoOptions> = Declared::new(
 );
 
 pub(crate) fn register(engine: &mut Engine) {
-    SWEEP_CRITERIA.register_asking_on_records(engine, |context, acts, o| {
+    SWEEP_CRITERIA.register_asking_on_records(engine, |context, questions, o| {
+        let acts = questions.activations();
         let OwnSweepOptions { sweep, r#where: function, where_name } = thrown(OwnSweepOptions::read(o))?;
         let (criteria, function) =
             thrown(criteria(&sweep).and_then(|all| with_function(o, all, function, where_name)))?;
@@ -82,7 +83,8 @@ pub(crate) fn register(engine: &mut Engine) {
         };
         Ok(record_to_dynamic(&rows))
     });
-    SEQUENCES_NEEDED.register_asking_on_records(engine, |context, acts, o| {
+    SEQUENCES_NEEDED.register_asking_on_records(engine, |context, questions, o| {
+        let acts = questions.activations();
         let SizeOptions { criterion, resampling: args } = thrown(SizeOptions::read(o))?;
         let (criterion, function) = thrown(one(o, criterion))?;
         let needed = match function {
