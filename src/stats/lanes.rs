@@ -173,7 +173,8 @@ mod tests {
     // import numpy as np; from scipy import stats                       # NumPy 2.4.6, SciPy 1.17.1
     // def rise(l): return np.array([((l*29+s*17+l*s)%23-9+(l%7)*5)/64 for s in range(12)])
     // p = [stats.permutation_test((rise(l),), lambda x, axis: np.mean(x, axis=axis),
-    //      permutation_type="samples", n_resamples=10000, vectorized=True).pvalue for l in range(1, 51)]
+    //      permutation_type="samples", n_resamples=10000, vectorized=True).pvalue
+    //      for l in range(1, 51)]
     // print([round(p * 4096) for p in p])
     // Holm: in rising order the largest of min(1, (50 - rank) p) so far.
     const P_VALUES: [u64; 50] = [
