@@ -111,6 +111,9 @@ pub struct Intervals {
     #[serde(default)]
     pub x: Axis,
     pub rows: Vec<Interval>,
+    /// The place of a vertical line, such as 1 where ratios are drawn.
+    #[serde(default)]
+    pub mark: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

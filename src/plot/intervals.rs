@@ -2,14 +2,14 @@
 
 use super::axis::{self, Scale};
 use super::canvas::{Anchor, Canvas, DASHES, Frame, SMALL, legend_width};
-use super::colour::{self, INK};
+use super::colour::{self, FAINT, INK};
 use super::figure::{Figure, Intervals, empty};
 use super::font;
 use crate::error::Result;
 
 const ROW: f32 = 30.0;
-/// More rows than this do not fit on a page.
-const MAX_ROWS: usize = 60;
+/// More rows than this do not fit on a page. A pass has no more lanes.
+const MAX_ROWS: usize = 64;
 
 pub(super) fn layout(figure: &Figure, intervals: &Intervals) -> Result<Canvas> {
     let rows = &intervals.rows[..intervals.rows.len().min(MAX_ROWS)];
@@ -28,8 +28,13 @@ pub(super) fn layout(figure: &Figure, intervals: &Intervals) -> Result<Canvas> {
     canvas.height = bottom + 66.0;
     let frame = Frame { left: names + 36.0, top, right, bottom };
     let values = rows.iter().flat_map(|row| [Some(row.value), row.low, row.high]).flatten();
+    let values = values.chain(intervals.mark);
     let x = Scale::new(&intervals.x, values, frame.left, frame.right).ok_or_else(|| empty(figure))?;
     canvas.x_axis(&frame, &x, &intervals.x.label);
+    if let Some(mark) = intervals.mark {
+        let at = x.at(mark);
+        canvas.line(&[(at, frame.top), (at, frame.bottom)], FAINT, 1.5, DASHES[1]);
+    }
     for (i, row) in rows.iter().enumerate() {
         let y = frame.top + ROW * (i as f32 + 0.5);
         let style = styles[groups.iter().position(|group| *group == row.group).unwrap_or(0)];

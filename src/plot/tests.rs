@@ -92,6 +92,20 @@ fn a_style_of_ones_own_stays() {
     assert_eq!(fill(vec![row("b", 4)]), fill(vec![row("a", 2), row("c", 9), row("b", 4)]));
 }
 
+/// Ratios are seen against a line at 1, which is on the axis even where no value is near it.
+#[test]
+fn intervals_have_a_marked_line() {
+    let of = |mark: Option<f64>| {
+        let rows = serde_json::json!([{ "name": "a", "value": 8.0, "low": 7.0, "high": 9.0 }]);
+        let mut json = serde_json::json!({ "kind": "intervals", "title": "x", "rows": rows });
+        mark.into_iter().for_each(|mark| json["mark"] = mark.into());
+        svg(&figure(json)).unwrap()
+    };
+    let dashed = |text: &str| text.matches("stroke-dasharray").count();
+    assert_eq!(dashed(&of(Some(1.0))), dashed(&of(None)) + 1);
+    assert!(of(Some(1.0)).contains(">2</text>") && !of(None).contains(">2</text>"), "{}", of(Some(1.0)));
+}
+
 /// The name of the marked line is drawn after the series, on a background of its own, and away from
 /// their points.
 #[test]

@@ -8,6 +8,7 @@ mod folder;
 mod full_activations;
 mod hits_file;
 mod ignore;
+mod lane_tables;
 mod measure_tables;
 mod names;
 mod packed;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::answers::of_record;
 use super::rows::{Row, object, row};
-use super::{Stored, Table, measure_tables};
+use super::{Stored, Table, lane_tables, measure_tables};
 use crate::error::Result;
 use crate::record::{Criterion, Feature, Scope};
 use crate::stats;
@@ -30,6 +30,7 @@ pub fn tables(stored: &Stored) -> Result<Vec<(&'static str, Table)>> {
         tables.push(("experts", experts.collect()));
     }
     tables.extend(measure_tables::of(acts));
+    tables.extend(lane_tables::of(stored));
     let filled = tables.into_iter().filter(|(_, rows)| !rows.is_empty());
     Ok(filled.map(|(name, rows)| (name, Table::new(&[], &rows))).collect())
 }

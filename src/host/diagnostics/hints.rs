@@ -48,7 +48,9 @@ pub(crate) fn of_syntax(error: &ParseErrorType, source: &str, position: Position
             other => format!("`{other}` belongs here"),
         },
         ParseErrorType::ExprExpected(_) | ParseErrorType::MissingSymbol(_) => "a value is missing here".into(),
-        ParseErrorType::Reserved(word) => format!("`{word}` is a word of the language: choose another name"),
+        ParseErrorType::Reserved(word) => {
+            format!("`{word}` is a word of the language: choose another name; as a key of a map it needs quotes")
+        }
         ParseErrorType::AssignmentToConstant(_) => "what changes is declared with `let`".into(),
         ParseErrorType::VariableExpected => "a name belongs here".into(),
         ParseErrorType::WrongFnDefinition => "functions are defined at the top of a file, not inside something".into(),

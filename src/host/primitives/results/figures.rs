@@ -40,7 +40,7 @@ const KINDS: [(&str, &[&str]); 5] = [
     ("lines", &["x", "y", "series", "mark", "mark_label"]),
     ("points", &["x", "y", "series", "mark", "mark_label"]),
     ("bars", &["x", "y", "categories", "edges", "groups"]),
-    ("intervals", &["x", "rows"]),
+    ("intervals", &["x", "rows", "mark"]),
     ("heat_map", &["x", "y", "values", "columns", "value_label", "threshold"]),
 ];
 
