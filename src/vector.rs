@@ -51,6 +51,44 @@ pub fn exp(x: f32) -> f32 {
     y * scale
 }
 
+/// e^x for x up to 0, within two units in the last place. Below -708 it is 0. NaN stays NaN.
+///
+/// x = n ln 2 + r, the Taylor polynomial of r, and n in the exponent bits. ln 2 is in two parts, of
+/// which the first has 33 bits, so that its product with n is exact.
+#[inline(always)]
+pub fn exp_of_negative(x: f64) -> f64 {
+    const LOW: f64 = -708.0;
+    /// Adding this number, 1.5 * 2^52, rounds to an integer, which then stands in the low bits.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    const LN2_HIGH: f64 = 0.693_147_180_369_123_8;
+    const LN2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    /// 1 / k! for k from 12 down to 2.
+    const TAYLOR: [f64; 11] = [
+        1.0 / 479_001_600.0,
+        1.0 / 39_916_800.0,
+        1.0 / 3_628_800.0,
+        1.0 / 362_880.0,
+        1.0 / 40_320.0,
+        1.0 / 5_040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+    ];
+    let clamped = if x < LOW { LOW } else { x };
+    let shifted = clamped * std::f64::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
+    let mut p = 1.0 / 6_227_020_800.0;
+    for term in TAYLOR {
+        p = p * r + term;
+    }
+    let y = p * (r * r) + r + 1.0;
+    let scale = f64::from_bits((shifted.to_bits() << 52).wrapping_add(1023 << 52));
+    if x < LOW { 0.0 } else { y * scale }
+}
+
 /// 1 / (1 + e^-x).
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
@@ -88,6 +126,14 @@ mod tests {
             let unit = (exact as f32).next_up() as f64 - exact as f32 as f64;
             assert!(((exp(x) as f64 - exact) / unit).abs() <= 2.0, "{x}: {} for {exact}", exp(x));
         }
+        for i in -708_000..=0 {
+            let x = f64::from(i) * 1e-3;
+            let exact = x.exp();
+            let unit = exact.next_up() - exact;
+            assert!(((exp_of_negative(x) - exact) / unit).abs() <= 2.0, "{x}: {}", exp_of_negative(x));
+        }
+        let edges = [0.0, -709.0, f64::NEG_INFINITY].map(exp_of_negative);
+        assert!(edges == [1.0, 0.0, 0.0] && exp_of_negative(f64::NAN).is_nan());
         assert!(exp(f32::NAN).is_nan() && exp(f32::INFINITY) > 1e38 && exp(f32::NEG_INFINITY) < 2e-38);
     }
 }

@@ -336,6 +336,13 @@ fn what_makes_no_sense_is_refused_with_a_sentence() {
             vec![Change::Elements { to: NewValue::Zero, layer: 0, elements: vec![[3, 0, 0]] }],
             "has the element [3, 0, 0]",
         ),
+        (
+            vec![Change::Elements { to: NewValue::Zero, layer: 0, elements: vec![[1, 0, 2], [1, 0, 2]] }],
+            "names the element [1, 0, 2] twice",
+        ),
+        (vec![Change::ZeroBeyond { threshold: 6.0, at: layers(vec![2, 2]) }], "names layer 2 twice"),
+        (vec![features(vec![1], positions(vec![3, 0, 3]))], "names position 3 twice"),
+        (vec![Change::RoundActivations { format: ActivationFormat::Fp8, layers: vec![0, 0] }], "names layer 0 twice"),
         (vec![Change::ExpertsOff { layer: 1, experts: vec![0] }], "which has none"),
         (vec![weight("no_proj", 0, None)], "names 0 linear layers"),
         (vec![weight("down_proj", 32, None)], "zeroes [32, 0] of model.layers.0.mlp.down_proj"),
@@ -348,6 +355,9 @@ fn what_makes_no_sense_is_refused_with_a_sentence() {
         assert!(error.kind == Kind::BadArgument && error.message.contains(expected), "{error:?}, not {expected}");
         assert!(error.hint.is_some(), "{error:?}");
     }
+    let off = vec![Change::ExpertsOff { layer: 1, experts: vec![2, 5, 2] }];
+    let off = with_lanes(vec![Lane { name: "off".into(), changes: off }]);
+    assert!(try_run("olmoe", &off, &Silent).unwrap_err().message.contains("names expert 2 twice"));
     let one = |name: &str| Lane { name: name.into(), changes: vec![int8()] };
     for (names, expected) in
         [(["a", "a"], "called \"a\""), (["a", "baseline"], "\"baseline\""), (["a", " "], "no name")]

@@ -390,9 +390,10 @@ impl Phases<'_> {
     fn head(&self) -> Phase {
         let width = self.spec.head.shape[1] * 4;
         let block = (HEAD_BLOCK_BYTES / width).clamp(1, self.spec.vocab_size);
-        let rows = (HEAD_BLOCK_BYTES / (block * 4)).clamp(1, self.tokens());
-        // The logits as a tensor, and their copy.
-        let logits = if self.args.lanes == 0 { 2 } else { 3 };
+        let bytes_per_logit = if self.args.lanes == 0 { 4 } else { 8 };
+        let rows = (HEAD_BLOCK_BYTES / (block * bytes_per_logit)).clamp(1, self.tokens());
+        // The logits as a tensor, and their copy; with lanes those of another one, and weights in f64.
+        let logits = if self.args.lanes == 0 { 2 } else { 5 };
         let workspace = (block * width + logits * rows * block * 4) as u64;
         Phase { weights: 0, hidden: self.residuals() + self.layer_embeddings() + self.norm_output(), workspace }
     }

@@ -45,7 +45,8 @@ pub(super) fn head(
     let (sequences, positions) = (ids.len(), ids[0].len());
     let vocab = model.vocab_size;
     let block = (BLOCK_BYTES / (model.head.shape[1] * 4)).clamp(1, vocab);
-    let rows = (BLOCK_BYTES / (block * 4)).max(1);
+    // With lanes there are a weight in f64 for each logit, and logits of two lanes at a time.
+    let rows = (BLOCK_BYTES / (block * if lanes.is_empty() { 4 } else { 8 })).max(1);
     let bias = bias.map(Tensor::values).transpose()?;
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
     // Per token: the largest logit so far, the sum of exponentials relative to it, and the logit of
@@ -77,16 +78,25 @@ pub(super) fn head(
                 let (s, t) = ((start + i) / positions, (start + i) % positions);
                 ids[s].get(t + 1).map(|id| *id as usize)
             };
-            for (lane, compared) in lanes.iter().zip(&mut compared) {
-                let own = logits_of(lane)?;
-                let base = running[start..start + taken].par_iter().zip(logits.par_chunks_exact(count));
-                let of_lane = compared[start..start + taken].par_iter_mut().zip(own.par_chunks_exact(count));
-                of_lane.zip(base).enumerate().for_each(|(i, ((compared, own), base))| {
-                    compared.block(base, own, first, target(i));
-                });
-            }
             let tokens = running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count));
-            tokens.enumerate().for_each(|(i, (running, logits))| running.block(logits, first, target(i)));
+            if lanes.is_empty() {
+                tokens.enumerate().for_each(|(i, (running, logits))| running.block(logits, first, target(i)));
+            } else {
+                // What lanes are compared with is the same for all.
+                let mut weights = vec![0f64; taken * count];
+                let weighing = tokens.zip(weights.par_chunks_exact_mut(count)).enumerate();
+                let shrunk: Vec<f64> = weighing
+                    .map(|(i, ((running, logits), weights))| running.weigh(logits, first, target(i), weights))
+                    .collect();
+                for (lane, compared) in lanes.iter().zip(&mut compared) {
+                    let own = logits_of(lane)?;
+                    let base = logits.par_chunks_exact(count).zip(weights.par_chunks_exact(count)).zip(&shrunk);
+                    let of_lane = compared[start..start + taken].par_iter_mut().zip(own.par_chunks_exact(count));
+                    of_lane.zip(base).enumerate().for_each(|(i, ((compared, own), ((base, weights), shrunk)))| {
+                        compared.block((base, weights, *shrunk), own, first, target(i));
+                    });
+                }
+            }
             for (token, logits) in (start..).zip(logits.chunks_exact(count)) {
                 if token % positions == positions - 1 {
                     last_logits[token / positions].extend_from_slice(logits);

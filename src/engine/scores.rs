@@ -3,6 +3,66 @@
 
 use rayon::prelude::*;
 
+use crate::vector::{exp_of_negative, vectorised};
+
+/// Number of partial sums, whose order is fixed: a sum has the same value for every register width.
+const PARTS: usize = 8;
+
+/// Number of exponentials that are computed before they are added, a multiple of `PARTS`.
+const AT_ONCE: usize = 64;
+
+/// Computes the exponentials of logits relative to `max`.
+#[inline(always)]
+fn exponentials(logits: &[f32], max: f32, to: &mut [f64]) {
+    for (to, logit) in to.iter_mut().zip(logits) {
+        *to = exp_of_negative(f64::from(logit - max));
+    }
+}
+
+/// Adds values to partial sums.
+#[inline(always)]
+fn add(values: &[f64], parts: &mut [f64; PARTS]) {
+    let (whole, rest) = values.as_chunks::<PARTS>();
+    for chunk in whole {
+        for (part, x) in parts.iter_mut().zip(chunk) {
+            *part += x;
+        }
+    }
+    for (part, x) in parts.iter_mut().zip(rest) {
+        *part += x;
+    }
+}
+
+/// The sum of the exponentials of logits relative to `max`.
+fn sum_of_exponentials(logits: &[f32], max: f32) -> f64 {
+    vectorised(|| {
+        let (mut parts, mut room) = ([0f64; PARTS], [0f64; AT_ONCE]);
+        for logits in logits.chunks(AT_ONCE) {
+            let of_these = &mut room[..logits.len()];
+            exponentials(logits, max, of_these);
+            add(of_these, &mut parts);
+        }
+        parts.iter().sum()
+    })
+}
+
+/// The largest of the numbers; -∞ if there is none.
+fn largest(values: &[f32]) -> f32 {
+    vectorised(|| {
+        let mut parts = [f32::NEG_INFINITY; PARTS];
+        let (whole, rest) = values.as_chunks::<PARTS>();
+        for x in rest {
+            parts[0] = if *x > parts[0] { *x } else { parts[0] };
+        }
+        for chunk in whole {
+            for (part, x) in parts.iter_mut().zip(chunk) {
+                *part = if *x > *part { *x } else { *part };
+            }
+        }
+        parts.iter().fold(f32::NEG_INFINITY, |max, part| max.max(*part))
+    })
+}
+
 /// What the head's logits say of one lane, by sequence.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LaneScores {
@@ -31,16 +91,37 @@ impl Running {
 
     /// Adds the logits of the tokens from `first` on. `target` is the next token.
     pub(super) fn block(&mut self, logits: &[f32], first: usize, target: Option<usize>) {
-        let max = logits.iter().fold(self.max, |max, logit| max.max(*logit));
-        if max > self.max {
+        let shrunk = self.raise(logits, first, target);
+        self.sum = self.sum * shrunk + sum_of_exponentials(logits, self.max);
+    }
+
+    /// The same. `weights` get the exponential of each logit relative to the largest one so far,
+    /// and the result is what the weights of earlier blocks are to be multiplied with.
+    pub(super) fn weigh(&mut self, logits: &[f32], first: usize, target: Option<usize>, weights: &mut [f64]) -> f64 {
+        let shrunk = self.raise(logits, first, target);
+        let max = self.max;
+        let sum: f64 = vectorised(|| {
+            let mut parts = [0f64; PARTS];
+            exponentials(logits, max, weights);
+            add(weights, &mut parts);
+            parts.iter().sum()
+        });
+        self.sum = self.sum * shrunk + sum;
+        shrunk
+    }
+
+    /// Notes the largest logit and the next token's, and returns by how much exponentials relative
+    /// to the largest logit become smaller.
+    fn raise(&mut self, logits: &[f32], first: usize, target: Option<usize>) -> f64 {
+        let (before, max) = (self.max, largest(logits).max(self.max));
+        if max > before {
             self.top = first + logits.iter().position(|logit| *logit == max).unwrap_or(0);
         }
-        self.sum *= ((self.max - max) as f64).exp();
-        self.sum += logits.iter().map(|logit| ((logit - max) as f64).exp()).sum::<f64>();
         self.max = max;
         if let Some(logit) = target.and_then(|target| target.checked_sub(first)).and_then(|i| logits.get(i)) {
             self.target = *logit;
         }
+        f64::from(before - max).exp()
     }
 
     pub(super) fn loss(&self) -> f64 {
@@ -64,21 +145,37 @@ pub(super) struct Compared {
 impl Compared {
     pub(super) const NONE: Self = Self { own: Running::NONE, weighted: 0.0 };
 
-    /// Adds a block. `base` has the same blocks of lane 0 but this one, and `of_base` has this one.
+    /// Adds a block. `base` has the logits of lane 0, their weights, and what earlier weights are
+    /// to be multiplied with, as `Running::weigh` gives them for all lanes.
     pub(super) fn block(
         &mut self,
-        (base, of_base): (&Running, &[f32]),
+        (of_base, weights, shrunk): (&[f32], &[f64], f64),
         logits: &[f32],
         first: usize,
         target: Option<usize>,
     ) {
-        let max = of_base.iter().fold(base.max, |max, logit| max.max(*logit));
-        self.weighted *= ((base.max - max) as f64).exp();
-        let term = |(of_base, own): (&f32, &f32)| match ((of_base - max) as f64).exp() {
-            0.0 => 0.0,
-            weight => weight * (f64::from(*of_base) - f64::from(*own)),
-        };
-        self.weighted += of_base.iter().zip(logits).map(term).sum::<f64>();
+        let terms = vectorised(|| {
+            let mut parts = [0f64; PARTS];
+            let term = |weight: f64, of_base: f32, own: f32| {
+                // A token that is impossible in lane 0 adds nothing.
+                let term = weight * (f64::from(of_base) - f64::from(own));
+                if weight == 0.0 { 0.0 } else { term }
+            };
+            let (weights, last_weights) = weights.as_chunks::<PARTS>();
+            let (of_base, last_of_base) = of_base.as_chunks::<PARTS>();
+            let (own, last_own) = logits.as_chunks::<PARTS>();
+            for ((weights, of_base), own) in weights.iter().zip(of_base).zip(own) {
+                for i in 0..PARTS {
+                    parts[i] += term(weights[i], of_base[i], own[i]);
+                }
+            }
+            let last = last_weights.iter().zip(last_of_base).zip(last_own);
+            for (part, ((weight, of_base), own)) in parts.iter_mut().zip(last) {
+                *part += term(*weight, *of_base, *own);
+            }
+            parts.iter().sum::<f64>()
+        });
+        self.weighted = self.weighted * shrunk + terms;
         self.own.block(logits, first, target);
     }
 
@@ -134,8 +231,9 @@ mod tests {
         let (mut of_base, mut of_lane) = (Running::NONE, Compared::NONE);
         for first in [0, 3, 6] {
             let end = (first + 3).min(7);
-            of_lane.block((&of_base, &base[first..end]), &lane[first..end], first, Some(4));
-            of_base.block(&base[first..end], first, Some(4));
+            let mut weights = vec![0.0; end - first];
+            let shrunk = of_base.weigh(&base[first..end], first, Some(4), &mut weights);
+            of_lane.block((&base[first..end], &weights, shrunk), &lane[first..end], first, Some(4));
         }
         let all = scores(1, &[of_base.clone()], &[vec![of_lane.clone()]]);
         assert!((f64::from(all[1].kl[0]) - expected).abs() < 1e-7 && all[0].kl == [0.0], "{all:?} {expected}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::variant::Variant;
+use super::{twice, variant::Variant};
 use crate::error::{Error, Result};
 use crate::record::{
     BASELINE, CHANGEABLE, Change, Dims, ExtractArgs, Lane, MAX_LANES, NewValue, Places, Site, SiteId, Tokens,
@@ -238,6 +238,9 @@ impl Checked<'_> {
                         "an element is [sequence, position, dimension], counted from 0",
                     ));
                 }
+                if let Some(element) = twice(elements) {
+                    return Err(self.bad(format!("names the element {element:?} twice"), "once is enough"));
+                }
                 if elements.is_empty() {
                     return Ok(());
                 }
@@ -260,6 +263,9 @@ impl Checked<'_> {
                 if let Some(expert) = experts.iter().find(|expert| **expert >= moe.num_experts) {
                     let message = format!("switches off expert {expert}, and layer {layer} has {}", moe.num_experts);
                     return Err(self.bad(message, "experts count from 0"));
+                }
+                if let Some(expert) = twice(experts) {
+                    return Err(self.bad(format!("names expert {expert} twice"), "once is enough"));
                 }
                 if experts.is_empty() {
                     return Ok(());
@@ -304,6 +310,9 @@ impl Checked<'_> {
         if let Some(position) = positions.iter().find(|position| **position >= self.positions) {
             let message = format!("has position {position}, and a sequence has {}", self.positions);
             return Err(self.bad(message, "positions count from 0"));
+        }
+        if let Some(position) = twice(positions) {
+            return Err(self.bad(format!("names position {position} twice"), "once is enough"));
         }
         let names = || CHANGEABLE.map(Site::short_name).join(", ");
         if sites.is_empty() {
@@ -350,7 +359,10 @@ impl Checked<'_> {
             Some(layer) => {
                 Err(self.bad(format!("has layer {layer}, and the model has {count}"), "layers count from 0"))
             }
-            None => Ok(()),
+            None => match twice(layers) {
+                Some(layer) => Err(self.bad(format!("names layer {layer} twice"), "once is enough")),
+                None => Ok(()),
+            },
         }
     }
 
@@ -370,8 +382,8 @@ impl Checked<'_> {
             let message = format!("has dimension {dim}, and the model has {hidden}");
             return Err(self.bad(message, format!("they count from 0 to {}", hidden - 1)));
         }
-        if let Some(twice) = named.iter().enumerate().find(|(i, dim)| named[..*i].contains(dim)) {
-            return Err(self.bad(format!("names dimension {} twice", twice.1), "once is enough"));
+        if let Some(dim) = twice(named) {
+            return Err(self.bad(format!("names dimension {dim} twice"), "once is enough"));
         }
         let Dims::Random { count, seed, except } = dims else { return Ok(named.clone()) };
         let mut pool: Vec<usize> = (0..hidden).filter(|dim| !except.contains(dim)).collect();
