@@ -296,10 +296,16 @@ pub fn named(variable: &str) -> Option<Secret> {
 
 /// Returns whether a secret may be sent to this address: over https, or to this computer itself.
 pub fn may_travel(address: &str) -> bool {
+    is_open_here(address) || reqwest::Url::parse(address).is_ok_and(|url| url.scheme() == "https")
+}
+
+/// Returns whether this address is this computer's own over plain http. What is sent to it must
+/// pass no proxy, which would get a secret in the clear and pass it on.
+pub fn is_open_here(address: &str) -> bool {
     let Ok(url) = reqwest::Url::parse(address) else { return false };
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let here = || host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    url.scheme() == "https" || (url.scheme() == "http" && here())
+    url.scheme() == "http" && here()
 }
 
 #[cfg(test)]

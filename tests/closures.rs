@@ -120,3 +120,23 @@ fn errors_of_the_language_had_no_kind_and_no_hint() {
     let text = refused("let figure = #{ title: \"x\" }; print(figure.kind);");
     assert!(text.contains("no field `kind`"), "{text}");
 }
+
+#[test]
+fn a_closure_that_uses_what_it_is_called_on_is_told_what_to_do() {
+    for (script, message) in [
+        ("let m = #{ n: 1 }; m.more = |by| m.n + by; m.more(2);", "this closure uses the value that it is called on"),
+        ("let a = [3, 1]; a.map(|x| x + a.len());", "`map` works on a value that the closure given to it uses as well"),
+        ("let a = [3, 1]; a.retain(|x| x < a.len());", "`retain` works on a value that the closure"),
+    ] {
+        let outcome = Project::new().script(script).ends(1);
+        assert!(outcome.stderr.contains(message) && outcome.stderr.contains("let copy = value;"), "{}", outcome.stderr);
+        let caught = format!("try {{ {script} }} catch (e) {{ print(e.message); print(e.hint); }}");
+        let said = Project::new().script(&caught).ok();
+        assert!(said.contains(message) && said.contains("let copy = value;"), "{said}");
+    }
+    // What the hint says works.
+    let said = Project::new().script(
+        "let m = #{ n: 1 }; m.more = |by| this.n + by; print(m.more(2)); let a = [3, 1]; let copy = a; print(a.map(|x| x + copy.len()));",
+    );
+    assert_eq!(said.ok(), "3\n[5, 3]\n");
+}

@@ -171,6 +171,38 @@ fn the_token_is_sent_and_never_shown() {
     }
 }
 
+/// An address to which no path can be added is none of a hub.
+#[test]
+fn endpoints_that_are_none_are_told_at_once() {
+    for endpoint in ["httpx://127.0.0.1:9", "http://127.0.0.1:9?a=b", "http://127.0.0.1:9/#a", "file:///etc", "ftp://x"]
+    {
+        let project = Project::new();
+        project.file("script.rhai", "load_model(\"lab/x\");");
+        let mut command = project.command(&["run", "script.rhai"]);
+        let outcome = crate::project::Outcome::of(command.env("HF_ENDPOINT", endpoint).output().unwrap());
+        assert!(
+            outcome.stderr.contains("it is a URL such as https://huggingface.co"),
+            "{endpoint}: {}",
+            outcome.stderr
+        );
+    }
+}
+
+/// A proxy would get the token unencrypted, and may be anybody's.
+#[test]
+fn a_token_for_this_computer_passes_no_proxy() {
+    let (hub, project) = (Hub::start().with("lab/x", Model::Folder(fixture("olmoe"))), Project::new());
+    for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        let proxy = Hub::start();
+        let mut command = hub.command(&project, &analysis("lab/x", ", stream: true"));
+        command.env("HF_TOKEN", TOKEN).env(variable, &proxy.address).env_remove("NO_PROXY").env_remove("no_proxy");
+        crate::project::Outcome::of(command.output().unwrap());
+        assert!(proxy.requests.lock().unwrap().is_empty(), "{variable}");
+        let asked: Vec<_> = hub.requests.lock().unwrap().drain(..).collect();
+        assert!(!asked.is_empty() && asked.iter().all(|request| request.header("authorization").is_some()));
+    }
+}
+
 #[test]
 fn a_wrong_token() {
     let hub = Hub::start().with("lab/llama", Model::Folder(fixture("llama")));

@@ -64,6 +64,60 @@ pub fn texts_outside_the_project_are_read_by_no_script() {
     run(&project, &["run"], &text("link.txt"), &[]).ok();
 }
 
+/// A script cannot find out what the user has, by trying names.
+#[test]
+pub fn nothing_tells_which_files_there_are_outside_of_the_project() {
+    let project = project();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = elsewhere.path();
+    std::fs::write(folder.join("file.txt"), "x").unwrap();
+    std::fs::write(folder.join("closed.txt"), "x").unwrap();
+    std::fs::create_dir(folder.join("folder.txt")).unwrap();
+    symlink("/etc/passwd", folder.join("leads.txt")).unwrap();
+    symlink("nowhere", folder.join("dangles.txt")).unwrap();
+    symlink("loops.txt", folder.join("loops.txt")).unwrap();
+    let mut told = Vec::new();
+    for name in ["file.txt", "none.txt", "folder.txt", "leads.txt", "dangles.txt", "loops.txt", "file.txt/x", "none/x"]
+    {
+        let path = folder.join(name).display().to_string();
+        let calls =
+            [format!("read_text({path:?})"), format!("read_json({path:?})"), format!("check_text({path:?})"), {
+                format!("load_tokens(#{{ ids: {path:?} }})")
+            }];
+        for call in calls {
+            let script =
+                format!("try {{ {call}; print(\"read\"); }} catch (e) {{ print(`${{e.kind}} ${{e.message}}`); }}");
+            let said = run(&project, &["run"], &script, &[]).ok();
+            told.push(
+                said.replace(&path, "PATH")
+                    .replace("read_text", "F")
+                    .replace("read_json", "F")
+                    .replace("load_tokens", "F"),
+            );
+        }
+        let outcome = run(&project, &["run"], &text(&path), &[]);
+        refused(
+            outcome,
+            "is outside of the project",
+            &format!("--allow-read {}", Path::new(&path).parent().unwrap().display()),
+        );
+    }
+    assert!(told.iter().all(|said| *said == "bad_argument F: \"PATH\" is outside of the project\n"), "{told:#?}");
+    // A link in the project that leads out leads out, whether something is there or not.
+    symlink(folder.join("none.txt"), project.path("link.txt")).unwrap();
+    refused(run(&project, &["run"], "read_text(\"link.txt\")", &[]), "leads out of the project", "--allow-read");
+    // What is missing in the project, and where the user allows it, is missing.
+    project.file("script.rhai", "read_text(\"none.txt\")");
+    assert!(project.run(&["run", "script.rhai"]).ends(3).stderr.contains("No such file"));
+    let words = ["run", "--allow-read", &folder.display().to_string()];
+    let script = format!("read_text({:?})", folder.join("none.txt").display().to_string());
+    assert!(run(&project, &words, &script, &[]).ends(3).stderr.contains("No such file"));
+    // A path of any length is judged.
+    for long in ["a/".repeat(1 << 20), "../".repeat(1 << 20), format!("/{}", "b".repeat(1 << 20))] {
+        refused(run(&project, &["run"], &format!("read_text({long:?})"), &[]), "the system takes 4096", "not quoted");
+    }
+}
+
 #[test]
 pub fn the_user_says_what_else_is_read() {
     let project = project();

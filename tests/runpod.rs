@@ -193,6 +193,19 @@ fn keys_are_asked_for() {
     clean(&fake, &run(Some(KEY)).ends(0));
 }
 
+/// A proxy would get the key unencrypted, and may be anybody's.
+#[test]
+fn a_key_for_this_computer_passes_no_proxy() {
+    let (fake, proxy, project) = (FakeRunPod::start(), crate::fake_hub::Hub::start(), Project::new());
+    project.file("script.rhai", PROVISION);
+    for variable in ["HTTP_PROXY", "ALL_PROXY"] {
+        let mut command = command(&project, &fake, &["run", "script.rhai"]);
+        command.env("RUNPOD_API_KEY", KEY).env(variable, &proxy.address).env_remove("NO_PROXY").env_remove("no_proxy");
+        clean(&fake, &Outcome::of(command.output().unwrap()).ends(0));
+        assert!(proxy.requests.lock().unwrap().is_empty(), "{variable}");
+    }
+}
+
 /// A machine is paid for only if the model is available and fits.
 #[test]
 fn a_model_is_looked_at_first() {

@@ -425,3 +425,46 @@ pub fn this_computer_is_this_computer_behind_an_alias_and_on_a_way_through_itsel
         assert!(!sshd.home().join("made").exists());
     }
 }
+
+#[test]
+fn a_key_that_the_users_config_revokes_is_not_trusted() {
+    let mut sshd = server("revoked");
+    sshd.up();
+    let (options, place) = (options(&sshd), format!("[127.0.0.1]:{}", sshd.port));
+    let user = User::new();
+    let known = known(&place, &sshd, "host");
+    user.file("known_hosts", &known).gets_in(&options, "revoked");
+    let revoked = |name: &str| format!("Host 127.0.0.1\n  RevokedHostKeys {name}\n");
+    user.file("other", "# nothing yet\n").file("config", &revoked("~/.ssh/other")).gets_in(&options, "revoked");
+    user.file("config", &revoked("none")).gets_in(&options, "revoked");
+    let key = known.split_once(' ').unwrap().1;
+    user.file("other", &format!("# lost\n{key}")).file("config", &revoked("~/.ssh/other"));
+    user.is_refused(&options, "line 2, marks as revoked");
+    // What cannot be read says nothing about a key, and so none is accepted.
+    user.file("config", &revoked("~/.ssh/none")).is_refused(&options, "no host key is accepted");
+    user.file("other", "SSHKRL\n\0").file("config", &revoked("~/.ssh/other"));
+    user.is_refused(&options, "no host key is accepted");
+}
+
+#[test]
+fn a_key_that_others_may_read_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut sshd = server("open");
+    sshd.up();
+    let user = User::new();
+    user.file("known_hosts", &known(&format!("[127.0.0.1]:{}", sshd.port), &sshd, "host"));
+    let host = format!("host: \"{}\"", sshd.target());
+    user.key("id_ed25519", &sshd.key_file());
+    let mode = |mode| fs::set_permissions(user.path("id_ed25519"), fs::Permissions::from_mode(mode)).unwrap();
+    for (bits, open) in [(0o600, false), (0o400, false), (0o640, true), (0o644, true), (0o602, true)] {
+        mode(bits);
+        match open {
+            false => user.gets_in(&host, "open"),
+            true => user.is_refused(&host, "others on this computer may read"),
+        }
+    }
+    let named = format!("{host}, key: {:?}", user.path("id_ed25519").display().to_string());
+    user.is_refused(&named, "others on this computer may read");
+    mode(0o600);
+    user.gets_in(&named, "open");
+}

@@ -40,6 +40,8 @@ pub enum Failure {
     Changed {
         doing: String,
     },
+    /// A file of this computer was written while it was read.
+    ChangedHere(PathBuf),
     /// The bytes have another hash than the hub announces.
     OtherHash {
         doing: String,
@@ -228,6 +230,10 @@ impl error::Failure for Failure {
             Self::Changed { doing } => {
                 Error::corrupt(format!("{doing}: the file has changed on the hub while it was read"))
                     .hint("run again; give `revision` a commit to read the same files every time")
+            }
+            Self::ChangedHere(path) => {
+                Error::corrupt(format!("reading {}: the file was changed while it was read", path.display()))
+                    .hint("run again when nothing writes to it; what was read is partly of another version")
             }
             Self::OtherHash { doing, kind, found, announced, hint } => {
                 Error::corrupt(format!("{doing}: the bytes have the {kind} {found}, the hub announces {announced}"))

@@ -63,8 +63,10 @@ impl Hash {
     /// True if the file at `path` has this content. `read` is called with the number of bytes read,
     /// and may stop it.
     pub(super) fn is_of_file<E>(&self, path: &Path, mut read: impl FnMut(u64) -> Result<(), E>) -> Result<bool, E> {
-        let Ok(mut file) = outside::open(path) else { return Ok(false) };
+        let Ok(file) = outside::open(path) else { return Ok(false) };
         let Ok(metadata) = file.metadata() else { return Ok(false) };
+        // A file that grows is read no further than it was long.
+        let mut file = file.take(metadata.len());
         let (mut hasher, mut buffer) = (self.hasher(metadata.len()), vec![0; READ]);
         loop {
             match file.read(&mut buffer) {

@@ -1,15 +1,17 @@
 //! Authentication of the user at a machine: by a named key, by the agent's keys, or by the usual
 //! files.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ssh_key::PrivateKey;
 use ssh2::{Agent, PublicKey, Session};
 
 use super::failure::Failure;
-use super::login::{Key, Login, UsualKeys};
+use super::login::{HostKey, Key, Login, UsualKeys};
 use super::refused::Denied;
 use crate::error::{Error, Result};
+use crate::home::own_user;
 use crate::outside;
 
 /// The largest public key file in bytes.
@@ -45,9 +47,18 @@ fn one(session: &Session, login: &Login, name: &str, file: &Path) -> Result<()> 
     if !file.exists() {
         return Err(denied(name, Denied::NoSuchKey(file.to_path_buf())));
     }
+    // The key of a rented machine is the program's own, which has made it with its mode.
+    if matches!(login.host_key, HostKey::Known { .. }) && is_open(file) {
+        return Err(denied(name, Denied::OpenKey(file.to_path_buf())));
+    }
     offer(session, &login.user, file).and_then(|()| whole(session)).map_err(|reason| {
         denied(name, Denied::KeyNotAccepted { key: file.to_path_buf(), user: login.user.clone(), reason })
     })
+}
+
+/// True if a private key of this user can be read by others. As in `ssh`, such a key is not used.
+fn is_open(file: &Path) -> bool {
+    file.metadata().is_ok_and(|found| found.uid() == own_user() && found.mode() & 0o077 != 0)
 }
 
 /// Checks that the key suffices: a server may require more.
@@ -152,6 +163,11 @@ impl<'a> Trial<'a> {
             return false;
         }
         self.tried.push(file.display().to_string());
+        if is_open(file) {
+            let file = file.display();
+            self.refusals.push(format!("{file}: others on this computer may read it, `chmod 600 {file}`"));
+            return false;
+        }
         let said = offer(self.session, self.user, file).err();
         // The usual message for unknown keys is left out.
         let told = said.as_ref().filter(|said| !said.contains(UNKNOWN));

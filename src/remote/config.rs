@@ -34,6 +34,7 @@ pub(super) struct Settings {
     pub user_known_hosts: Option<Vec<String>>,
     pub global_known_hosts: Option<Vec<String>>,
     pub host_key_alias: Option<String>,
+    pub revoked_host_keys: Option<String>,
     /// Skipped settings, with the reasons.
     pub notes: Vec<String>,
 }
@@ -184,12 +185,9 @@ impl Reader<'_> {
             // The first of the two is used.
             "proxyjump" if found.proxy_command.is_none() => once(&mut found.proxy_jump, &first),
             "proxycommand" if found.proxy_jump.is_none() => once(&mut found.proxy_command, &words.join(" ")),
-            "userknownhostsfile" => {
-                found.user_known_hosts.get_or_insert(words);
-            }
-            "globalknownhostsfile" => {
-                found.global_known_hosts.get_or_insert(words);
-            }
+            "userknownhostsfile" => drop(found.user_known_hosts.get_or_insert(words)),
+            "globalknownhostsfile" => drop(found.global_known_hosts.get_or_insert(words)),
+            "revokedhostkeys" => once(&mut found.revoked_host_keys, &first),
             "hostkeyalias" => once(&mut found.host_key_alias, &first),
             _ => (),
         }

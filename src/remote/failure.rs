@@ -67,6 +67,14 @@ pub enum Failure {
         file: PathBuf,
         line: usize,
     },
+    /// The name of a file to send is not UTF-8.
+    NameIsNoText(String),
+    /// The file of `RevokedHostKeys` cannot be read.
+    RevokedUnread {
+        machine: String,
+        file: PathBuf,
+        problem: String,
+    },
     /// A text is no fingerprint.
     NoFingerprint(String),
     /// The user is not let in.
@@ -285,6 +293,13 @@ impl error::Failure for Failure {
                 file.display()
             ))
             .hint("ask whoever runs the machine for its new key"),
+            Self::NameIsNoText(name) => bad(format!("sync: the name of {name:?} is not UTF-8 text"))
+                .hint("rename it, or name the other files in `up`"),
+            Self::RevokedUnread { machine, file, problem } => auth(format!(
+                "{machine}: no host key is accepted, because RevokedHostKeys of ~/.ssh/config names {}: {problem}",
+                file.display()
+            ))
+            .hint("correct the name, or list the revoked keys there, one public key per line"),
             Self::NoFingerprint(text) => bad(format!("\"{text}\" is not the fingerprint of a host key"))
                 .hint("write SHA256:… or the whole line that `ssh-keygen -lf` prints; `-E sha256` where it prints MD5"),
             Self::Denied { machine, why } => {

@@ -10,6 +10,10 @@ use ssh_key::{LineEnding, PrivateKey};
 use super::failure::Failure;
 use crate::disk;
 use crate::error::{Error, Result};
+use crate::outside;
+
+/// The largest file of a key pair in bytes.
+const MOST: u64 = 1 << 16;
 
 /// The public line of the ed25519 key in `file`, which is created (mode 600) if it does not exist.
 pub fn key_pair(file: &Path) -> Result<String> {
@@ -28,6 +32,24 @@ pub fn key_pair(file: &Path) -> Result<String> {
         }
         disk::write_secret_once(file, text.as_bytes())?;
     }
-    let key = PrivateKey::read_openssh_file(file).map_err(|e| failed("reading", e))?;
+    let reading = |e: std::io::Error| Error::io(format!("reading {}", file.display()), &e);
+    let text = outside::read(file, MOST).map_err(reading)?;
+    let key = PrivateKey::from_openssh(text).map_err(|e| failed("reading", e))?;
     key.public_key().to_openssh().map_err(|e| failed("reading", e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_key_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        let line = key_pair(&file).unwrap();
+        assert_eq!(key_pair(&file).unwrap(), line);
+        fs::remove_file(&file).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+        assert!(key_pair(&file).unwrap_err().message.contains("not a regular file"));
+    }
 }

@@ -13,6 +13,8 @@ use crate::outside;
 /// The largest file of known hosts in bytes.
 const MOST: u64 = 64 << 20;
 const PORT: u16 = 22;
+/// First bytes of a binary list of revoked keys.
+const KRL: &[u8] = b"SSHKRL\n\0";
 
 /// Types of host keys and the names by which they are requested, best first. Unknown hosts are
 /// asked in this order.
@@ -148,6 +150,25 @@ impl Hosts {
     }
 }
 
+/// The line on which a key stands in a file of revoked keys, with one public key per line.
+///
+/// # Errors
+/// The reason for which the file says nothing. As in `ssh`, no key is accepted then.
+pub(super) fn revoked(file: &Path, key: &[u8]) -> Result<Option<usize>, String> {
+    let bytes = outside::read(file, MOST).map_err(|e| e.to_string())?;
+    if bytes.starts_with(KRL) {
+        return Err("it is a list in the binary form of `ssh-keygen -k`, which this program does not read".to_string());
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    // Options and comments may stand around the key.
+    let is_key = |text: &str| {
+        let mut words = text.split_whitespace();
+        !text.trim_start().starts_with('#')
+            && words.any(|word| Base64::decode_vec(word).is_ok_and(|found| found == key))
+    };
+    Ok(text.lines().position(is_key).map(|line| line + 1))
+}
+
 impl Line {
     fn is_of(&self, name: &str) -> bool {
         match self.names.strip_prefix("|1|") {
@@ -269,6 +290,19 @@ mod tests {
         assert!(matches!(hosts.standing(&looked("a", 22), &key("ssh-ed25519", 1)), Standing::Revoked(_, 2)));
         assert_eq!(hosts.standing(&looked("b", 22), &key("ssh-ed25519", 2)), Standing::Unknown);
         assert!(hosts.has_authority(&looked("b", 22)) && !hosts.has_authority(&looked("a", 22)));
+    }
+
+    #[test]
+    fn keys_in_a_file_of_revoked_ones_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("revoked");
+        let of = |kind: &str, content| revoked(&file, &key(kind, content));
+        assert!(of("ssh-ed25519", 1).is_err(), "a missing file");
+        let lines = [format!("# {}", text("ssh-ed25519", 2)), format!("\t{} old", text("ssh-ed25519", 1)), "x".into()];
+        std::fs::write(&file, lines.join("\r\n")).unwrap();
+        assert_eq!((of("ssh-ed25519", 1), of("ssh-ed25519", 2)), (Ok(Some(2)), Ok(None)));
+        std::fs::write(&file, b"SSHKRL\n\0\0\0\0\x01").unwrap();
+        assert!(of("ssh-ed25519", 2).is_err_and(|said| said.contains("ssh-keygen -k")));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Login {
     pub looked: Looked,
     /// The user's and the system's files of known hosts.
     pub known_hosts: Vec<PathBuf>,
+    /// `RevokedHostKeys` of `~/.ssh/config`: a file of keys that are never accepted.
+    pub revoked: Option<PathBuf>,
     /// The jump host.
     pub jump: Option<Box<Login>>,
     /// Skipped settings of `~/.ssh/config`.
@@ -107,6 +109,7 @@ impl Login {
             called: host.to_string(),
             looked: Looked { host: host.to_string(), port, alias: None },
             known_hosts: Vec::new(),
+            revoked: None,
             jump: None,
             notes: Vec::new(),
         })
@@ -155,6 +158,7 @@ fn login(target: &Target, settings: Settings, timeout: Duration, hops: usize) ->
     };
     let mut known_hosts = or(&settings.user_known_hosts, KNOWN_HOSTS);
     known_hosts.extend(or(&settings.global_known_hosts, SYSTEM_KNOWN_HOSTS));
+    let revoked = settings.revoked_host_keys.as_ref().and_then(|name| files(std::slice::from_ref(name)).pop());
     let key = Key::Usual(keys(&settings, &files));
     let looked = Looked { host: host.clone(), port, alias: settings.host_key_alias.clone() };
     let host_key = HostKey::Known { fingerprint: None, known_hosts: None };
@@ -163,7 +167,7 @@ fn login(target: &Target, settings: Settings, timeout: Duration, hops: usize) ->
         None => None,
     };
     let (called, notes) = (target.host.clone(), settings.notes);
-    Ok(Login { user, host, port, key, host_key, timeout, called, looked, known_hosts, jump, notes })
+    Ok(Login { user, host, port, key, host_key, timeout, called, looked, known_hosts, revoked, jump, notes })
 }
 
 fn keys(settings: &Settings, files: &dyn Fn(&[String]) -> Vec<PathBuf>) -> UsualKeys {

@@ -29,6 +29,8 @@ pub enum Denied {
         user: String,
         reason: String,
     },
+    /// Others on this computer may read the private key.
+    OpenKey(PathBuf),
     /// A key is accepted, and does not suffice.
     MoreThanKey(String),
     /// Only the public halves of these keys are here.
@@ -87,6 +89,10 @@ impl Denied {
                 format!("the key {} is not accepted for {user}: {reason}", key.display()),
                 "add its public line to ~/.ssh/authorized_keys there; a key with a passphrase needs ssh-agent (leave \
                  `key` out)",
+            ),
+            Self::OpenKey(file) => (
+                format!("others on this computer may read the key {}: it is not used, as in ssh", file.display()),
+                "`chmod 600 FILE`; if somebody may have read it, make another with `ssh-keygen`",
             ),
             Self::MoreThanKey(reason) => (reason.clone(), "log in once with ssh, or use another account"),
             Self::NotInAgent(files) => (

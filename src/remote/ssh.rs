@@ -13,7 +13,7 @@ use ssh2::{ErrorCode, MethodType, Session};
 
 use super::auth::authenticate;
 use super::failure::{CONNECTING, Failure, Source};
-use super::known_hosts::{Hosts, Looked, Standing, kind};
+use super::known_hosts::{Hosts, Looked, Standing, kind, revoked};
 use super::login::{HostKey, Login};
 use super::refused::Expected;
 use super::shell::{self, Entry};
@@ -209,6 +209,14 @@ impl Ssh {
         if let Standing::Revoked(file, line) = &standing {
             let (machine, file, line) = (self.name(), file.clone(), *line);
             return Err(Error::of(Failure::RevokedHostKey { machine, found, file, line }));
+        }
+        if let Some(file) = self.login.revoked.clone() {
+            let (machine, found) = (self.name(), found.clone());
+            match revoked(&file, key) {
+                Ok(None) => (),
+                Ok(Some(line)) => return Err(Error::of(Failure::RevokedHostKey { machine, found, file, line })),
+                Err(problem) => return Err(Error::of(Failure::RevokedUnread { machine, file, problem })),
+            }
         }
         let (fingerprint, file) = match host_key {
             HostKey::Fingerprints(known) if known.contains(&found) => return Ok(()),

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
@@ -126,7 +126,7 @@ fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)])
         let packing = threads::start_in(scope, move || -> std::io::Result<()> {
             let mut archive = tar::Builder::new(to);
             for (path, name) in small {
-                archive.append_path_with_name(path, name)?;
+                pack(&mut archive, path, name)?;
             }
             archive.into_inner()?.flush()
         });
@@ -135,6 +135,12 @@ fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)])
         drop(from);
         Ok::<_, Error>((packing.join().expect("no panic in packing"), finished))
     })?;
+    // If the other end has stopped reading, it says why.
+    if let Err(error) = packed.as_ref()
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        return Err(Error::io("sending files", error));
+    }
     let Finished { code, out, err } = unpacked?;
     if code != 0 {
         let said = format!("{out}{err}");
@@ -142,6 +148,34 @@ fn stream(machine: &dyn Machine, remote_root: &str, small: &[(PathBuf, String)])
         return Err(Error::of(Failure::NotUnpacked { machine: machine.name(), complaint, disk_is_full }));
     }
     packed.map_err(|e| Error::io("sending files", &e))
+}
+
+/// Adds a file with the length that it has now. If it grows meanwhile, its first bytes are sent.
+///
+/// # Errors
+/// The file has become shorter.
+fn pack(archive: &mut tar::Builder<impl Write>, path: &Path, name: &str) -> std::io::Result<()> {
+    let file = outside::open(path)?;
+    let metadata = file.metadata()?;
+    let mut header = tar::Header::new_gnu();
+    header.set_metadata(&metadata);
+    append(archive, &mut header, name, file)
+}
+
+/// Adds as many bytes as the header says. Others would be taken for headers of more files.
+fn append(
+    archive: &mut tar::Builder<impl Write>,
+    header: &mut tar::Header,
+    name: &str,
+    from: impl Read,
+) -> std::io::Result<()> {
+    let bytes = header.size()?;
+    let mut from = from.take(bytes);
+    archive.append_data(header, name, &mut from)?;
+    match from.limit() {
+        0 => Ok(()),
+        _ => Err(std::io::Error::other(format!("{name} has become shorter while it was sent: try again"))),
+    }
 }
 
 fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> {
@@ -156,11 +190,13 @@ fn receive(ends: &Ends, down: &[String], report: &mut SyncReport) -> Result<()> 
             .map(|text| if text.is_empty() { String::new() } else { verbatim(text) })
             .collect::<Vec<_>>()
             .join("*");
-        let list =
-            format!("cd {} && find ./{pattern} -type f ! -name '*.part' 2>/dev/null || true", quoted(remote_root));
+        let list = format!(
+            "cd {} && find ./{pattern} -type f ! -name '*.part' -print0 2>/dev/null || true",
+            quoted(remote_root)
+        );
         let found = again(progress, || output(machine, &list))?;
         let mut any = false;
-        for name in found.lines().map(|line| line.trim_start_matches("./")) {
+        for name in found.split_terminator('\0').map(|line| line.trim_start_matches("./")) {
             any = true;
             // A machine cannot cause writes of files that were not requested.
             if !asked_for(path, name) {
@@ -231,7 +267,9 @@ fn walk(root: &Path, project: &Path, relative: &Path, above: &mut Vec<PathBuf>, 
     if stays(relative) || !path.exists() {
         return Ok(());
     }
-    let name = relative.display().to_string();
+    let Some(name) = relative.to_str().map(str::to_string) else {
+        return Err(Error::of(Failure::NameIsNoText(relative.display().to_string())));
+    };
     let reading = |e: std::io::Error| Error::io(format!("reading {}", path.display()), &e);
     // A link is judged by its target.
     let real = fs::canonicalize(&path).map_err(reading)?;
@@ -259,4 +297,69 @@ fn hashes(machine: &dyn Machine, remote_root: &str, names: &[String]) -> Result<
     let out = collect(machine, &command, &mut list.as_bytes())?.out;
     let line = |line: &str| line.split_once("  ").map(|(hash, name)| (name.to_string(), hash.to_string()));
     Ok(out.lines().filter_map(line).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::remote::Here;
+
+    struct Silent;
+
+    impl Progress for Silent {
+        fn event(&self, _: Event) {}
+
+        fn interrupted(&self) -> bool {
+            false
+        }
+    }
+
+    fn ends<'a>(root: &'a Path, there: &'a str, rules: &'a Rules) -> Ends<'a> {
+        Ends { machine: &Here, root, remote_root: there, rules, progress: &Silent }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_sent_is_not_taken_for_other_files() {
+        let told = |bytes: u64| {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(bytes);
+            header
+        };
+        let (mut archive, inner) = (tar::Builder::new(Vec::new()), {
+            let mut inner = tar::Builder::new(vec![b'x'; 512]);
+            inner.append_data(&mut told(4), "smuggled", &b"evil"[..]).unwrap();
+            inner.into_inner().unwrap()
+        });
+        append(&mut archive, &mut told(512), "grown", &inner[..]).unwrap();
+        append(&mut archive, &mut told(2), "next", &b"ab"[..]).unwrap();
+        assert!(append(&mut archive, &mut told(9), "shorter", &b"abc"[..]).is_err());
+        let packed = archive.into_inner().unwrap();
+        let mut archive = tar::Archive::new(&packed[..]);
+        let names = archive.entries().unwrap().map_while(|entry| Some(entry.ok()?.path().ok()?.display().to_string()));
+        assert_eq!(names.take(2).collect::<Vec<_>>(), ["grown", "next"]);
+    }
+
+    #[test]
+    fn names_of_any_bytes_are_told_apart() {
+        use std::os::unix::ffi::OsStrExt;
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let there = there.path().to_str().unwrap();
+        fs::create_dir_all(format!("{there}/out")).unwrap();
+        for name in ["a", "b\nc", "-x", "d'e\"f", "g h"] {
+            fs::write(format!("{there}/out/{name}"), name).unwrap();
+        }
+        let rules = Rules { there: &|_| Ok(()), replaces: &|_| false };
+        let (ends, mut report) = (ends(here.path(), there, &rules), SyncReport::default());
+        receive(&ends, &["out".to_string()], &mut report).unwrap();
+        assert_eq!(report.files_received, 4);
+        assert!(!here.path().join("out/b\nc").exists(), "a name with a line break is left out");
+        fs::create_dir(here.path().join("up")).unwrap();
+        fs::write(here.path().join("up/-n"), "n").unwrap();
+        send(&ends, &["up".to_string()], &mut report).unwrap();
+        assert_eq!(fs::read_to_string(format!("{there}/up/-n")).unwrap(), "n");
+        fs::write(here.path().join("up").join(std::ffi::OsStr::from_bytes(b"\xff")), "n").unwrap();
+        let error = send(&ends, &["up".to_string()], &mut report).unwrap_err();
+        assert!(error.message.contains("is not UTF-8"), "{}", error.message);
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::chance::{Chance, hash};
@@ -178,6 +179,12 @@ fn serve(hub: Arc<Hub>) -> (String, Guard) {
     (address, guard)
 }
 
+/// The hash by which git and the hub call a small file.
+fn git_hash(data: &[u8]) -> String {
+    let digest = Sha1::new_with_prefix(format!("blob {}\0", data.len())).chain_update(data).finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
@@ -240,7 +247,7 @@ impl Hub {
         let mut cut = None;
         let mut raw = None;
         if lies {
-            match chance.below(9) {
+            match chance.below(13) {
                 0..=3 => {
                     for _ in 0..1 + chance.below(2) {
                         let value = if chance.one_in(6) { "9".repeat(5_000) } else { chance.pick(SAID).to_string() };
@@ -255,6 +262,17 @@ impl Hub {
                 }
                 6 => reply.body = self.damaged(&reply.body, &mut chance),
                 7 => cut = Some(chance.below(reply.body.len() + 1)),
+                8 => self.astray(&mut reply, &mut chance),
+                9 => self.listed(path, &mut reply, &mut chance),
+                10 => {
+                    // More headers, and longer ones, than anybody needs.
+                    let (count, length) = *chance.pick(&[(90, 1_000), (2_000, 10), (3, 300_000)]);
+                    reply.headers.extend((0..count).map(|number| (format!("X-{number}"), "x".repeat(length))));
+                }
+                11 => {
+                    let _ = stream.write_all(format!("HTTP/1.1 {} Said\r\n", reply.status).as_bytes());
+                    return self.drip(stream);
+                }
                 _ => {
                     raw = Some(
                         chance
@@ -287,6 +305,44 @@ impl Hub {
             whole.extend_from_slice(&reply.body[..cut.unwrap_or(reply.body.len())]);
         }
         stream.write_all(&whole).is_ok() && !lies
+    }
+
+    /// An answer about other bytes than were asked for.
+    fn astray(&self, reply: &mut Reply, chance: &mut Chance) {
+        let length = reply.body.len();
+        let total = *chance.pick(&[length as u64, 0, 1 << 40, u64::MAX]);
+        let first = *chance.pick(&[0, 1, length as u64, 1 << 62]);
+        match chance.below(5) {
+            // A whole answer in place of a range, and a range where the whole was asked for.
+            0 => reply.status = 200,
+            1 => {
+                reply.status = 206;
+                reply.set("Content-Range", format!("bytes {first}-{}/{total}", first.saturating_add(length as u64)));
+            }
+            2 => reply.body.extend(chance.bytes(length.clamp(1, 4_000))),
+            3 => reply.body.rotate_left(length / 2),
+            _ => reply.set("ETag", format!("\"{:064x}\"", chance.word())),
+        }
+    }
+
+    /// A list that goes on for ever, in a circle, or has more entries and stranger names than any.
+    fn listed(&self, path: &str, reply: &mut Reply, chance: &mut Chance) {
+        let next = *chance.pick(&["?cursor=1", "?", "/../..", "//127.0.0.1:9/x", "?a,b"]);
+        let next = if chance.one_in(2) { format!("?cursor={}", chance.word()) } else { next.to_string() };
+        reply.set("Link", format!("<{path}{next}>; rel=\"next\""));
+        let name =
+            *chance.pick(&["../../x", "a\nb", "/etc/passwd", "a\0b.parquet", "\u{202e}x.parquet", "-x.parquet", "a"]);
+        let count = *chance.pick(&[1, 3, 300_000]);
+        let entry = json!({ "type": "file", "path": name, "size": u64::MAX, "oid": "x" });
+        reply.body = json!(vec![entry; count]).to_string().into_bytes();
+    }
+
+    /// A head that never ends.
+    fn drip(&self, stream: &mut TcpStream) -> bool {
+        while !self.stop.load(Ordering::Relaxed) && stream.write_all(b"X: y\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        false
     }
 
     /// What an honest hub answers: files and lists of one model and one dataset.
@@ -327,8 +383,8 @@ impl Hub {
             }
             None => Reply::new(200, data.clone()),
         };
-        let reply =
-            reply.with("X-Repo-Commit", COMMIT).with("ETag", format!("\"{}\"", &digest[..if large { 64 } else { 40 }]));
+        let etag = if large { digest.clone() } else { git_hash(&data) };
+        let reply = reply.with("X-Repo-Commit", COMMIT).with("ETag", format!("\"{etag}\""));
         match large {
             true => reply.with("X-Linked-Etag", format!("\"{digest}\"")).with("X-Linked-Size", data.len().to_string()),
             false => reply,

@@ -20,6 +20,7 @@ mod hub;
 mod model_files;
 mod mutate;
 mod options;
+mod places;
 mod process;
 #[path = "../pytorch.rs"]
 #[allow(dead_code)] // tests use the rest of it
@@ -83,6 +84,10 @@ const TARGETS: &[(&str, Make)] = &[
     ("worker", wire::hostile_worker),
     ("client", wire::hostile_client),
     ("hub", hub::hub),
+    ("places", places::places),
+    ("ssh", places::ssh),
+    ("dotenv", places::dotenv),
+    ("sync", places::sync),
 ];
 
 /// Those that play an enemy whom nobody satisfies.

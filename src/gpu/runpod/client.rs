@@ -57,8 +57,9 @@ impl Client {
         threads::spare(2).map_err(|e| Error::no_thread("RunPod", &e))?;
         tls::prepare();
         let http = Http::builder().user_agent(AGENT).timeout(TIMEOUT).connect_timeout(Duration::from_secs(15));
-        let http = http.redirect(redirect::Policy::none()).no_gzip().no_brotli().no_deflate().no_zstd().build();
-        let http = http.map_err(|e| Error::of(Failure::RunPodClient(e)))?;
+        let http = http.redirect(redirect::Policy::none()).no_gzip().no_brotli().no_deflate().no_zstd();
+        let http = if secret::is_open_here(&base) { http.no_proxy() } else { http };
+        let http = http.build().map_err(|e| Error::of(Failure::RunPodClient(e)))?;
         Ok(Self { base, key, http })
     }
 

@@ -44,7 +44,13 @@ fn is_incomplete(value: &Dynamic) -> bool {
 }
 
 fn complete(map: &mut Map) {
-    let hint = rebuilt(map).and_then(|error| hints::of_run(&error, "").1);
+    let error = rebuilt(map);
+    let told = error.as_ref().map(|error| hints::of_run(error, ""));
+    // What the language says of it helps nobody.
+    if let (Some(EvalAltResult::ErrorDataRace(..)), Some((message, _))) = (&error, &told) {
+        map.insert("message".into(), message.into());
+    }
+    let hint = told.and_then(|(_, hint)| hint);
     map.insert("kind".into(), OF_THE_LANGUAGE.into());
     map.insert("hint".into(), hint.map_or(Dynamic::UNIT, Into::into));
 }

@@ -85,6 +85,7 @@ pub(crate) fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<Str
             let (told, hint) = property(message);
             (told, habits::of_field(message).map(str::to_string).or(hint))
         }
+        EvalAltResult::ErrorDataRace(what, _) => in_use(what),
         other => {
             let mut bare = other.unwrap_inner().to_string();
             if let Some(cut) = bare.rfind(" (line ") {
@@ -94,6 +95,18 @@ pub(crate) fn of_run(error: &EvalAltResult, source: &str) -> (String, Option<Str
             (bare, hint.map(str::to_string))
         }
     }
+}
+
+/// Message and hint for a closure that uses a value while a call works on it. `what` is a variable,
+/// or what Rhai says of an argument: "argument #1 of function 'map'".
+fn in_use(what: &str) -> (String, Option<String>) {
+    let message = match what.split_once("of function '").and_then(|(_, rest)| rest.split_once('\'')) {
+        Some((function, _)) => format!("`{function}` works on a value that the closure given to it uses as well"),
+        None => "this closure uses the value that it is called on".to_string(),
+    };
+    let hint = "give the closure a copy (`let copy = value;` before it), or only what it needs (`let count = value.len();`); a \
+                closure in a map calls that map `this`: map.double = || 2 * this.n";
+    (message, Some(hint.to_string()))
 }
 
 /// Message and hint for access to fields of a value without fields, by Rhai's message.
@@ -144,7 +157,6 @@ fn value(error: &EvalAltResult) -> Option<&'static str> {
         EvalAltResult::ErrorMismatchOutputType(..) => "type_of(value) says what a value is",
         EvalAltResult::ErrorIndexNotFound(..) => "print(value.keys()) shows what there is",
         EvalAltResult::ErrorFor(..) => ITERABLE,
-        EvalAltResult::ErrorDataRace(..) => "inside `parallel` use copies: let mine = shared;",
         _ => return None,
     })
 }

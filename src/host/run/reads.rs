@@ -2,19 +2,37 @@
 //! ids can be decoded to text, and both are sent to machines, so that a script that reads any file
 //! could disclose it.
 
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
 
 use super::context::Context;
 use crate::error::{Error, Result};
 use crate::home;
 use crate::secret::secret_name;
 
+/// The longest path that the system takes, in bytes, and the most links that it follows in a row.
+const LONGEST: usize = 4096;
+const MOST_LINKS: usize = 40;
+
 /// Checks that `function` may read texts and ids of `path`. A link is judged by its target.
 ///
 /// # Errors
 /// `bad_argument` for the name of a secret, and for a file that is neither in the project nor named
-/// by the user.
+/// by the user, whether there is one or not.
 pub(crate) fn allowed(context: &Context, function: &str, path: &str) -> Result<()> {
+    judged(context, function, path, |_| false)
+}
+
+/// The same for a file that is read on a machine if it is not here.
+pub(crate) fn allowed_or_there(context: &Context, function: &str, path: &str) -> Result<()> {
+    judged(context, function, path, |given| !given.exists())
+}
+
+fn judged(context: &Context, function: &str, path: &str, is_there: impl Fn(&Path) -> bool) -> Result<()> {
+    if path.len() > LONGEST {
+        let message = format!("{function}: a path of {} bytes, and the system takes {LONGEST}", path.len());
+        return Err(Error::bad_argument(message).hint("a file is named, not quoted"));
+    }
     let given = &home::expanded(path);
     let secret = || {
         Error::bad_argument(format!("{function}: {path:?} has a name that secrets have"))
@@ -27,8 +45,12 @@ pub(crate) fn allowed(context: &Context, function: &str, path: &str) -> Result<(
     if secret_name(&inside(given).unwrap_or(given.to_path_buf())) {
         return Err(secret());
     }
-    // A missing file is reported by its reader. It may exist on the machine.
-    let Ok(target) = given.canonicalize() else { return Ok(()) };
+    if is_there(given) {
+        return Ok(());
+    }
+    // What is missing, or may not be looked at, is judged by where it would be. Otherwise a script
+    // learnt which files there are outside of the project.
+    let target = landing(given);
     if let Some(relative) = inside(&target) {
         return if secret_name(&relative) { Err(secret()) } else { Ok(()) };
     }
@@ -37,12 +59,52 @@ pub(crate) fn allowed(context: &Context, function: &str, path: &str) -> Result<(
     }
     let folders = context.bounds.allowed.reads.iter().filter_map(|folder| folder.canonicalize().ok());
     if !folders.into_iter().any(|folder| target.starts_with(folder)) && !named(&context.flags, path) {
-        let folder = target.parent().unwrap_or(&target).display();
-        let why = if given.is_symlink() { "leads out of the project" } else { "is outside of the project" };
+        // A link of the project tells where it leads. Of others nothing is told.
+        let place = lexical(given);
+        let (why, place) = match inside(&place) {
+            Some(_) => ("leads out of the project", &target),
+            None => ("is outside of the project", &place),
+        };
+        let folder = place.parent().unwrap_or(place).display();
         return Err(Error::bad_argument(format!("{function}: {path:?} {why}"))
             .hint(format!("`outlier run --allow-read {folder} SCRIPT` lets scripts read texts and ids there")));
     }
     if secret_name(&target) { Err(secret()) } else { Ok(()) }
+}
+
+/// The place of a file after following links, whether it exists or not.
+fn landing(path: &Path) -> PathBuf {
+    let (mut place, mut behind, mut links) = (lexical(path), Vec::new(), 0);
+    loop {
+        // `..` behind a link leads from where that leads, which only the system follows.
+        let given = if behind.is_empty() && links == 0 { path } else { &*place };
+        if let Ok(real) = given.canonicalize() {
+            return behind.into_iter().rev().fold(real, |place, name: OsString| place.join(name));
+        }
+        if let Some(target) = place.read_link().ok().filter(|_| links < MOST_LINKS) {
+            links += 1;
+            place = lexical(&place.parent().unwrap_or(&place).join(target));
+            continue;
+        }
+        match place.file_name().map(OsStr::to_os_string) {
+            Some(name) => behind.push(name),
+            None => return lexical(path),
+        }
+        place.pop();
+    }
+}
+
+/// An absolute path without `.` and `..`, by the names alone.
+fn lexical(path: &Path) -> PathBuf {
+    let mut place = PathBuf::new();
+    for part in std::env::current_dir().unwrap_or_default().join(path).components() {
+        match part {
+            Component::ParentDir => drop(place.pop()),
+            Component::CurDir => (),
+            part => place.push(part),
+        }
+    }
+    place
 }
 
 /// True if a file of the project, after following links, is in it and is not named like a secret.

@@ -13,13 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LOCATION, RANGE};
-use reqwest::{Client, Method, Response, Url, redirect};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Response, Url};
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
 use super::attempt::{Attempt, Trouble};
 use super::body::Body;
+use super::redirect;
 use super::refusal::Refusal;
 use crate::error::{Error, Result};
 use crate::hub::environment;
@@ -27,7 +29,7 @@ use crate::hub::failure::{Failure, refused};
 use crate::outside::{self, complaint, tls};
 use crate::plain::plain;
 use crate::progress::{interrupt_requested, note};
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 use crate::threads;
 
 /// Number of attempts without progress after which a request is given up.
@@ -115,7 +117,10 @@ pub(crate) fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Se
 }
 
 pub(crate) struct Http {
+    /// For addresses of the hub itself. It passes no proxy on the way to this computer.
     client: Client,
+    /// For all other addresses.
+    others: Client,
     endpoint: Url,
     token: Option<Secret>,
     pub stall: Duration,
@@ -127,22 +132,30 @@ impl Http {
     pub(crate) fn new() -> Result<Self> {
         start()?;
         let text = environment::endpoint();
-        let endpoint = Url::parse(&text).ok().filter(|url| url.has_host() && url.scheme().starts_with("http"));
+        let is_base = |url: &Url| url.has_host() && url.query().is_none() && url.fragment().is_none();
+        let is_http = |url: &Url| matches!(url.scheme(), "http" | "https");
+        let endpoint = Url::parse(&text).ok().filter(|url| is_http(url) && is_base(url));
         let endpoint = endpoint.ok_or_else(|| Error::of(Failure::BadEndpoint(text.clone())))?;
         tls::prepare();
-        // HTTP/1 with many connections: ranges must not wait for each other in one connection.
-        let client = Client::builder().http1_only().redirect(redirect::Policy::none()).connect_timeout(CONNECT_TIMEOUT);
-        // Compressed answers are not decompressed, because nothing is known about their size, and
-        // so are not accepted.
-        let client = client.no_gzip().no_brotli().no_deflate().no_zstd();
-        let client = client.user_agent(concat!("outlier/", env!("CARGO_PKG_VERSION"))).tcp_nodelay(true).build();
-        let client = client.map_err(|e| Error::of(Failure::Client(e)))?;
+        let client = |proxies: bool| {
+            // HTTP/1 with many connections: ranges must not wait for each other in one connection.
+            let client = Client::builder().http1_only().redirect(Policy::none());
+            let client = client.connect_timeout(CONNECT_TIMEOUT);
+            // Compressed answers are not decompressed, because nothing is known about their size,
+            // and so are not accepted.
+            let client = client.no_gzip().no_brotli().no_deflate().no_zstd();
+            let client = client.user_agent(concat!("outlier/", env!("CARGO_PKG_VERSION"))).tcp_nodelay(true);
+            let client = if proxies { client } else { client.no_proxy() };
+            client.build().map_err(|e| Error::of(Failure::Client(e)))
+        };
+        let others = client(true)?;
+        let client = if secret::is_open_here(&text) { client(false)? } else { others.clone() };
         let (held, token) = (environment::token(), environment::token_for_endpoint());
         if held.is_some() && token.is_none() {
             static TOLD: OnceLock<()> = OnceLock::new();
             TOLD.get_or_init(|| note(&format!("HF_ENDPOINT is {}: {}", plain(&text, 200), environment::UNCOVERED)));
         }
-        Ok(Self { client, endpoint, token, stall: environment::stall_timeout() })
+        Ok(Self { client, others, endpoint, token, stall: environment::stall_timeout() })
     }
 
     /// The same client for optional answers.
@@ -162,7 +175,8 @@ impl Http {
 
     /// Sends one request and receives the head of its answer. Redirects are not followed.
     pub(crate) async fn send(&self, method: Method, url: &Url, range: Option<(u64, u64)>) -> Attempt<Response> {
-        let mut request = self.client.request(method, url.clone()).header(ACCEPT_ENCODING, "identity");
+        let client = if self.is_hub(url) { &self.client } else { &self.others };
+        let mut request = client.request(method, url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some((first, last)) = range {
             request = request.header(RANGE, format!("bytes={first}-{last}"));
         }
@@ -195,8 +209,8 @@ impl Http {
                 let next = next.and_then(|next| url.join(next).ok());
                 let next =
                     next.ok_or_else(|| Trouble::Passing { problem: "a redirect to nowhere".into(), after: None })?;
-                if self.endpoint.scheme() == "https" && next.scheme() != "https" {
-                    return Err(Trouble::Refused(Refusal::Other("a redirect leads from https to plain http".into())));
+                if let Some(refusal) = redirect::refused(&self.endpoint, &next) {
+                    return Err(Trouble::Refused(refusal));
                 }
                 if !self.is_hub(&next) {
                     return Ok(Answer { response, elsewhere: Some(next), url });

@@ -7,5 +7,6 @@ pub(super) mod client;
 pub(super) mod fetch;
 pub(super) mod questions;
 pub(super) mod ranges;
+mod redirect;
 pub(super) mod refusal;
 pub(super) mod resolve;

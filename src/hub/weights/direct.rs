@@ -8,7 +8,6 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 use std::ptr::null_mut;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,11 +41,20 @@ pub(crate) struct Direct {
 struct Page([u8; PAGE]);
 
 impl Direct {
-    /// Opens files with `bytes` bytes in total.
-    pub(crate) fn open(paths: impl Iterator<Item = PathBuf>, bytes: u64) -> Self {
+    /// Opens files once more, with `bytes` bytes in total. They are the same files, whatever has
+    /// their names by now.
+    pub(crate) fn open(files: &[File], bytes: u64) -> Self {
         let cacheable = memory::total_and_available().is_some_and(|(_, available)| bytes <= available / 2);
-        let open = |path| File::options().read(true).custom_flags(libc::O_DIRECT).open(path).ok();
-        Self { files: paths.map(open).collect(), cacheable, pace: Mutex::default(), refused: AtomicBool::new(false) }
+        let open = |file: &File| {
+            let same = format!("/proc/self/fd/{}", file.as_raw_fd());
+            File::options().read(true).custom_flags(libc::O_DIRECT).open(same).ok()
+        };
+        Self {
+            files: files.iter().map(open).collect(),
+            cacheable,
+            pace: Mutex::default(),
+            refused: AtomicBool::new(false),
+        }
     }
 
     /// Reads from byte `offset` of a file and returns the number of bytes of the buffer that are
@@ -143,7 +151,7 @@ mod tests {
         file.write_all(&bytes).unwrap();
         file.sync_all().unwrap();
         // The speed of this disk must not matter.
-        let direct = Direct { cacheable: false, ..Direct::open([path.clone()].into_iter(), BYTES as u64) };
+        let direct = Direct { cacheable: false, ..Direct::open(&[File::open(&path).unwrap()], BYTES as u64) };
         Fixture { _folder: folder, file: File::open(&path).unwrap(), bytes, direct }
     }
 
@@ -184,6 +192,17 @@ mod tests {
             );
             assert!(!uncached || fixture.uncached(from, length), "nothing was cached");
         }
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_the_file_is_not_opened() {
+        let fixture = fixture();
+        let path = fixture._folder.path().join("model.safetensors");
+        std::fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let again = Direct::open(std::slice::from_ref(&fixture.file), BYTES as u64);
+        let is_regular = |file: &File| file.metadata().unwrap().len() == BYTES as u64;
+        assert!(again.files[0].as_ref().is_none_or(is_regular));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::SystemTime;
 
 #[cfg(target_os = "linux")]
 use super::direct::Direct;
@@ -17,6 +18,7 @@ use super::source::{Announcement, ByteSource, SourceFile, Tag};
 use super::weight_formats;
 use crate::error::{Error, Kind, Result};
 use crate::hub::cache::repository::small;
+use crate::hub::failure::Failure;
 use crate::hub::foreign;
 use crate::outside;
 
@@ -32,8 +34,18 @@ pub(crate) struct Folder {
 struct Opened {
     described: Vec<SourceFile>,
     files: Vec<File>,
+    /// The lengths of the files and the times of their last changes, when they were opened.
+    versions: Vec<Option<Version>>,
     #[cfg(target_os = "linux")]
     direct: Direct,
+}
+
+/// Length in bytes, and the time of the last change of the contents.
+type Version = (u64, SystemTime);
+
+fn version(file: &File) -> Option<Version> {
+    let metadata = file.metadata().ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
 }
 
 impl Folder {
@@ -116,10 +128,8 @@ impl Folder {
         }
         let opened = Opened {
             #[cfg(target_os = "linux")]
-            direct: Direct::open(
-                described.iter().map(|file| self.path.join(&file.name)),
-                described.iter().map(|file| file.bytes).sum(),
-            ),
+            direct: Direct::open(&files, described.iter().map(|file| file.bytes).sum()),
+            versions: files.iter().map(version).collect(),
             described,
             files,
         };
@@ -171,7 +181,12 @@ impl ByteSource for Folder {
         opened.files[file].read_exact_at(buffer, offset).map_err(|e| {
             let path = self.path.join(&opened.described[file].name);
             Error::io(format!("reading {}", path.display()), &e).or_hint("was the file changed during the run?")
-        })
+        })?;
+        // A file that is written again meanwhile would be read in a mixture of two versions.
+        match version(&opened.files[file]) == opened.versions[file] {
+            true => Ok(()),
+            false => Err(Error::of(Failure::ChangedHere(self.path.join(&opened.described[file].name)))),
+        }
     }
 
     /// Pieces so small that the gaps between them do not matter are announced to the kernel,
@@ -192,4 +207,24 @@ impl ByteSource for Folder {
     }
 
     fn forget(&self, _: &[Tag]) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_written_again_while_it_is_read_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SAFETENSORS.single);
+        std::fs::write(&path, "the first version").unwrap();
+        let (source, mut buffer) = (Folder::new(folder.path()), [0; 9]);
+        source.read(0, 4, &mut buffer[..5]).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.write_all_at(b"the other version", 0).unwrap();
+        file.set_modified(SystemTime::now() + std::time::Duration::from_secs(5)).unwrap();
+        let error = source.read(0, 0, &mut buffer).unwrap_err();
+        assert_eq!(error.kind, Kind::Corrupt);
+        assert!(error.message.contains("while it was read"), "{}", error.message);
+    }
 }

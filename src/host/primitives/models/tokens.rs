@@ -150,7 +150,10 @@ fn load_tokens(context: &Context, options: Map) -> Result<TokensHandle> {
         TokenSource::IdsJson { path } | TokenSource::IdsSafetensors { path, .. } => {
             reads::allowed(context, "load_tokens", path)?
         }
-        TokenSource::Text(text) if is_file(text) => reads::allowed(context, "load_tokens", &text.path)?,
+        TokenSource::Text(text) if is_file(text) => match Arc::ptr_eq(session, &context.session) {
+            true => reads::allowed(context, "load_tokens", &text.path)?,
+            false => reads::allowed_or_there(context, "load_tokens", &text.path)?,
+        },
         TokenSource::Text(_) | TokenSource::Ids { .. } => (),
     }
     if let TokenSource::Text(text) = &mut source
