@@ -194,12 +194,14 @@ fn a_token_for_this_computer_passes_no_proxy() {
     let (hub, project) = (Hub::start().with("lab/x", Model::Folder(fixture("olmoe"))), Project::new());
     for variable in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
         let proxy = Hub::start();
-        let mut command = hub.command(&project, &analysis("lab/x", ", stream: true"));
+        let mut command = hub.command(&project, &analysis("lab/x", "#{ stream: true }"));
         command.env("HF_TOKEN", TOKEN).env(variable, &proxy.address).env_remove("NO_PROXY").env_remove("no_proxy");
-        crate::project::Outcome::of(command.output().unwrap());
+        let outcome = crate::project::Outcome::of(command.output().unwrap());
         assert!(proxy.requests.lock().unwrap().is_empty(), "{variable}");
         let asked: Vec<_> = hub.requests.lock().unwrap().drain(..).collect();
-        assert!(!asked.is_empty() && asked.iter().all(|request| request.header("authorization").is_some()));
+        let told: Vec<_> =
+            asked.iter().map(|request| (&request.path, request.header("authorization").is_some())).collect();
+        assert!(!told.is_empty() && told.iter().all(|(_, token)| *token), "{variable}: {told:?} {}", outcome.stderr);
     }
 }
 

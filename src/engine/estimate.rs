@@ -392,7 +392,8 @@ impl Phases<'_> {
         let block = (HEAD_BLOCK_BYTES / width).clamp(1, self.spec.vocab_size);
         let bytes_per_logit = if self.args.lanes == 0 { 4 } else { 8 };
         let rows = (HEAD_BLOCK_BYTES / (block * bytes_per_logit)).clamp(1, self.tokens());
-        // The logits as a tensor, and their copy; with lanes those of another one, and weights in f64.
+        // The logits as a tensor, and their copy. With lanes, those of another one, and weights in
+        // f64.
         let logits = if self.args.lanes == 0 { 2 } else { 5 };
         let workspace = (block * width + logits * rows * block * 4) as u64;
         Phase { weights: 0, hidden: self.residuals() + self.layer_embeddings() + self.norm_output(), workspace }

@@ -136,6 +136,9 @@ pub struct HitPlaces {
 
 /// Where the hits of each feature in the record are, by site. Features without a hit are left out.
 pub fn places(acts: &Activations) -> Vec<HitPlaces> {
+    if acts.measures.hits.is_empty() {
+        return Vec::new();
+    }
     let kinds = kinds(acts);
     let of_site = |of: &SiteHits| -> Vec<HitPlaces> {
         let with_hits = of.dims.iter().filter(|dim| dim.count > 0);

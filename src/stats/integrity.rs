@@ -11,6 +11,9 @@ use super::parts::check_parts;
 use crate::error::{Error, Result};
 use crate::record::{Activations, ExpertCoverage, Fold, Ladder, Ladders, LaneOutcome, NormFold, SiteId};
 
+/// Answers about hits have an entry for each token.
+const MAX_TOKENS_WITH_HITS: usize = 1 << 26;
+
 const DAMAGED: &str = "the record is damaged or from another version of this program: extract again";
 
 /// Checks lengths, order and ranges of `fold`, one of the two of `acts`.
@@ -51,6 +54,12 @@ fn metadata(acts: &Activations) -> Result<()> {
     let norms: HashSet<SiteId> = acts.norms.iter().copied().filter(|norm| norm.layer < acts.num_layers).collect();
     check_count("norms of the model, each named once,", norms.len(), acts.norms.len())?;
     check_parts(&acts.tokens)?;
+    check_count("sequences of the tokens", acts.tokens.num_sequences, acts.num_sequences)?;
+    check_count("positions of the tokens", acts.tokens.sequence_length, acts.sequence_length)?;
+    if !acts.measures.hits.is_empty() && acts.num_sequences.saturating_mul(acts.sequence_length) > MAX_TOKENS_WITH_HITS
+    {
+        return Err(Error::corrupt(format!("hits by token, of more than {MAX_TOKENS_WITH_HITS} tokens")));
+    }
     let mut places = HashSet::new();
     for place in &acts.non_finite {
         let values = (acts.sequence_length as u64).saturating_mul(acts.hidden_size as u64);
@@ -205,6 +214,8 @@ mod tests {
             damage(&mut acts);
             assert_eq!(check_metadata(&acts).expect_err("this damage must be found").kind, Kind::Corrupt);
         }
+        refused(|acts| acts.sequence_length = usize::MAX);
+        refused(|acts| acts.tokens.num_sequences += 1);
         refused(|acts| acts.norms[1] = acts.norms[0]);
         refused(|acts| acts.norms[1].layer = 2);
         refused(|acts| acts.expert_coverage[0].layer = 2);

@@ -13,7 +13,6 @@ mod plan;
 mod seen;
 mod variant;
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -93,12 +92,6 @@ impl Lanes {
         };
         scores.into_iter().enumerate().map(of).collect()
     }
-}
-
-/// The first that is there a second time.
-fn twice<T: Ord>(named: &[T]) -> Option<&T> {
-    let mut known = BTreeSet::new();
-    named.iter().find(|one| !known.insert(*one))
 }
 
 /// What lanes make of the residual stream after `layer`, of which `x` has the rows of one lane's

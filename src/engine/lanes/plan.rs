@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{twice, variant::Variant};
+use super::variant::{Variant, twice};
 use crate::error::{Error, Result};
 use crate::record::{
     BASELINE, CHANGEABLE, Change, Dims, ExtractArgs, Lane, MAX_LANES, NewValue, Places, Site, SiteId, Tokens,

@@ -1,7 +1,7 @@
 //! The weights of lanes that change them, and the rounding of what is multiplied with them, layer
 //! by layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::rounding::{changed_weight, round_weight};
 use crate::error::Result;
@@ -9,6 +9,12 @@ use crate::record::{ActivationFormat, InputRounding, WeightFormat, WeightPlace};
 use crate::spec::{Layer, Linear, Mlp, Model};
 use crate::tensor::Tensor;
 use crate::vocabulary::Order;
+
+/// The first that is there a second time.
+pub(super) fn twice<T: Ord>(named: &[T]) -> Option<&T> {
+    let mut known = BTreeSet::new();
+    named.iter().find(|one| !known.insert(*one))
+}
 
 /// How the weights of a lane differ from those of the model. Zeroed weights are zeroed before all
 /// are rounded.

@@ -69,6 +69,8 @@ fn rebuilt(map: &Map) -> Option<EvalAltResult> {
         "ErrorPropertyNotFound" => E::ErrorPropertyNotFound(text("variable")?, NONE),
         "ErrorAssignmentToConstant" => E::ErrorAssignmentToConstant(text("variable")?, NONE),
         "ErrorDataRace" => E::ErrorDataRace(text("variable")?, NONE),
+        // Of an error in a closure the map has the text alone.
+        "ErrorInFunctionCall" if text("message")?.starts_with("Data race") => E::ErrorDataRace(String::new(), NONE),
         "ErrorModuleNotFound" => E::ErrorModuleNotFound(text("module")?, NONE),
         "ErrorDotExpr" => E::ErrorDotExpr(text("property")?, NONE),
         "ErrorIndexNotFound" => E::ErrorIndexNotFound(map.get("index")?.clone(), NONE),

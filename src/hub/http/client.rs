@@ -117,8 +117,9 @@ pub(crate) fn wait<T: Send + 'static>(work: impl Future<Output = Result<T>> + Se
 }
 
 pub(crate) struct Http {
-    /// For addresses of the hub itself. It passes no proxy on the way to this computer.
-    client: Client,
+    /// For addresses of this computer over plain http. It passes no proxy, which would get a token
+    /// in the clear.
+    here: Client,
     /// For all other addresses.
     others: Client,
     endpoint: Url,
@@ -148,14 +149,13 @@ impl Http {
             let client = if proxies { client } else { client.no_proxy() };
             client.build().map_err(|e| Error::of(Failure::Client(e)))
         };
-        let others = client(true)?;
-        let client = if secret::is_open_here(&text) { client(false)? } else { others.clone() };
+        let (here, others) = (client(false)?, client(true)?);
         let (held, token) = (environment::token(), environment::token_for_endpoint());
         if held.is_some() && token.is_none() {
             static TOLD: OnceLock<()> = OnceLock::new();
             TOLD.get_or_init(|| note(&format!("HF_ENDPOINT is {}: {}", plain(&text, 200), environment::UNCOVERED)));
         }
-        Ok(Self { client, others, endpoint, token, stall: environment::stall_timeout() })
+        Ok(Self { here, others, endpoint, token, stall: environment::stall_timeout() })
     }
 
     /// The same client for optional answers.
@@ -175,7 +175,7 @@ impl Http {
 
     /// Sends one request and receives the head of its answer. Redirects are not followed.
     pub(crate) async fn send(&self, method: Method, url: &Url, range: Option<(u64, u64)>) -> Attempt<Response> {
-        let client = if self.is_hub(url) { &self.client } else { &self.others };
+        let client = if secret::is_open_here(url.as_str()) { &self.here } else { &self.others };
         let mut request = client.request(method, url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some((first, last)) = range {
             request = request.header(RANGE, format!("bytes={first}-{last}"));
