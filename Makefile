@@ -4,7 +4,7 @@
 
 # Builds the program, runs the sweep on miniature models, and ends with what a small trained model has: a sentence and its table.
 demo: packages
-	@test -e target/release/outlier || echo "The first build takes about 9 minutes on two cores. Cargo tells how far it is."
+	@test -e target/release/outlier || echo "The first build takes 4 to 9 minutes on two cores. Cargo tells how far it is."
 	cargo build --release
 	./target/release/outlier run scripts/sweep.rhai --miniature
 	./target/release/outlier run scripts/quickstart.rhai

@@ -232,7 +232,7 @@ fn files_of_the_project_are_read_back_and_no_others() {
         "corrupt: read_json: results/bytes.txt: byte 0 is not UTF-8",
         "io: reading results",
         "bad_argument: read_json: \"/etc/hostname\" is outside of the project",
-        "not_found: reading ../x",
+        "bad_argument: read_json: \"../x\" is outside of the project",
     ]) {
         assert!(line.starts_with(begins), "{line}\nexpected {begins}");
     }

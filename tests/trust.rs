@@ -72,7 +72,7 @@ fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
 
 /// Makes `find` list these names there, with the given contents.
 fn listing(machine: &Machine, names: &[&str]) {
-    let lines: String = names.iter().map(|name| format!("echo '{name}'\n")).collect();
+    let lines: String = names.iter().map(|name| format!("printf '%s\\0' '{name}'\n")).collect();
     machine.program("find", &lines);
 }
 

@@ -22,12 +22,15 @@ fn strange(path: &Path, chance: &mut Chance) {
     let pipe = || {
         let path = CString::new(path.as_os_str().as_bytes()).unwrap();
         // SAFETY: the path ends with NUL.
-        unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
+        match unsafe { libc::mkfifo(path.as_ptr(), 0o600) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
     };
     let _ = match chance.below(8) {
-        0 => Ok(pipe()),
+        0 => pipe(),
         // The socket stays when its listener is gone. Paths of sockets are short.
-        1 => UnixListener::bind(path).map(drop).or_else(|_| Ok(pipe())),
+        1 => UnixListener::bind(path).map(drop).or_else(|_| pipe()),
         2 => fs::create_dir(path),
         3 => fs::write(path, ""),
         4 => File::create(path).and_then(|file| file.set_len(1 << chance.below(42))),
