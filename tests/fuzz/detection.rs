@@ -72,6 +72,9 @@ fn a_case_depends_on_its_number_only(workshop: &Arc<Workshop>, kept: &Path) {
     }
 }
 
+/// The largest file in bytes whose content is compared.
+const LARGEST_READ: u64 = 64 << 20;
+
 /// All files below a folder, by their names relative to it.
 fn list(root: &Path, folder: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
     for name in crate::names(folder) {
@@ -79,9 +82,16 @@ fn list(root: &Path, folder: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
         if path.is_symlink() {
             continue;
         }
-        match path.is_dir() {
-            true => list(root, &path, files),
-            false => drop(files.insert(path.strip_prefix(root).expect("below it").display().to_string(), read(&path))),
+        let Ok(metadata) = path.symlink_metadata() else { continue };
+        if metadata.is_dir() {
+            list(root, &path, files);
+            continue;
         }
+        // A pipe would be waited for, and a file with holes may be larger than the memory.
+        let content = match metadata.is_file() && metadata.len() <= LARGEST_READ {
+            true => read(&path),
+            false => format!("{:?} of {}", metadata.file_type(), metadata.len()).into_bytes(),
+        };
+        files.insert(path.strip_prefix(root).expect("below it").display().to_string(), content);
     }
 }
