@@ -73,6 +73,8 @@ pub struct Series {
 #[serde(deny_unknown_fields)]
 pub struct Point {
     pub x: f64,
+    /// NaN, which is null in JSON and `()` in a script, leaves a gap in a line.
+    #[serde(deserialize_with = "or_gap")]
     pub y: f64,
     #[serde(default)]
     pub low: Option<f64>,
@@ -80,6 +82,10 @@ pub struct Point {
     pub high: Option<f64>,
     #[serde(default)]
     pub label: String,
+}
+
+fn or_gap<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
 }
 
 /// Groups of bars side by side, with one bar of each group at every category.

@@ -51,6 +51,20 @@ fn every_kind_is_a_well_formed_svg_with_its_words() {
 }
 
 #[test]
+fn a_line_was_drawn_over_points_without_a_value() {
+    let lines = |points: serde_json::Value| {
+        let of = serde_json::json!({ "kind": "lines", "title": "t", "series": [{ "points": points }] });
+        svg(&figure(of)).unwrap().matches("stroke-width=\"2.2\"").count()
+    };
+    let at = |x: usize, y: Option<f64>| serde_json::json!({ "x": x, "y": y });
+    let whole: Vec<_> = (0..5).map(|x| at(x, Some(1.0 + x as f64))).collect();
+    assert_eq!(lines(whole.clone().into()), 1);
+    let mut gap = whole;
+    gap[2] = at(2, None);
+    assert_eq!(lines(gap.into()), 2);
+}
+
+#[test]
 fn every_kind_is_a_png_with_ink_on_it() {
     for figure in all() {
         let bytes = png(&figure).unwrap();

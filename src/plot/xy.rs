@@ -28,19 +28,22 @@ pub(super) fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
     }
     for (series, &style) in xy.series.iter().zip(&styles) {
         let colour = colour::series(style);
-        let shown: Vec<&Point> = series.points.iter().filter(|p| p.x.is_finite() && p.y.is_finite()).collect();
+        let is_shown = |p: &Point| p.x.is_finite() && p.y.is_finite();
+        // A point without a value leaves a gap in the line.
+        let parts: Vec<&[Point]> = series.points.split(|p| !is_shown(p)).filter(|part| !part.is_empty()).collect();
+        let shown: usize = parts.iter().map(|part| part.len()).sum();
         let place = |p: &Point| (x.at(p.x), y.at(p.y));
-        if joined {
-            band(&mut canvas, &shown, &x, &y, colour);
-            let line: Vec<_> = shown.iter().map(|p| place(p)).collect();
+        for part in parts.iter().filter(|_| joined) {
+            band(&mut canvas, part, &x, &y, colour);
+            let line: Vec<_> = part.iter().map(place).collect();
             canvas.line(&line, colour, 2.2, DASHES[style % DASHES.len()]);
         }
-        for p in &shown {
+        for (p, alone) in parts.iter().flat_map(|part| part.iter().map(|p| (p, part.len() == 1))) {
             let (at, value) = place(p);
             if let (false, Some(low), Some(high)) = (joined, p.low, p.high) {
                 whiskers(&mut canvas, at, y.at(low), y.at(high), colour);
             }
-            if !joined || shown.len() <= MARKERS {
+            if !joined || alone || shown <= MARKERS {
                 let r = if joined { 3.6 } else { 6.0 };
                 canvas.marker(style, at, value, r, colour, tip(&series.name, p));
             }
@@ -63,7 +66,7 @@ pub(super) fn layout(figure: &Figure, xy: &Xy, joined: bool) -> Result<Canvas> {
 }
 
 /// Draws the interval of a line as a translucent area.
-fn band(canvas: &mut Canvas, points: &[&Point], x: &Scale, y: &Scale, fill: colour::Colour) {
+fn band(canvas: &mut Canvas, points: &[Point], x: &Scale, y: &Scale, fill: colour::Colour) {
     let with: Vec<(f32, f32, f32)> =
         points.iter().filter_map(|p| Some((x.at(p.x), y.at(p.low?), y.at(p.high?)))).collect();
     if with.len() > 1 {
