@@ -2,6 +2,7 @@
 //! ports of their own. Its GPUs are copies of /dev/null.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, Weak};
@@ -71,7 +72,7 @@ impl Cluster {
         ];
         let config = path("slurm.conf");
         cluster.daemon("munged", &munge);
-        cluster.wait("munged", |cluster| cluster.path("munge/socket").exists());
+        cluster.wait("munged", |cluster| UnixStream::connect(cluster.path("munge/socket")).is_ok());
         cluster.daemon("slurmctld", &["-D".to_string(), "-f".to_string(), config.clone()]);
         cluster.daemon("slurmd", &["-D".to_string(), "-f".to_string(), config]);
         cluster.wait("the node", |cluster| cluster.asks("sinfo", &["-h", "-o", "%T"]).trim() == "idle");

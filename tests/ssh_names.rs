@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -251,7 +252,8 @@ impl Agent {
     fn start(socket: &Path, keys: &[PathBuf]) -> Self {
         let agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(socket).stdout(Stdio::null()).spawn().unwrap();
         let mut agent = Self(agent);
-        while !socket.exists() {
+        // The socket has its place before the agent listens at it: only one that takes a connection is ready.
+        while UnixStream::connect(socket).is_err() {
             assert!(agent.0.try_wait().unwrap().is_none(), "ssh-agent has ended");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }

@@ -226,7 +226,7 @@ pub fn hostile_client(workshop: &Workshop, folder: &Path, chance: &mut Chance) -
     let socket = folder.join("w/worker.sock");
     let meanwhile = move || {
         let deadline = Instant::now() + ANSWER;
-        while !socket.exists() {
+        while UnixStream::connect(&socket).is_err() {
             if Instant::now() > deadline {
                 return vec!["the worker does not listen".to_string()];
             }
