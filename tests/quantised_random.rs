@@ -304,40 +304,82 @@ fn rows(variant: &Variant, coding: &dyn Coding, slice: usize, own: std::ops::Ran
     values.to_vec()
 }
 
+/// Fails if a weight is not found among `headers`, or decoded to other numbers than it was made of.
+fn decodes_exactly(variant: &Variant, headers: &dyn formats::Headers, settings: &Settings, rng: &mut ChaCha8Rng) {
+    let look = Look {
+        name: &variant.name,
+        shape: &variant.shape,
+        headers,
+        settings,
+        model: &HashSet::new(),
+        scaled: true,
+        place: "model",
+    };
+    let coding = formats::find(&look).unwrap_or_else(|e| panic!("{}: {e}", variant.what));
+    let coding = coding.unwrap_or_else(|| panic!("{}: found plain", variant.what));
+    let [.., out, input] = variant.shape[..] else { panic!("a matrix") };
+    let matrices = variant.expected.len() / out / input;
+    for slice in 0..matrices {
+        let expected = &variant.expected[slice * out * input..][..out * input];
+        let whole = rows(variant, &*coding, slice, 0..out);
+        let same =
+            |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || *a == 0.0 && *b == 0.0);
+        let wrong = whole.iter().zip(expected).position(|(a, b)| !same(&[*a], &[*b]));
+        if let Some(at) = wrong {
+            panic!("{}: matrix {slice}, element {at}: {} is {}", variant.what, whole[at], expected[at]);
+        }
+        let first = rng.random_range(0..out);
+        let own = first..rng.random_range(first..out) + 1;
+        let part = rows(variant, &*coding, slice, own.clone());
+        assert!(same(&part, &expected[own.start * input..own.end * input]), "{}: rows {own:?}", variant.what);
+    }
+}
+
+fn headers(variant: &Variant) -> Vec<Announced> {
+    variant.tensors.iter().map(|(header, _)| header.clone()).collect()
+}
+
 #[test]
 fn random_variants_of_every_format_are_decoded_exactly_whole_and_by_rows() {
     let rng = &mut ChaCha8Rng::seed_from_u64(20);
     let makers: [fn(&mut ChaCha8Rng) -> Variant; 5] = [in_blocks, in_stacked_blocks, without_blocks, nvfp4, mxfp4];
     for i in 0..400 {
         let variant = makers[i % makers.len()](rng);
-        let headers: Vec<Announced> = variant.tensors.iter().map(|(header, _)| header.clone()).collect();
-        let look = Look {
-            name: &variant.name,
-            shape: &variant.shape,
-            headers: &headers,
-            settings: &settings(&variant.settings),
-            model: &HashSet::new(),
-            scaled: true,
-            place: "model",
+        decodes_exactly(&variant, &headers(&variant), &settings(&variant.settings), rng);
+    }
+}
+
+/// A release may store experts in four bits and the rest in eight: each weight is of the group that
+/// names it, and of that for all linear layers only where none does, in whatever order they stand.
+#[test]
+fn two_schemes_of_one_checkpoint_are_told_apart_by_their_targets() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(21);
+    let of = |rng: &mut ChaCha8Rng, make: fn(&mut ChaCha8Rng) -> Variant| loop {
+        let variant = make(rng);
+        if let Some(group) = variant.settings.pointer("/config_groups/group_0").cloned() {
+            let format = variant.settings["format"].clone();
+            break (variant, group, format);
+        }
+    };
+    for i in 0..60 {
+        let (mut named, mut of_named, named_format) = of(rng, if i % 2 == 0 { nvfp4 } else { in_blocks });
+        let (mut other, mut of_other, other_format) = of(rng, if i % 2 == 0 { in_blocks } else { nvfp4 });
+        for (variant, module) in [(&mut named, "m.experts.3.up_proj"), (&mut other, "m.self_attn.q_proj")] {
+            let place = |name: &str| name.replace("m.q_proj", module);
+            variant.name = place(&variant.name);
+            variant.tensors.iter_mut().for_each(|((name, ..), _)| *name = place(name));
+        }
+        of_named["targets"] = pick(rng, &[json!(["re:.*experts.*"]), json!(["m.experts.3.up_proj"])]);
+        (of_named["format"], of_other["format"]) = (named_format, other_format);
+        let groups = match i % 3 {
+            0 => json!({ "group_0": of_other, "group_1": of_named }),
+            _ => json!({ "group_0": of_named, "group_1": of_other }),
         };
-        let coding = formats::find(&look).unwrap_or_else(|e| panic!("{}: {e}", variant.what));
-        let coding = coding.unwrap_or_else(|| panic!("{}: found plain", variant.what));
-        let [.., out, input] = variant.shape[..] else { panic!("a matrix") };
-        let matrices = variant.expected.len() / out / input;
-        for slice in 0..matrices {
-            let expected = &variant.expected[slice * out * input..][..out * input];
-            let whole = rows(&variant, &*coding, slice, 0..out);
-            let same = |a: &[f32], b: &[f32]| {
-                a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || *a == 0.0 && *b == 0.0)
-            };
-            let wrong = whole.iter().zip(expected).position(|(a, b)| !same(&[*a], &[*b]));
-            if let Some(at) = wrong {
-                panic!("{}: matrix {slice}, element {at}: {} is {}", variant.what, whole[at], expected[at]);
-            }
-            let first = rng.random_range(0..out);
-            let own = first..rng.random_range(first..out) + 1;
-            let part = rows(&variant, &*coding, slice, own.clone());
-            assert!(same(&part, &expected[own.start * input..own.end * input]), "{}: rows {own:?}", variant.what);
+        let both =
+            json!({ "quant_method": "compressed-tensors", "format": "mixed-precision", "config_groups": groups });
+        let all = [headers(&named), headers(&other)].concat();
+        for variant in [&named, &other] {
+            decodes_exactly(variant, &all, &settings(&both), rng);
         }
     }
 }

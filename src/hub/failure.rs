@@ -58,6 +58,11 @@ pub enum Failure {
         place: String,
         revision: String,
     },
+    /// Neither a folder nor an id.
+    NoModel {
+        id: String,
+        hint: String,
+    },
     /// A folder has one state, and no others to choose from.
     RevisionOfFolder {
         id: String,
@@ -247,6 +252,9 @@ impl error::Failure for Failure {
             Self::NoRevisionName { place, revision } => {
                 Error::bad_argument(format!("{place}: \"{}\" is not the name of a revision", plain(revision, SHOWN)))
                     .hint("give a branch, a tag or a commit of 40 hexadecimal digits")
+            }
+            Self::NoModel { id, hint } => {
+                missing(format!("model \"{}\": no such folder, and not a hub id", plain(id, SHOWN))).hint(hint)
             }
             Self::RevisionOfFolder { id, revision } => {
                 Error::bad_argument(format!("model \"{id}\" is here, and no revision \"{revision}\" of it is known"))

@@ -102,10 +102,10 @@ pub fn open_checked(
     let meant = spelling::meant(RepositoryKind::Model, id);
     let address = Address::new(RepositoryKind::Model, id).filter(|address| !(address.is_bare() && folder.exists()));
     let address = address.filter(|_| meant.is_none()).ok_or_else(|| {
-        let error = Error::not_found(format!("model \"{}\": no such folder, and not a hub id", plain(id, 200)));
+        let no_model = |hint: String| Error::of(Failure::NoModel { id: id.to_string(), hint });
         match meant {
-            Some(meant) => error.hint(meant.told()),
-            None => folders::told(id, error.hint(MODEL_IDS)),
+            Some(meant) => no_model(meant.told()),
+            None => folders::told(id, no_model(MODEL_IDS.to_string())),
         }
     })?;
     let address = Arc::new(address);
