@@ -32,7 +32,7 @@ pub fn both_with(
     project.file("ids.json", serde_json::to_string(&vec![row; sequences]).unwrap());
     let script = format!(
         "let model = load_model(\"model\", #{{ {options} }});
-         let acts = model.extract_layernorms(load_tokens(#{{ ids: \"ids.json\" }}), #{{ {extract} }});
+         let acts = model.extract(load_tokens(#{{ ids: \"ids.json\" }}), #{{ {extract} }});
          let estimate = estimate_vram(\"model\", #{{
              gpus: model.device.split(\",\").len(), num_sequences: {sequences}, sequence_length: {length}, {options}{comma}{extract}
          }});
@@ -159,6 +159,29 @@ fn one_layer_at_a_time() {
 #[test]
 fn experts_and_logits() {
     agree(&Shape { hidden: 512, inner: 512, experts: 8, layers: 2 }, 8, 256, "", "logits: true");
+}
+
+#[test]
+fn what_is_measured_beside_the_norms_is_counted() {
+    // Narrow layers and many tokens, so that the observers need several times what the rest does.
+    let shape = Shape { hidden: 192, inner: 768, experts: 0, layers: 4 };
+    let alone = both(&shape, 16, 384, "", "").0["total_bytes"].as_f64().unwrap();
+    for measured in [
+        "observe: [\"quantisation_error\"]",
+        "observe: [\"outliers\"]",
+        "observe: [\"outliers\", \"moments\", \"quantisation_error\", \"quantiles\", \"attribution\"], dims: [3, 5]",
+    ] {
+        let (estimate, measured) = both(&shape, 16, 384, "", &format!("sites: \"all\", {measured}"));
+        assert!(estimate["total_bytes"].as_f64().unwrap() > 1.2 * alone, "{estimate} and {alone} without");
+        close((estimate, measured));
+    }
+}
+
+#[test]
+fn experts_that_are_measured_are_counted() {
+    let shape = Shape { hidden: 256, inner: 512, experts: 16, layers: 3 };
+    let measured = "sites: \"all\", observe: [\"moments\", \"experts\", \"quantisation_error\"]";
+    agree(&shape, 16, 256, "", measured);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use safetensors::Dtype;
 
 use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
+use super::measuring;
 use super::observe;
 use super::pass::ROUNDS;
 use super::workspace::{BatchPlan, ffn_vram, read_ahead};
@@ -89,7 +90,9 @@ pub fn estimate(source: Arc<dyn ByteSource>, model: &LoadArgs, args: &EstimateAr
     let norms = spec.norm_sites().len() as u64;
     // Levels of every position, and extremes with and without position 0.
     let hidden = spec.hidden_size as u64;
-    let tap_bytes = tokens * hidden + norms * args.num_sequences as u64 * hidden * 16;
+    let text = (args.num_sequences, args.sequence_length);
+    let measured = observe::observer_bytes(&spec, &measuring::whole(&spec, &args.measure)?, text);
+    let tap_bytes = tokens * hidden + norms * args.num_sequences as u64 * hidden * 16 + measured;
     let (num_experts, num_experts_per_tok) = spec.experts();
     Ok(Estimate {
         id: model.id.clone(),

@@ -224,7 +224,7 @@ fn ladder_of(model: &Model, site: Site) -> Option<(usize, Vec<usize>)> {
 ///
 /// # Errors
 /// `bad_argument`, with what the model has, if something is asked for that it has not.
-fn whole(model: &Model, args: &MeasureArgs) -> Result<MeasureArgs> {
+pub(super) fn whole(model: &Model, args: &MeasureArgs) -> Result<MeasureArgs> {
     let has = |site: &Site| !model.layers_with(*site).is_empty();
     let mut args = args.clone();
     if args.massive_rules.is_empty() {

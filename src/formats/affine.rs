@@ -82,23 +82,25 @@ pub(super) struct Parts {
     pub rows: Range<usize>,
 }
 
+/// A matrix of integers as a file stores it.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// The codes, and then the others in the order of the format.
+    pub pieces: Vec<Piece>,
+    /// Index of the piece of the scales.
+    pub scales_at: usize,
+    /// Index of the piece that names the group of each column, if there is one.
+    pub named_at: Option<usize>,
+    /// What becomes of it in memory.
+    pub integers: Integers,
+}
+
 /// A format whose codes stay in memory as `Integers`. It only lays out what was read.
 pub(super) trait HoldsIntegers: Debug + Send + Sync {
     /// As `Coding::words`.
     fn words(&self) -> String;
 
-    /// As `Coding::pieces`.
-    fn pieces(&self) -> &[Piece];
-
-    fn integers(&self) -> &Integers;
-
-    /// Index of the piece of the scales.
-    fn scales_at(&self) -> usize;
-
-    /// Index of the piece that names the group of each column, if there is one.
-    fn named_at(&self) -> Option<usize> {
-        None
-    }
+    fn stored(&self) -> &Stored;
 
     /// Lays out at least the rows `own` of the `rows` rows in `pieces`. Scales and groups have been
     /// checked, and the groups have been taken out.
@@ -114,20 +116,20 @@ impl<T: HoldsIntegers> Coding for T {
     }
 
     fn pieces(&self) -> &[Piece] {
-        HoldsIntegers::pieces(self)
+        &self.stored().pieces
     }
 
     fn columns(&self) -> usize {
-        self.integers().sizes[1]
+        self.stored().integers.sizes[1]
     }
 
     fn keep(&self, mut pieces: Vec<Vec<u8>>, rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
-        let integers = self.integers();
-        check_scales(self.scales_at(), integers.scale, &pieces[self.scales_at()])?;
+        let Stored { pieces: announced, scales_at, named_at, integers } = self.stored();
+        check_scales(*scales_at, integers.scale, &pieces[*scales_at])?;
         let mut named = Vec::new();
-        if let Some(piece) = self.named_at() {
+        if let Some(piece) = *named_at {
             named = std::mem::take(&mut pieces[piece]);
-            if self.pieces()[piece].dtype == Dtype::I64 {
+            if announced[piece].dtype == Dtype::I64 {
                 named = in_32_bits(&named);
             }
             check_named(piece, &named, integers.groups)?;
@@ -140,11 +142,11 @@ impl<T: HoldsIntegers> Coding for T {
     }
 
     fn numbers(&self, kept: &[Vec<u8>], row: usize, from: usize, to: &mut [f32]) {
-        self.integers().numbers(kept, row, from, to);
+        self.stored().integers.numbers(kept, row, from, to);
     }
 
     fn for_gpu(&self, kept: Vec<Vec<u8>>) -> Option<(Kernel, Vec<Vec<u8>>)> {
-        Some((self.integers().kernel(), kept))
+        Some((self.stored().integers.kernel(), kept))
     }
 }
 
@@ -155,7 +157,23 @@ const ZEROS: usize = 2;
 /// Index of the groups of columns, 32 bits each. Without them, groups are contiguous.
 const NAMED: usize = 3;
 
+impl Stored {
+    /// Appends a piece, and returns its index.
+    pub(super) fn add(&mut self, piece: Piece) -> usize {
+        self.pieces.push(piece);
+        self.pieces.len() - 1
+    }
+}
+
 impl Integers {
+    /// "for each 32 columns", or "for each row" where all columns of a row share a group.
+    pub(super) fn share(&self) -> String {
+        match self.columns >= self.sizes[1] {
+            true => "for each row".to_string(),
+            false => format!("for each {} columns", self.columns),
+        }
+    }
+
     /// Keeps the rows `own` of parts, whose columns are in the groups `named`. The indices of
     /// groups are dropped if groups lie side by side.
     fn keep(&self, parts: Parts, mut named: Vec<u8>, own: Range<usize>) -> Kept {
@@ -348,11 +366,6 @@ pub(super) const FLOATS: &[Dtype] = &[Dtype::F16, Dtype::BF16, Dtype::F32];
 pub(super) const WORD: &[Dtype] = &[Dtype::I32, Dtype::U32];
 /// The types of the groups of columns in a file.
 pub(super) const GROUPS: &[Dtype] = &[Dtype::I32, Dtype::U32, Dtype::I64];
-
-/// "for each 32 columns", or "for each row" where all columns of a row share a group.
-pub(super) fn share(size: usize, columns: usize) -> String {
-    if size >= columns { "for each row".to_string() } else { format!("for each {size} columns") }
-}
 
 #[cfg(test)]
 mod tests {

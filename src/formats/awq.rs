@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, WORD};
+use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, Stored, WORD};
 use super::format::{Coding, Format, Wrong};
 use super::look::Look;
-use super::piece::{Announced, Piece};
+use super::piece::Announced;
 use crate::error::Result;
 
 pub(super) static AWQ: Format = Format { name: "AWQ", detect, announced };
@@ -34,9 +34,7 @@ const TILE: usize = 16;
 
 #[derive(Debug)]
 struct Awq {
-    /// The codes, zeros and scales, in this order.
-    pieces: Vec<Piece>,
-    integers: Integers,
+    stored: Stored,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
@@ -57,7 +55,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let scale = scales.dtype;
     let row_bytes = input.div_ceil(2);
     let integers = Integers { sizes: [out, input], bits: BITS, row_bytes, groups: count, columns, scale, factor: 1.0 };
-    Ok(Some(Arc::new(Awq { pieces: vec![codes, zeros, scales], integers })))
+    let pieces = vec![codes, zeros, scales];
+    Ok(Some(Arc::new(Awq { stored: Stored { pieces, scales_at: SCALES_AT, named_at: None, integers } })))
 }
 
 fn announced(look: &Look) -> Option<Vec<Announced>> {
@@ -75,23 +74,15 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 
 impl HoldsIntegers for Awq {
     fn words(&self) -> String {
-        format!("AWQ INT4, one scale and zero {}", affine::share(self.integers.columns, self.integers.sizes[1]))
+        format!("AWQ INT4, one scale and zero {}", self.stored.integers.share())
     }
 
-    fn pieces(&self) -> &[Piece] {
-        &self.pieces
-    }
-
-    fn integers(&self) -> &Integers {
-        &self.integers
-    }
-
-    fn scales_at(&self) -> usize {
-        SCALES_AT
+    fn stored(&self) -> &Stored {
+        &self.stored
     }
 
     fn parts(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Parts, Wrong> {
-        let Integers { sizes: [out, input], groups, scale, row_bytes, .. } = self.integers;
+        let Integers { sizes: [out, input], groups, scale, row_bytes, .. } = self.stored.integers;
         let words = out / PER_WORD;
         // The words that the outputs share with others.
         let shared = own.start / PER_WORD..own.end.div_ceil(PER_WORD);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, GROUPS, HoldsIntegers, Integers, Parts, WORD, WORD_BITS};
+use super::affine::{self, FLOATS, GROUPS, HoldsIntegers, Integers, Parts, Stored, WORD, WORD_BITS};
 use super::float;
 use super::format::{Coding, Format, Wrong};
 use super::look::{Header, Look};
@@ -30,11 +30,9 @@ const SCALES_AT: usize = 2;
 
 #[derive(Debug)]
 struct Gptq {
-    pieces: Vec<Piece>,
-    named: Option<usize>,
+    stored: Stored,
     /// Index of a stored bias that the model does not have.
     bias: Option<usize>,
-    integers: Integers,
     /// The number that is added to a stored zero.
     offset: u8,
 }
@@ -71,7 +69,8 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let row_bytes = affine::words(input, bits) * (WORD_BITS / 8);
     let scale = pieces[SCALES_AT].dtype;
     let integers = Integers { sizes: [out, input], bits, row_bytes, groups: count, columns, scale, factor: 1.0 };
-    Ok(Some(Arc::new(Gptq { pieces, named, bias, integers, offset })))
+    let stored = Stored { pieces, scales_at: SCALES_AT, named_at: named, integers };
+    Ok(Some(Arc::new(Gptq { stored, bias, offset })))
 }
 
 /// Whether the codes are packed along the inputs. AWQ has other words under the same names.
@@ -116,7 +115,7 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 impl Gptq {
     /// The zeros of the outputs `own`, [own, groups]. Those of the other outputs are checked.
     fn zeros(&self, bytes: &[u8], own: Range<usize>) -> std::result::Result<Vec<u8>, Wrong> {
-        let Integers { sizes: [out, _], bits, groups, .. } = self.integers;
+        let Integers { sizes: [out, _], bits, groups, .. } = self.stored.integers;
         let last = ((1u16 << bits) - 1) as u8;
         let of_group = bytes.chunks(affine::words(out, bits).max(1) * (WORD_BITS / 8));
         let mut zeros: Vec<u8> = of_group.flat_map(|words| affine::unpack(words, bits, out)).collect();
@@ -138,8 +137,8 @@ impl Gptq {
     }
 
     fn check_bias(&self, piece: usize, bytes: &[u8]) -> std::result::Result<(), Wrong> {
-        let dtype = self.pieces[piece].dtype;
-        match (0..self.integers.sizes[0]).find(|index| float::scale(dtype, bytes, *index) != 0.0) {
+        let dtype = self.stored.pieces[piece].dtype;
+        match (0..self.stored.integers.sizes[0]).find(|index| float::scale(dtype, bytes, *index) != 0.0) {
             None => Ok(()),
             Some(index) => {
                 let what = format!("has a value other than 0 at index {index}, and the model has no such bias");
@@ -151,28 +150,16 @@ impl Gptq {
 
 impl HoldsIntegers for Gptq {
     fn words(&self) -> String {
-        let columns = affine::share(self.integers.columns, self.integers.sizes[1]);
-        format!("GPTQ INT{}, one scale and zero {columns}", self.integers.bits)
+        let integers = &self.stored.integers;
+        format!("GPTQ INT{}, one scale and zero {}", integers.bits, integers.share())
     }
 
-    fn pieces(&self) -> &[Piece] {
-        &self.pieces
-    }
-
-    fn integers(&self) -> &Integers {
-        &self.integers
-    }
-
-    fn scales_at(&self) -> usize {
-        SCALES_AT
-    }
-
-    fn named_at(&self) -> Option<usize> {
-        self.named
+    fn stored(&self) -> &Stored {
+        &self.stored
     }
 
     fn parts(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Parts, Wrong> {
-        let Integers { sizes: [out, _], groups, scale, row_bytes, .. } = self.integers;
+        let Integers { sizes: [out, _], groups, scale, row_bytes, .. } = self.stored.integers;
         self.bias.map_or(Ok(()), |piece| self.check_bias(piece, &pieces[piece]))?;
         // The words of an output, one below the other, are one stream of codes.
         let word = WORD_BITS / 8;

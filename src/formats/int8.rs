@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, WORD};
+use super::affine::{self, FLOATS, HoldsIntegers, Integers, Parts, Stored, WORD};
 use super::format::{Coding, Format, Wrong};
 use super::look::Look;
 use super::packed_int;
@@ -37,18 +37,15 @@ const SCALE_OF_SCB: f32 = 7.874_016e-3;
 
 #[derive(Debug)]
 struct Int8 {
-    /// The integers and scales, and then the optional pieces.
-    pieces: Vec<Piece>,
+    stored: Stored,
+    /// Index of an optional piece.
     zero_points: Option<usize>,
-    named: Option<usize>,
-    integers: Integers,
 }
 
 #[derive(Debug)]
 struct Int8OfRows {
     /// The integers, the magnitudes, and the layout, if it is named.
-    pieces: Vec<Piece>,
-    integers: Integers,
+    stored: Stored,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
@@ -69,39 +66,39 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
             pieces.push(affine::aside(look, &layout, found, &[Dtype::U8], found.shape)?);
         }
         let integers = Integers { factor: SCALE_OF_SCB, ..integers(look, 1, scb.dtype) };
-        return Ok(Some(Arc::new(Int8OfRows { pieces, integers })));
+        let stored = Stored { pieces, scales_at: SCALES_AT, named_at: None, integers };
+        return Ok(Some(Arc::new(Int8OfRows { stored })));
     }
     let Some(found) = found else { return Ok(None) };
     let (scales, groups) = packed_int::scales(look, &scale, found.shape)?;
     let along = scales.along;
-    let mut this = Int8 {
+    let mut stored = Stored {
         pieces: vec![codes, Piece { dtype: found.dtype, ..scales }],
-        zero_points: None,
-        named: None,
+        scales_at: SCALES_AT,
+        named_at: None,
         integers: integers(look, groups, found.dtype),
     };
+    let mut zero_points = None;
     let name = look.with(ZERO_POINT);
     if let Some(zeros) = look.header(&name) {
         affine::typed(look, &name, zeros, &[Dtype::I8])?;
         if zeros.shape != found.shape {
             return Err(look.misshapen(&name, zeros.shape, found.shape));
         }
-        this.zero_points = Some(this.pieces.len());
-        this.pieces.push(Piece { along, ..look.whole(&name, zeros) });
+        zero_points = Some(stored.add(Piece { along, ..look.whole(&name, zeros) }));
     } else if look.settings.group(look.module()).and_then(|group| group.flag("symmetric")) == Some(false) {
         return Err(look.missing(&name, "integers that are not symmetric"));
     }
     let name = look.with(G_IDX);
     if let Some(named) = look.header(&name) {
-        this.named = Some(this.pieces.len());
-        this.pieces.push(affine::aside(look, &name, named, WORD, &[input])?);
+        stored.named_at = Some(stored.add(affine::aside(look, &name, named, WORD, &[input])?));
     }
     match affine::group_size(look, input, groups) {
-        Ok(columns) => this.integers.columns = columns,
-        Err(_) if this.named.is_some() => (),
+        Ok(columns) => stored.integers.columns = columns,
+        Err(_) if stored.named_at.is_some() => (),
         Err(due) => return Err(look.misshapen(&scale, found.shape, &look.stacked(&[out, due]))),
     }
-    Ok(Some(Arc::new(this)))
+    Ok(Some(Arc::new(Int8 { stored, zero_points })))
 }
 
 /// A matrix with one byte per code and contiguous rows.
@@ -135,34 +132,22 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 impl HoldsIntegers for Int8 {
     fn words(&self) -> String {
         let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
-        let share = match self.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
+        let share = match self.stored.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
             true => "for each tensor".to_string(),
-            false => affine::share(self.integers.columns, self.integers.sizes[1]),
+            false => self.stored.integers.share(),
         };
         format!("INT8, one scale{zeros} {share}")
     }
 
-    fn pieces(&self) -> &[Piece] {
-        &self.pieces
-    }
-
-    fn integers(&self) -> &Integers {
-        &self.integers
-    }
-
-    fn scales_at(&self) -> usize {
-        SCALES_AT
-    }
-
-    fn named_at(&self) -> Option<usize> {
-        self.named
+    fn stored(&self) -> &Stored {
+        &self.stored
     }
 
     fn parts(&self, mut pieces: Vec<Vec<u8>>, rows: usize, _own: Range<usize>) -> std::result::Result<Parts, Wrong> {
         let mut piece = |at: Option<usize>| at.map(|at| std::mem::take(&mut pieces[at])).unwrap_or_default();
         let (codes, mut scales) = (from_the_lowest(piece(Some(CODES_AT))), piece(Some(SCALES_AT)));
         let mut zeros = from_the_lowest(piece(self.zero_points));
-        if self.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
+        if self.stored.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
             (scales, zeros) = (scales.repeat(rows), zeros.repeat(rows));
         }
         Ok(Parts { codes, scales, zeros, rows: 0..rows })
@@ -174,16 +159,8 @@ impl HoldsIntegers for Int8OfRows {
         "INT8 (bitsandbytes), one scale for each row".to_string()
     }
 
-    fn pieces(&self) -> &[Piece] {
-        &self.pieces
-    }
-
-    fn integers(&self) -> &Integers {
-        &self.integers
-    }
-
-    fn scales_at(&self) -> usize {
-        SCALES_AT
+    fn stored(&self) -> &Stored {
+        &self.stored
     }
 
     fn parts(&self, mut pieces: Vec<Vec<u8>>, rows: usize, _own: Range<usize>) -> std::result::Result<Parts, Wrong> {

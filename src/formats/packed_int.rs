@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::affine::{self, FLOATS, GROUPS, HoldsIntegers, Integers, Parts, WORD, WORD_BITS};
+use super::affine::{self, FLOATS, GROUPS, HoldsIntegers, Integers, Parts, Stored, WORD, WORD_BITS};
 use super::format::{Coding, Format, Wrong};
 use super::look::Look;
 use super::piece::{Along, Announced, Piece};
@@ -32,14 +32,12 @@ const SCALES_AT: usize = 1;
 
 #[derive(Debug)]
 struct PackedInt {
-    /// The codes and scales, and then the optional pieces.
-    pieces: Vec<Piece>,
+    stored: Stored,
+    /// Indices of optional pieces.
     shape: Option<usize>,
     zero_points: Option<usize>,
-    named: Option<usize>,
     /// Of the weight.
     sizes: Vec<usize>,
-    integers: Integers,
 }
 
 fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
@@ -51,12 +49,10 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
     let found = look.header(&scale).ok_or_else(|| look.missing(&scale, "packed integers"))?;
     affine::typed(look, &scale, found, FLOATS)?;
     let (scales, groups) = scales(look, &scale, found.shape)?;
-    let mut this = PackedInt {
+    let mut stored = Stored {
         pieces: vec![codes, Piece { dtype: found.dtype, ..scales }],
-        shape: None,
-        zero_points: None,
-        named: None,
-        sizes: look.shape.to_vec(),
+        scales_at: SCALES_AT,
+        named_at: None,
         integers: Integers {
             sizes: [out, input],
             bits,
@@ -67,34 +63,32 @@ fn detect(look: &Look) -> Result<Option<Arc<dyn Coding>>> {
             factor: 1.0,
         },
     };
-    let mut add = |piece: Piece| {
-        this.pieces.push(piece);
-        Some(this.pieces.len() - 1)
-    };
+    let mut shape = None;
     let name = look.with(SHAPE);
     if let Some(found) = look.header(&name) {
         let sizes = if found.shape == [look.shape.len()] { found.shape } else { &[2] };
-        this.shape = add(affine::aside(look, &name, found, &[Dtype::I64, Dtype::I32], sizes)?);
+        shape = Some(stored.add(affine::aside(look, &name, found, &[Dtype::I64, Dtype::I32], sizes)?));
     }
     let name = look.with(G_IDX);
     if let Some(found) = look.header(&name) {
-        this.named = add(affine::aside(look, &name, found, GROUPS, &[input])?);
+        stored.named_at = Some(stored.add(affine::aside(look, &name, found, GROUPS, &[input])?));
     }
     match affine::group_size(look, input, groups) {
-        Ok(columns) => this.integers.columns = columns,
-        Err(_) if this.named.is_some() => (),
+        Ok(columns) => stored.integers.columns = columns,
+        Err(_) if stored.named_at.is_some() => (),
         Err(due) => return Err(look.misshapen(&scale, found.shape, &look.stacked(&[out, due]))),
     }
+    let mut zero_points = None;
     let name = look.with(ZERO_POINT);
     if let Some(found) = look.header(&name) {
         affine::typed(look, &name, found, &[Dtype::I32, Dtype::U32, Dtype::I8])?;
         let (rows, step) =
             if found.dtype == Dtype::I8 { (out, 1) } else { (affine::words(out, bits), WORD_BITS / bits) };
-        this.zero_points = add(look.piece(&name, found, &[rows, groups], step)?);
+        zero_points = Some(stored.add(look.piece(&name, found, &[rows, groups], step)?));
     } else if look.settings.group(look.module()).and_then(|group| group.flag("symmetric")) == Some(false) {
         return Err(look.missing(&name, "packed integers that are not symmetric"));
     }
-    Ok(Some(Arc::new(this)))
+    Ok(Some(Arc::new(PackedInt { stored, shape, zero_points, sizes: look.shape.to_vec() })))
 }
 
 /// The number of bits of a code: the one in the settings that fits the number of words, or any that
@@ -156,7 +150,7 @@ fn announced(look: &Look) -> Option<Vec<Announced>> {
 impl PackedInt {
     /// Checks that the file states the shape of this matrix.
     fn check_shape(&self, piece: usize, bytes: &[u8]) -> std::result::Result<(), Wrong> {
-        let said: Vec<i64> = match self.pieces[piece].dtype {
+        let said: Vec<i64> = match self.stored.pieces[piece].dtype {
             Dtype::I64 => bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect(),
             _ => bytes.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes).into()).collect(),
         };
@@ -170,9 +164,9 @@ impl PackedInt {
     /// The number that is subtracted from the codes of each row and group. It is empty if that is
     /// half of the codes.
     fn zeros(&self, pieces: &[Vec<u8>], rows: usize) -> Vec<u8> {
-        let Integers { bits, groups, .. } = self.integers;
+        let Integers { bits, groups, .. } = self.stored.integers;
         let Some(piece) = self.zero_points else { return Vec::new() };
-        if self.pieces[piece].dtype == Dtype::I8 {
+        if self.stored.pieces[piece].dtype == Dtype::I8 {
             return pieces[piece].iter().map(|zero| zero.wrapping_add(1 << (bits - 1))).collect();
         }
         // Words of neighbouring rows are one below the other.
@@ -186,32 +180,20 @@ impl PackedInt {
 impl HoldsIntegers for PackedInt {
     fn words(&self) -> String {
         let zeros = if self.zero_points.is_some() { " and zero point" } else { "" };
-        let columns = affine::share(self.integers.columns, self.integers.sizes[1]);
-        let share = if self.named.is_some() { "for each group of columns" } else { &columns };
-        format!("INT{}, one scale{zeros} {share}", self.integers.bits)
+        let Stored { integers, named_at, .. } = &self.stored;
+        let share = if named_at.is_some() { "for each group of columns" } else { &integers.share() };
+        format!("INT{}, one scale{zeros} {share}", integers.bits)
     }
 
-    fn pieces(&self) -> &[Piece] {
-        &self.pieces
-    }
-
-    fn integers(&self) -> &Integers {
-        &self.integers
-    }
-
-    fn scales_at(&self) -> usize {
-        SCALES_AT
-    }
-
-    fn named_at(&self) -> Option<usize> {
-        self.named
+    fn stored(&self) -> &Stored {
+        &self.stored
     }
 
     fn parts(&self, mut pieces: Vec<Vec<u8>>, rows: usize, _own: Range<usize>) -> std::result::Result<Parts, Wrong> {
         self.shape.map_or(Ok(()), |piece| self.check_shape(piece, &pieces[piece]))?;
         let zeros = self.zeros(&pieces, rows);
         let [codes, mut scales] = [CODES_AT, SCALES_AT].map(|piece| std::mem::take(&mut pieces[piece]));
-        if self.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
+        if self.stored.pieces[SCALES_AT].along.rows == Some(Along::EVERY) {
             scales = scales.repeat(rows);
         }
         Ok(Parts { codes, scales, zeros, rows: 0..rows })

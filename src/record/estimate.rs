@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::option::{defaults, option_set};
-use super::option_types::{Flag, OfMachine, Positive, Whole};
-use super::{ExtractArgs, Logits, MemoryBudget, TokensInfo};
+use super::option_types::{Beside, Flag, OfMachine, Positive, Whole};
+use super::{ExtractArgs, Logits, MeasureArgs, MemoryBudget, TokensInfo};
 
 option_set! {
     /// The size of an analysis, with the options of estimate_vram.
@@ -26,6 +26,9 @@ option_set! {
         /// whether a lane rounds or changes weights
         #[serde(default)]
         lane_weights: Flag = false;
+        /// What is measured beside the ladders of norms.
+        #[serde(default, skip_serializing_if = "MeasureArgs::is_default")]
+        measure: Beside<MeasureArgs>;
     }
 }
 
@@ -35,7 +38,17 @@ impl EstimateArgs {
         let ExtractArgs { memory_budget, logits, .. } = *extraction;
         let (lanes, lane_weights) = (extraction.lanes.lanes.len(), extraction.lanes.change_weights());
         let TokensInfo { num_sequences, sequence_length, .. } = *tokens;
-        Self { num_sequences, sequence_length, memory_budget, logits, lanes, lane_weights, ..defaults::<Self>() }
+        let measure = extraction.measure.clone();
+        Self {
+            num_sequences,
+            sequence_length,
+            memory_budget,
+            logits,
+            lanes,
+            lane_weights,
+            measure,
+            ..defaults::<Self>()
+        }
     }
 }
 
@@ -63,7 +76,7 @@ pub struct Estimate {
     pub resident_weight_bytes: u64,
     /// The residual stream and, for a mixture of experts, the norm output of all tokens.
     pub hidden_bytes: u64,
-    /// The statistics of the norm outputs while the pass runs.
+    /// The statistics of the norm outputs while the pass runs, and what else is measured.
     pub tap_bytes: u64,
     pub workspace_bytes: u64,
     /// The peak of memory, including the program itself.

@@ -110,7 +110,9 @@ impl Op {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{ComputeDtype, EstimateArgs, ExtractArgs, LoadArgs, ModelInfo, TokenSource, TokensInfo};
+    use crate::record::{
+        ComputeDtype, EstimateArgs, ExtractArgs, LoadArgs, MeasureArgs, ModelInfo, TokenSource, TokensInfo,
+    };
 
     /// Requests and replies as protocol 8 spells them.
     #[derive(Serialize)]
@@ -174,6 +176,7 @@ mod tests {
             gpus: 1,
             lanes: 0,
             lane_weights: false,
+            measure: MeasureArgs::default(),
         };
         let (folder, name) = ("results".to_string(), "tiny".to_string());
         let source = TokenSource::Ids { ids: tokens.ids.clone() };

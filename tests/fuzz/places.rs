@@ -3,6 +3,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
@@ -155,6 +156,18 @@ const KNOWN: &[&str] = &[
 ];
 
 /// The files of `ssh`, damaged, for a machine that does not answer.
+/// The text with this computer in place of other addresses that it names: a changed digit makes one
+/// of those, and a connection there is waited for.
+fn on_this_computer(text: &[u8]) -> Vec<u8> {
+    let is_of_address = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+    let leads_away = |part: &[u8]| {
+        let address = std::str::from_utf8(part).ok().and_then(|part| part.parse::<Ipv4Addr>().ok());
+        address.is_some_and(|address| !address.is_loopback())
+    };
+    let parts = text.chunk_by(|a, b| is_of_address(a) == is_of_address(b));
+    parts.map(|part| if leads_away(part) { &b"127.0.0.1"[..] } else { part }).collect::<Vec<_>>().concat()
+}
+
 pub fn ssh(_: &Workshop, folder: &Path, chance: &mut Chance) -> Start {
     let home = folder.join("home/.ssh");
     fs::create_dir_all(&home).unwrap();
@@ -169,6 +182,7 @@ pub fn ssh(_: &Workshop, folder: &Path, chance: &mut Chance) -> Start {
         true => format!("  User {}", "x".repeat(*chance.pick(&[1 << 10, 1 << 19, 10 << 20]))),
         false => chance.pick(CONFIG).to_string(),
     });
+    let config = on_this_computer(&config);
     let known = lines(chance, &mut |chance| match chance.one_in(40) {
         true => format!("{} {KEY}", "*a,".repeat(*chance.pick(&[1 << 10, 3 << 20]))),
         false => format!("{} {KEY}", chance.pick(KNOWN)),

@@ -69,8 +69,15 @@ struct Kept {
 }
 
 /// The most writes that are kept of a cell.
-fn values_of_a_cell(model: &Model) -> usize {
+pub(super) fn values_of_a_cell(model: &Model) -> usize {
     model.layers.iter().map(|layer| 3 + layer.moe().map_or(0, |moe| moe.top_k)).sum()
+}
+
+/// Number of cells whose writes are kept, and of tokens that have all dimensions, for a text of
+/// `sequences` of `positions`.
+pub(super) fn cells(model: &Model, text: (usize, usize), args: &MeasureArgs) -> (usize, usize) {
+    let cells = Cells::new(model, text, args);
+    (cells.len(), cells.rows.len())
 }
 
 impl Cells {

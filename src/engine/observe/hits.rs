@@ -24,7 +24,9 @@ use crate::vector::vectorised;
 /// Memory for the rows of a site in bytes, over all sequences.
 const ROWS_BYTES: usize = 64 << 20;
 /// The least number of rows of a sequence.
-const LEAST_ROWS: usize = 16;
+pub(super) const LEAST_ROWS: usize = 16;
+/// Bytes of a token in a row, beside one for each layer.
+pub(super) const TOKEN_BYTES: usize = 6;
 
 /// A site and the layers that have it.
 pub struct HitSite {
@@ -81,6 +83,12 @@ struct Row {
     hits: u64,
 }
 
+/// The most rows of one of `sequences` of `positions` at a site.
+pub(super) fn most_rows(of: &HitSite, (sequences, positions): (usize, usize)) -> usize {
+    let row = positions * (TOKEN_BYTES + of.layers.len());
+    (ROWS_BYTES / (sequences * row).max(1)).max(LEAST_ROWS) + of.wanted.len()
+}
+
 impl<'a> HitsObserver<'a> {
     /// `ladder` is that of the record; values from its rung at or above `from` on are hits.
     pub fn new(sites: Vec<HitSite>, tokens: &'a Tokens, ladder: &[f32], from: f32) -> Self {
@@ -95,9 +103,7 @@ impl<'a> HitsObserver<'a> {
 
     /// The most rows of a sequence at a site.
     fn most_rows(&self, of: &HitSite) -> usize {
-        let (sequences, positions) = (self.tokens.info.num_sequences, self.tokens.info.sequence_length);
-        let row = positions * (6 + of.layers.len());
-        (ROWS_BYTES / (sequences * row).max(1)).max(LEAST_ROWS) + of.wanted.len()
+        most_rows(of, (self.tokens.info.num_sequences, self.tokens.info.sequence_length))
     }
 
     /// Adds the layer at work to the rows.

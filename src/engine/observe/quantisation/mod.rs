@@ -33,8 +33,9 @@ pub struct QuantisationObserver {
     sequences: BTreeMap<(SiteId, usize), Rows>,
     /// The expert at work.
     expert: Option<(SiteId, usize, Rows)>,
-    /// Memory of earlier layers, to be used again.
-    spare: Vec<Vec<f32>>,
+    /// Memory of earlier layers, to be used again for rows of the same width: any other would grow
+    /// to the widest site.
+    spare: BTreeMap<usize, Vec<Vec<f32>>>,
     /// Sums over the experts of the layer at work.
     experts: BTreeMap<SiteId, Sums>,
     done: Vec<QuantError>,
@@ -202,7 +203,7 @@ impl QuantisationObserver {
             dims: dims.to_vec(),
             sequences: BTreeMap::new(),
             expert: None,
-            spare: Vec::new(),
+            spare: BTreeMap::new(),
             experts: BTreeMap::new(),
             done: Vec::new(),
         }
@@ -210,16 +211,21 @@ impl QuantisationObserver {
 
     /// Room for rows.
     fn rows(&mut self, width: usize) -> Rows {
-        let mut values = self.spare.pop().unwrap_or_default();
+        let mut values = self.spare.get_mut(&width).and_then(Vec::pop).unwrap_or_default();
         values.clear();
         Rows { width, values, largest: vec![0.0; width] }
+    }
+
+    /// Keeps the memory of rows that are no longer needed.
+    fn spare_rows(&mut self, rows: Rows) {
+        self.spare.entry(rows.width).or_default().push(rows.values);
     }
 
     fn settle_expert(&mut self) {
         if let Some((at, _, rows)) = self.expert.take() {
             let tensor = [rows];
             self.experts.entry(at).or_default().add(&Sums::of(&tensor, None));
-            self.spare.extend(tensor.map(|rows| rows.values));
+            tensor.into_iter().for_each(|rows| self.spare_rows(rows));
         }
     }
 
@@ -237,7 +243,7 @@ impl QuantisationObserver {
             let is_stream = tensor[0].width == self.hidden && at.site.is_hidden();
             let sums = Sums::of(&tensor, is_stream.then_some(&self.dims[..]));
             self.done.push(sums.finish(at));
-            self.spare.extend(tensor.into_iter().map(|rows| rows.values));
+            tensor.into_iter().for_each(|rows| self.spare_rows(rows));
         }
     }
 
@@ -264,7 +270,7 @@ impl Observer for QuantisationObserver {
                 let mut rows = self.rows(width);
                 rows.add(x);
                 if let Some(replaced) = self.sequences.insert((site, sequence), rows) {
-                    self.spare.push(replaced.values);
+                    self.spare_rows(replaced);
                 }
             }
         })

@@ -17,7 +17,7 @@ use crate::host::values::handles::{Model, ModelHandle};
 use crate::host::values::option_sets::{Declared, NoOptions};
 use crate::record::option::option_set;
 use crate::record::option_types::Include;
-use crate::record::{Estimate, EstimateArgs, LoadArgs};
+use crate::record::{Estimate, EstimateArgs, LoadArgs, MeasureArgs};
 use crate::remote;
 use crate::session::{EstimateWork, Load, Loaded, MakeMiniature, Request, Serve, Session};
 
@@ -29,6 +29,7 @@ option_set! {
     pub(crate) struct EstimateOptions {
         model: Include<LoadArgs>;
         analysis: Include<EstimateArgs>;
+        measure: Include<MeasureArgs>;
     }
 }
 
@@ -130,7 +131,7 @@ pub(crate) fn estimate(place: &Place, id: &str, options: EstimateOptions) -> Res
 
 /// The same as a record.
 pub(crate) fn estimated(place: &Place, id: &str, options: EstimateOptions) -> Result<Estimate> {
-    let args = options.analysis;
+    let args = EstimateArgs { measure: options.measure, ..options.analysis };
     let tokens = args.num_sequences.saturating_mul(args.sequence_length);
     if tokens > MAX_TOKENS {
         return Err(Error::bad_argument(format!("estimate_vram: {tokens} tokens in all"))
