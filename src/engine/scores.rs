@@ -18,18 +18,36 @@ fn exponential(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { exp(x) }
 }
 
-/// The sum of f(i) for i up to `count`, in partial sums.
+/// Computes the exponentials of logits relative to `max`.
 #[inline(always)]
-fn sum(count: usize, mut f: impl FnMut(usize) -> f32) -> f64 {
+fn exponentials(logits: &[f32], max: f32, to: &mut [f32]) {
+    for (to, logit) in to.iter_mut().zip(logits) {
+        *to = exponential(logit - max);
+    }
+}
+
+/// Computes weight * (logit of lane 0 - logit).
+#[inline(always)]
+fn terms((base, weights): (&[f32], &[f32]), logits: &[f32], to: &mut [f32]) {
+    for (((to, weight), of_base), logit) in to.iter_mut().zip(weights).zip(base).zip(logits) {
+        // A token that is impossible in lane 0 adds nothing.
+        let term = weight * (of_base - logit);
+        *to = if *weight == 0.0 { 0.0 } else { term };
+    }
+}
+
+/// The sum of the values, in partial sums.
+#[inline(always)]
+fn sum(values: &[f32]) -> f64 {
     let mut parts = [0f32; PARTS];
-    let whole = count / PARTS * PARTS;
-    for first in (0..whole).step_by(PARTS) {
-        for (i, part) in parts.iter_mut().enumerate() {
-            *part += f(first + i);
+    let (whole, rest) = values.as_chunks::<PARTS>();
+    for chunk in whole {
+        for (part, x) in parts.iter_mut().zip(chunk) {
+            *part += x;
         }
     }
-    for (i, part) in (whole..count).zip(&mut parts) {
-        *part += f(i);
+    for (part, x) in parts.iter_mut().zip(rest) {
+        *part += x;
     }
     parts.iter().map(|part| f64::from(*part)).sum()
 }
@@ -88,11 +106,9 @@ impl Running {
     /// The logits of the tokens from `first` on. `target` is the next token. `weights` get the
     /// exponential of each logit relative to the largest one.
     fn of(logits: &[f32], first: usize, target: Option<usize>, weights: &mut [f32]) -> Self {
-        let (max, top, sum) = vectorised(|| {
-            let (max, least, top) = highest(logits);
-            weights.iter_mut().zip(logits).for_each(|(weight, logit)| *weight = exponential(logit - least));
-            (max, top, sum(logits.len(), |i| weights[i]))
-        });
+        let (max, least, top) = highest(logits);
+        vectorised(|| exponentials(logits, least, weights));
+        let sum = vectorised(|| sum(weights));
         Self { max, top: first + top, sum, target: logit_of(target, first, logits) }
     }
 
@@ -122,10 +138,9 @@ impl Running {
 }
 
 /// The largest logit, a number that can be subtracted from it and from others, and its place.
-#[inline(always)]
 fn highest(logits: &[f32]) -> (f32, f32, usize) {
-    let max = largest(logits);
-    (max, if max == f32::NEG_INFINITY { 0.0 } else { max }, place(logits, max))
+    let max = vectorised(|| largest(logits));
+    (max, if max == f32::NEG_INFINITY { 0.0 } else { max }, vectorised(|| place(logits, max)))
 }
 
 /// The logit of a token, if it is among those of the tokens from `first` on.
@@ -145,19 +160,19 @@ impl Compared {
     pub(super) const NONE: Self = Self { own: Running::NONE, weighted: 0.0 };
 
     /// The logits of the tokens from `first` on. `base` has those of lane 0, and `weights` what
-    /// `Running::of` made of them.
-    fn of((base, weights): (&[f32], &[f32]), logits: &[f32], first: usize, target: Option<usize>) -> Self {
-        let (base, weights) = (&base[..logits.len()], &weights[..logits.len()]);
-        let (max, top, own, weighted) = vectorised(|| {
-            let (max, least, top) = highest(logits);
-            let own = sum(logits.len(), |i| exponential(logits[i] - least));
-            let weighted = sum(logits.len(), |i| {
-                // A token that is impossible in lane 0 adds nothing.
-                let term = weights[i] * (base[i] - logits[i]);
-                if weights[i] == 0.0 { 0.0 } else { term }
-            });
-            (max, top, own, weighted)
-        });
+    /// `Running::of` made of them. `room` is for as many numbers.
+    fn of(
+        (base, weights, room): (&[f32], &[f32], &mut [f32]),
+        logits: &[f32],
+        first: usize,
+        target: Option<usize>,
+    ) -> Self {
+        let (max, least, top) = highest(logits);
+        // Each loop is small enough to be compiled for wide registers.
+        vectorised(|| exponentials(logits, least, room));
+        let own = vectorised(|| sum(room));
+        vectorised(|| terms((base, weights), logits, room));
+        let weighted = vectorised(|| sum(room));
         let own = Running { max, top: first + top, sum: own, target: logit_of(target, first, logits) };
         Self { own, weighted }
     }
@@ -180,13 +195,20 @@ pub(super) struct Part {
     lanes: Vec<Vec<Compared>>,
     /// Of the rows at work: what `Running::of` makes of lane 0.
     weights: Vec<f32>,
+    room: Vec<f32>,
     /// The rows whose logits are wanted, in ascending order, with these.
     kept: Vec<(usize, Vec<f32>)>,
 }
 
 impl Part {
     pub(super) fn new(lanes: usize) -> Self {
-        Self { base: Vec::new(), lanes: vec![Vec::new(); lanes], weights: Vec::new(), kept: Vec::new() }
+        Self {
+            base: Vec::new(),
+            lanes: vec![Vec::new(); lanes],
+            weights: Vec::new(),
+            room: Vec::new(),
+            kept: Vec::new(),
+        }
     }
 
     /// Adds logits. The first token of all has the number `first`; `target` is the next token of a
@@ -210,9 +232,10 @@ impl Part {
                 }
             }),
             Some(lane) => {
+                self.room.resize(width, 0.0);
                 let base = piece.first.chunks_exact(width).zip(weights);
                 logits.zip(base).for_each(|((row, logits), (base, weights))| {
-                    self.lanes[lane].push(Compared::of((base, weights), logits, first, target(row)));
+                    self.lanes[lane].push(Compared::of((base, weights, &mut self.room), logits, first, target(row)));
                 });
             }
         }
@@ -271,7 +294,7 @@ mod tests {
         for first in [0, 3] {
             let (base, lane, weights) = (&base[first..first + 3], &lane[first..first + 3], &mut [0.0; 3]);
             let (more, target) = (Running::of(base, first, Some(4), weights), Some(4));
-            let compared = Compared::of((base, weights), lane, first, target);
+            let compared = Compared::of((base, weights, &mut [0.0; 3]), lane, first, target);
             let factors = of_base.add(&more);
             of_lane.add(&compared, &factors);
         }
