@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use safetensors::Dtype;
 
-use super::head::BLOCK_BYTES as HEAD_BLOCK_BYTES;
+use super::head::{BLOCK_BYTES as HEAD_BLOCK_BYTES, LEFT_BY_PIECE, LEFT_BYTES as HEAD_LEFT_BYTES, SMALLEST_PIECE};
 use super::measuring;
 use super::observe;
 use super::pass::ROUNDS;
 use super::workspace::{BatchPlan, ffn_vram, read_ahead};
 use crate::error::{Error, Result};
+use crate::gemm;
 use crate::hub::{ByteSource, STREAM_BYTES};
 use crate::record::{ComputeDtype, DEFAULT_LADDER, Estimate, EstimateArgs, LoadArgs, MAX_LANES, MAX_TOKENS};
 use crate::spec::inventory::{self, Part};
@@ -393,12 +394,19 @@ impl Phases<'_> {
     fn head(&self) -> Phase {
         let width = self.spec.head.shape[1] * 4;
         let block = (HEAD_BLOCK_BYTES / width).clamp(1, self.spec.vocab_size);
-        let bytes_per_logit = if self.args.lanes == 0 { 4 } else { 8 };
-        let rows = (HEAD_BLOCK_BYTES / (block * bytes_per_logit)).clamp(1, self.tokens());
-        // The logits as a tensor, and their copy. With lanes, those of another one, and weights in
-        // f64.
-        let logits = if self.args.lanes == 0 { 2 } else { 5 };
-        let workspace = (block * width + logits * rows * block * 4) as u64;
+        let rows = self.tokens() * self.streams() as usize;
+        let logits = match self.gpu {
+            // Packed rows, what pieces of logits leave, and of each thread the weights and the
+            // logits of a piece.
+            None => {
+                let of_row = width + block.div_ceil(SMALLEST_PIECE) * LEFT_BY_PIECE;
+                let pieces = rayon::current_num_threads() * gemm::seen_bytes(self.spec.head.shape[1]);
+                (rows * of_row).min(HEAD_LEFT_BYTES) + pieces
+            }
+            // The logits as a tensor, and their copy.
+            Some(_) => 2 * (rows * block * 4).min(HEAD_BLOCK_BYTES),
+        };
+        let workspace = (block * width + logits) as u64;
         Phase { weights: 0, hidden: self.residuals() + self.layer_embeddings() + self.norm_output(), workspace }
     }
 }

@@ -1,21 +1,19 @@
 //! Next-token loss and last logits. The head is read in blocks of vocabulary rows.
 //!
-//! The log-sum-exp is computed incrementally over the blocks, so that the logits of all positions
-//! never exist at the same time.
-
-use rayon::prelude::*;
+//! The log-sum-exp is computed incrementally, from logits that are looked at piece by piece while
+//! they are in the cache, so that the logits of all positions never exist at the same time.
 
 use super::linear;
 use super::observe::Observers;
-use super::scores::{Compared, LaneScores, Running, scores};
+use super::scores::{Compared, LaneScores, Part as LogitPart, Running, scores};
 use crate::error::Result;
+use crate::gemm::Seen;
 use crate::hub::Announcement;
-use crate::ops::{self, Projection};
+use crate::ops;
 use crate::progress::Progress;
 use crate::spec::inventory::Part;
 use crate::spec::{BeforeHead, Model, Role};
 use crate::tensor::Tensor;
-use crate::vocabulary::Order;
 use crate::weights::load::Loader;
 
 /// The most bytes of head weights, and of logits, in memory at the same time.
@@ -45,8 +43,6 @@ pub(super) fn head(
     let (sequences, positions) = (ids.len(), ids[0].len());
     let vocab = model.vocab_size;
     let block = (BLOCK_BYTES / (model.head.shape[1] * 4)).clamp(1, vocab);
-    // With lanes there are a weight in f64 for each logit, and logits of two lanes at a time.
-    let rows = (BLOCK_BYTES / (block * if lanes.is_empty() { 4 } else { 8 })).max(1);
     let bias = bias.map(Tensor::values).transpose()?;
     let mut last_logits = vec![Vec::with_capacity(vocab); sequences];
     // Per token: the largest logit so far, the sum of exponentials relative to it, and the logit of
@@ -64,42 +60,26 @@ pub(super) fn head(
         let parts = loader.rows(&model.head, first, count, None)?;
         let of_block = || vec![Part { weight: model.head.rows(first, count), role: Role::ToResidual }];
         observers.show_weights(None, of_block, &parts[..1])?;
+        let rows = rows_at_once(&parts, (1 + lanes.len(), model.head.shape[1]), rounded)?;
         for (shard, first_row, taken) in pieces(normed, rows) {
-            let logits_of = |normed: &[Tensor]| -> Result<Vec<f32>> {
-                let x = normed[shard].rows(first_row, taken)?;
-                let projection = Projection { weight: &parts[shard], order: Order::OutIn, bias: None };
-                let mut logits = ops::project(&x, &[projection], rounded)?.remove(0).values()?;
-                shape(model, bias.as_ref().map(|bias| &bias[first..first + count]), &mut logits);
-                Ok(logits)
-            };
-            let logits = logits_of(normed)?;
             let start = first_row + normed[..shard].iter().map(|x| x.dims()[0]).sum::<usize>();
-            let target = |i: usize| {
-                let (s, t) = ((start + i) / positions, (start + i) % positions);
+            let target = |row: usize| {
+                let (s, t) = ((start + row) / positions, (start + row) % positions);
                 ids[s].get(t + 1).map(|id| *id as usize)
             };
-            let tokens = running[start..start + taken].par_iter_mut().zip(logits.par_chunks_exact(count));
-            if lanes.is_empty() {
-                tokens.enumerate().for_each(|(i, (running, logits))| running.block(logits, first, target(i)));
-            } else {
-                // What lanes are compared with is the same for all.
-                let mut weights = vec![0f64; taken * count];
-                let weighing = tokens.zip(weights.par_chunks_exact_mut(count)).enumerate();
-                let shrunk: Vec<f64> = weighing
-                    .map(|(i, ((running, logits), weights))| running.weigh(logits, first, target(i), weights))
-                    .collect();
-                for (lane, compared) in lanes.iter().zip(&mut compared) {
-                    let own = logits_of(lane)?;
-                    let base = logits.par_chunks_exact(count).zip(weights.par_chunks_exact(count)).zip(&shrunk);
-                    let of_lane = compared[start..start + taken].par_iter_mut().zip(own.par_chunks_exact(count));
-                    of_lane.zip(base).enumerate().for_each(|(i, ((compared, own), ((base, weights), shrunk)))| {
-                        compared.block((base, weights, *shrunk), own, first, target(i));
-                    });
-                }
-            }
-            for (token, logits) in (start..).zip(logits.chunks_exact(count)) {
-                if token % positions == positions - 1 {
-                    last_logits[token / positions].extend_from_slice(logits);
+            let is_last = |row: usize| (start + row) % positions == positions - 1;
+            let streams = std::iter::once(normed).chain(lanes.iter().map(Vec::as_slice));
+            let xs = streams.map(|of| of[shard].rows(first_row, taken)).collect::<Result<Vec<_>>>()?;
+            let see = |part: &mut LogitPart, piece: Seen| {
+                let bias = bias.as_ref().map(|bias| &bias[first..][piece.columns.clone()]);
+                shape(model, bias, piece.values);
+                part.add(&piece, first, target, is_last);
+            };
+            let looked = ops::products_seen(&xs, &parts[shard], rounded, || LogitPart::new(lanes.len()), see)?;
+            let mut of_lanes: Vec<_> = compared.iter_mut().map(|lane| &mut lane[start..start + taken]).collect();
+            for part in looked {
+                for (row, logits) in part.add_to(&mut running[start..start + taken], &mut of_lanes) {
+                    last_logits[(start + row) / positions].extend(logits);
                 }
             }
         }
@@ -111,6 +91,24 @@ pub(super) fn head(
     let mean_nll = if positions > 1 { (0..sequences).map(mean).collect() } else { Vec::new() };
     let lanes = if lanes.is_empty() { Vec::new() } else { scores(positions, &running, &compared) };
     Ok(HeadOutput { last_logits, mean_nll, lanes })
+}
+
+/// The most bytes for what pieces of logits leave until they are added up, for all lanes.
+pub(super) const LEFT_BYTES: usize = 32 << 20;
+/// What a piece leaves of a row.
+pub(super) const LEFT_BY_PIECE: usize = std::mem::size_of::<Compared>();
+/// Columns of most pieces, or fewer.
+pub(super) const SMALLEST_PIECE: usize = 512;
+
+/// Number of rows whose logits are computed at once.
+fn rows_at_once(parts: &[Tensor], (streams, input): (usize, usize), rounded: bool) -> Result<usize> {
+    let mut most = usize::MAX;
+    for weight in parts {
+        let pieces = weight.dims()[0].div_ceil(ops::seen_columns(weight, rounded)?);
+        let left = input * 4 + pieces * LEFT_BY_PIECE;
+        most = most.min(LEFT_BYTES / (left * streams)).min(ops::seen_rows(weight, streams));
+    }
+    Ok(most.max(1))
 }
 
 /// Applies bias, factor and softcap to logits [rows, bias.len()], in place.
@@ -125,7 +123,7 @@ fn shape(model: &Model, bias: Option<&[f32]>, logits: &mut [f32]) {
         logits.iter_mut().for_each(|logit| *logit *= factor);
     }
     if let Some(cap) = model.logit_softcap.map(|cap| cap as f32) {
-        logits.par_iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
+        logits.iter_mut().for_each(|logit| *logit = cap * (*logit / cap).tanh());
     }
 }
 

@@ -3,25 +3,43 @@
 
 use rayon::prelude::*;
 
-use crate::vector::{exp_of_negative, vectorised};
+use crate::gemm::Seen;
+use crate::vector::{exp, vectorised};
 
 /// Number of partial sums, whose order is fixed: a sum has the same value for every register width.
-const PARTS: usize = 8;
+const PARTS: usize = 16;
 
-/// Number of exponentials that are computed before they are added, a multiple of `PARTS`.
+/// Number of values among which the largest is looked for at once.
 const AT_ONCE: usize = 64;
+
+/// e^x for x up to 0; 0 for what is less than e^-87.
+#[inline(always)]
+fn exponential(x: f32) -> f32 {
+    if x < -87.0 { 0.0 } else { exp(x) }
+}
 
 /// Computes the exponentials of logits relative to `max`.
 #[inline(always)]
-fn exponentials(logits: &[f32], max: f32, to: &mut [f64]) {
+fn exponentials(logits: &[f32], max: f32, to: &mut [f32]) {
     for (to, logit) in to.iter_mut().zip(logits) {
-        *to = exp_of_negative(f64::from(logit - max));
+        *to = exponential(logit - max);
     }
 }
 
-/// Adds values to partial sums.
+/// Computes weight * (logit of lane 0 - logit).
 #[inline(always)]
-fn add(values: &[f64], parts: &mut [f64; PARTS]) {
+fn terms((base, weights): (&[f32], &[f32]), logits: &[f32], to: &mut [f32]) {
+    for (((to, weight), of_base), logit) in to.iter_mut().zip(weights).zip(base).zip(logits) {
+        // A token that is impossible in lane 0 adds nothing.
+        let term = weight * (of_base - logit);
+        *to = if *weight == 0.0 { 0.0 } else { term };
+    }
+}
+
+/// The sum of the values, in partial sums.
+#[inline(always)]
+fn sum(values: &[f32]) -> f64 {
+    let mut parts = [0f32; PARTS];
     let (whole, rest) = values.as_chunks::<PARTS>();
     for chunk in whole {
         for (part, x) in parts.iter_mut().zip(chunk) {
@@ -31,36 +49,32 @@ fn add(values: &[f64], parts: &mut [f64; PARTS]) {
     for (part, x) in parts.iter_mut().zip(rest) {
         *part += x;
     }
-}
-
-/// The sum of the exponentials of logits relative to `max`.
-fn sum_of_exponentials(logits: &[f32], max: f32) -> f64 {
-    vectorised(|| {
-        let (mut parts, mut room) = ([0f64; PARTS], [0f64; AT_ONCE]);
-        for logits in logits.chunks(AT_ONCE) {
-            let of_these = &mut room[..logits.len()];
-            exponentials(logits, max, of_these);
-            add(of_these, &mut parts);
-        }
-        parts.iter().sum()
-    })
+    parts.iter().map(|part| f64::from(*part)).sum()
 }
 
 /// The largest of the numbers; -∞ if there is none.
+#[inline(always)]
 fn largest(values: &[f32]) -> f32 {
-    vectorised(|| {
-        let mut parts = [f32::NEG_INFINITY; PARTS];
-        let (whole, rest) = values.as_chunks::<PARTS>();
-        for x in rest {
-            parts[0] = if *x > parts[0] { *x } else { parts[0] };
+    let mut parts = [f32::NEG_INFINITY; PARTS];
+    let (whole, rest) = values.as_chunks::<PARTS>();
+    for (part, x) in parts.iter_mut().zip(rest) {
+        *part = if *x > *part { *x } else { *part };
+    }
+    for chunk in whole {
+        for (part, x) in parts.iter_mut().zip(chunk) {
+            *part = if *x > *part { *x } else { *part };
         }
-        for chunk in whole {
-            for (part, x) in parts.iter_mut().zip(chunk) {
-                *part = if *x > *part { *x } else { *part };
-            }
-        }
-        parts.iter().fold(f32::NEG_INFINITY, |max, part| max.max(*part))
-    })
+    }
+    parts.iter().fold(f32::NEG_INFINITY, |max, part| max.max(*part))
+}
+
+/// The first place of `value`, or 0.
+#[inline(always)]
+fn place(values: &[f32], value: f32) -> usize {
+    let holds = |some: &[f32]| some.iter().fold(false, |found, x| found | (*x == value));
+    let Some(at) = values.chunks(AT_ONCE).position(holds) else { return 0 };
+    let first = at * AT_ONCE;
+    first + values[first..].iter().position(|x| *x == value).unwrap_or(0)
 }
 
 /// What the head's logits say of one lane, by sequence.
@@ -74,7 +88,7 @@ pub(super) struct LaneScores {
     pub top1_probability: Vec<f32>,
 }
 
-/// The logits of one position so far.
+/// Some logits of one position, or all of them.
 #[derive(Clone)]
 pub(super) struct Running {
     /// The largest logit, and where it is.
@@ -82,56 +96,56 @@ pub(super) struct Running {
     top: usize,
     /// The sum of exponentials relative to the largest logit.
     sum: f64,
-    /// The logit of the next token.
-    target: f32,
+    /// The logit of the next token, if it is among these.
+    target: Option<f32>,
 }
 
 impl Running {
-    pub(super) const NONE: Self = Self { max: f32::NEG_INFINITY, top: 0, sum: 0.0, target: 0.0 };
+    pub(super) const NONE: Self = Self { max: f32::NEG_INFINITY, top: 0, sum: 0.0, target: None };
 
-    /// Adds the logits of the tokens from `first` on. `target` is the next token.
-    pub(super) fn block(&mut self, logits: &[f32], first: usize, target: Option<usize>) {
-        let shrunk = self.raise(logits, first, target);
-        self.sum = self.sum * shrunk + sum_of_exponentials(logits, self.max);
+    /// The logits of the tokens from `first` on. `target` is the next token. `weights` get the
+    /// exponential of each logit relative to the largest one.
+    fn of(logits: &[f32], first: usize, target: Option<usize>, weights: &mut [f32]) -> Self {
+        let (max, least, top) = highest(logits);
+        vectorised(|| exponentials(logits, least, weights));
+        let sum = vectorised(|| sum(weights));
+        Self { max, top: first + top, sum, target: logit_of(target, first, logits) }
     }
 
-    /// The same. `weights` get the exponential of each logit relative to the largest one so far,
-    /// and the result is what the weights of earlier blocks are to be multiplied with.
-    pub(super) fn weigh(&mut self, logits: &[f32], first: usize, target: Option<usize>, weights: &mut [f64]) -> f64 {
-        let shrunk = self.raise(logits, first, target);
-        let max = self.max;
-        let sum: f64 = vectorised(|| {
-            let mut parts = [0f64; PARTS];
-            exponentials(logits, max, weights);
-            add(weights, &mut parts);
-            parts.iter().sum()
-        });
-        self.sum = self.sum * shrunk + sum;
-        shrunk
-    }
-
-    /// Notes the largest logit and the next token's, and returns by how much exponentials relative
-    /// to the largest logit become smaller.
-    fn raise(&mut self, logits: &[f32], first: usize, target: Option<usize>) -> f64 {
-        let (before, max) = (self.max, largest(logits).max(self.max));
-        if max > before {
-            self.top = first + logits.iter().position(|logit| *logit == max).unwrap_or(0);
+    /// Adds the logits of the tokens that follow. The results are what sums relative to the largest
+    /// logit are to be multiplied with: those so far, and those of `more`.
+    fn add(&mut self, more: &Self) -> [f64; 2] {
+        let max = if more.max > self.max { more.max } else { self.max };
+        let relative = |to: f32| if to == max { 1.0 } else { f64::from(to - max).exp() };
+        let factors = [relative(self.max), relative(more.max)];
+        if more.max > self.max {
+            self.top = more.top;
         }
         self.max = max;
-        if let Some(logit) = target.and_then(|target| target.checked_sub(first)).and_then(|i| logits.get(i)) {
-            self.target = *logit;
-        }
-        f64::from(before - max).exp()
+        self.sum = self.sum * factors[0] + more.sum * factors[1];
+        self.target = self.target.or(more.target);
+        factors
     }
 
     pub(super) fn loss(&self) -> f64 {
-        self.sum.ln() + (self.max - self.target) as f64
+        self.sum.ln() + f64::from(self.max - self.target.unwrap_or(0.0))
     }
 
     /// The largest probability.
     fn top_probability(&self) -> f64 {
         1.0 / self.sum
     }
+}
+
+/// The largest logit, a number that can be subtracted from it and from others, and its place.
+fn highest(logits: &[f32]) -> (f32, f32, usize) {
+    let max = vectorised(|| largest(logits));
+    (max, if max == f32::NEG_INFINITY { 0.0 } else { max }, vectorised(|| place(logits, max)))
+}
+
+/// The logit of a token, if it is among those of the tokens from `first` on.
+fn logit_of(token: Option<usize>, first: usize, logits: &[f32]) -> Option<f32> {
+    token.and_then(|token| token.checked_sub(first)).and_then(|i| logits.get(i)).copied()
 }
 
 /// The logits of one position in another lane.
@@ -145,43 +159,96 @@ pub(super) struct Compared {
 impl Compared {
     pub(super) const NONE: Self = Self { own: Running::NONE, weighted: 0.0 };
 
-    /// Adds a block. `base` has the logits of lane 0, their weights, and what earlier weights are
-    /// to be multiplied with, as `Running::weigh` gives them for all lanes.
-    pub(super) fn block(
-        &mut self,
-        (of_base, weights, shrunk): (&[f32], &[f64], f64),
+    /// The logits of the tokens from `first` on. `base` has those of lane 0, and `weights` what
+    /// `Running::of` made of them. `room` is for as many numbers.
+    fn of(
+        (base, weights, room): (&[f32], &[f32], &mut [f32]),
         logits: &[f32],
         first: usize,
         target: Option<usize>,
-    ) {
-        let terms = vectorised(|| {
-            let mut parts = [0f64; PARTS];
-            let term = |weight: f64, of_base: f32, own: f32| {
-                // A token that is impossible in lane 0 adds nothing.
-                let term = weight * (f64::from(of_base) - f64::from(own));
-                if weight == 0.0 { 0.0 } else { term }
-            };
-            let (weights, last_weights) = weights.as_chunks::<PARTS>();
-            let (of_base, last_of_base) = of_base.as_chunks::<PARTS>();
-            let (own, last_own) = logits.as_chunks::<PARTS>();
-            for ((weights, of_base), own) in weights.iter().zip(of_base).zip(own) {
-                for i in 0..PARTS {
-                    parts[i] += term(weights[i], of_base[i], own[i]);
-                }
-            }
-            let last = last_weights.iter().zip(last_of_base).zip(last_own);
-            for (part, ((weight, of_base), own)) in parts.iter_mut().zip(last) {
-                *part += term(*weight, *of_base, *own);
-            }
-            parts.iter().sum::<f64>()
-        });
-        self.weighted = self.weighted * shrunk + terms;
-        self.own.block(logits, first, target);
+    ) -> Self {
+        let (max, least, top) = highest(logits);
+        // Each loop is small enough to be compiled for wide registers.
+        vectorised(|| exponentials(logits, least, room));
+        let own = vectorised(|| sum(room));
+        vectorised(|| terms((base, weights), logits, room));
+        let weighted = vectorised(|| sum(room));
+        let own = Running { max, top: first + top, sum: own, target: logit_of(target, first, logits) };
+        Self { own, weighted }
+    }
+
+    /// Adds the logits of the tokens that follow. `factors` are those of lane 0.
+    fn add(&mut self, more: &Self, factors: &[f64; 2]) {
+        self.weighted = self.weighted * factors[0] + more.weighted * factors[1];
+        self.own.add(&more.own);
     }
 
     fn divergence(&self, base: &Running) -> f64 {
         let largest = f64::from(base.max) - f64::from(self.own.max);
         self.weighted / base.sum - largest - (base.sum.ln() - self.own.sum.ln())
+    }
+}
+
+/// What the logits of some rows say, for a part of the vocabulary.
+pub(super) struct Part {
+    base: Vec<Running>,
+    lanes: Vec<Vec<Compared>>,
+    /// Of the rows at work: what `Running::of` makes of lane 0.
+    weights: Vec<f32>,
+    room: Vec<f32>,
+    /// The rows whose logits are wanted, in ascending order, with these.
+    kept: Vec<(usize, Vec<f32>)>,
+}
+
+impl Part {
+    pub(super) fn new(lanes: usize) -> Self {
+        Self {
+            base: Vec::new(),
+            lanes: vec![Vec::new(); lanes],
+            weights: Vec::new(),
+            room: Vec::new(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Adds logits. The first token of all has the number `first`; `target` is the next token of a
+    /// row, and `keep` is true for rows whose logits are wanted.
+    pub(super) fn add(
+        &mut self,
+        piece: &Seen,
+        first: usize,
+        target: impl Fn(usize) -> Option<usize>,
+        keep: impl Fn(usize) -> bool,
+    ) {
+        let (width, first) = (piece.columns.len(), first + piece.columns.start);
+        self.weights.resize(piece.values.len(), 0.0);
+        let logits = piece.rows.clone().zip(piece.values.chunks_exact(width));
+        let weights = self.weights.chunks_exact_mut(width);
+        match piece.operand.checked_sub(1) {
+            None => logits.zip(weights).for_each(|((row, logits), weights)| {
+                self.base.push(Running::of(logits, first, target(row), weights));
+                if keep(row) {
+                    self.kept.push((row, logits.to_vec()));
+                }
+            }),
+            Some(lane) => {
+                self.room.resize(width, 0.0);
+                let base = piece.first.chunks_exact(width).zip(weights);
+                logits.zip(base).for_each(|((row, logits), (base, weights))| {
+                    self.lanes[lane].push(Compared::of((base, weights, &mut self.room), logits, first, target(row)));
+                });
+            }
+        }
+    }
+
+    /// Adds this part to what earlier parts of the vocabulary say of the same rows, of lane 0 and
+    /// of the others, and returns the logits that were wanted.
+    pub(super) fn add_to(self, base: &mut [Running], lanes: &mut [&mut [Compared]]) -> Vec<(usize, Vec<f32>)> {
+        let factors: Vec<[f64; 2]> = base.par_iter_mut().zip(&self.base).map(|(all, more)| all.add(more)).collect();
+        lanes.par_iter_mut().zip(&self.lanes).for_each(|(all, more)| {
+            all.iter_mut().zip(more).zip(&factors).for_each(|((all, more), factors)| all.add(more, factors));
+        });
+        self.kept
     }
 }
 
@@ -219,6 +286,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tokens_that_are_impossible_add_nothing() {
+        let none = f32::NEG_INFINITY;
+        let base = [none, none, none, 1.0, 0.0, none];
+        let lane = [none, 2.0, none, 1.0, 0.0, none];
+        let (mut of_base, mut of_lane) = (Running::NONE, Compared::NONE);
+        for first in [0, 3] {
+            let (base, lane, weights) = (&base[first..first + 3], &lane[first..first + 3], &mut [0.0; 3]);
+            let (more, target) = (Running::of(base, first, Some(4), weights), Some(4));
+            let compared = Compared::of((base, weights, &mut [0.0; 3]), lane, first, target);
+            let factors = of_base.add(&more);
+            of_lane.add(&compared, &factors);
+        }
+        let of = |logits: &[f32]| logits.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+        let loss = [of_base.loss() - of(&base), of_lane.own.loss() - of(&lane)];
+        assert!(loss.iter().all(|difference| difference.abs() < 1e-6), "{loss:?}");
+        assert!((of_lane.divergence(&of_base) - (of(&lane) - of(&base))).abs() < 1e-6);
+        assert_eq!((of_base.top, of_lane.own.top), (3, 1));
+        let nan = [f32::NAN, 1.0];
+        assert!(Running::of(&nan, 0, Some(1), &mut [0.0; 2]).loss().is_nan());
+    }
+
+    #[test]
     fn divergences_of_blocks_are_those_of_whole_distributions() {
         let base = [0.3f32, -1.0, 4.0, 2.5, 0.0, 1.5, -3.0];
         let lane = [1.3f32, -0.5, 2.0, 2.6, 0.25, 5.5, -3.0];
@@ -230,13 +319,20 @@ mod tests {
         let expected: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
         let (mut of_base, mut of_lane) = (Running::NONE, Compared::NONE);
         for first in [0, 3, 6] {
-            let end = (first + 3).min(7);
-            let mut weights = vec![0.0; end - first];
-            let shrunk = of_base.weigh(&base[first..end], first, Some(4), &mut weights);
-            of_lane.block((&base[first..end], &weights, shrunk), &lane[first..end], first, Some(4));
+            let columns = first..(first + 3).min(7);
+            let (mut part, mut values) = (Part::new(1), lane[columns.clone()].to_vec());
+            let mut own = base[columns.clone()].to_vec();
+            let mut see = |operand: usize, values: &mut [f32], first: &[f32]| {
+                let piece = Seen { operand, rows: 2..3, columns: columns.clone(), values, first };
+                part.add(&piece, 0, |_| Some(4), |row| row == 2);
+            };
+            see(0, &mut own, &[]);
+            see(1, &mut values, &base[columns.clone()]);
+            let kept = part.add_to(std::slice::from_mut(&mut of_base), &mut [std::slice::from_mut(&mut of_lane)]);
+            assert_eq!(kept, [(2, own)]);
         }
         let all = scores(1, &[of_base.clone()], &[vec![of_lane.clone()]]);
-        assert!((f64::from(all[1].kl[0]) - expected).abs() < 1e-7 && all[0].kl == [0.0], "{all:?} {expected}");
+        assert!((f64::from(all[1].kl[0]) - expected).abs() < 4e-7 && all[0].kl == [0.0], "{all:?} {expected}");
         assert!((of_lane.own.loss() + q[4]).abs() < 1e-6);
         assert_eq!((of_base.top, of_lane.own.top), (2, 5));
         assert_eq!((all[0].top1_agreement[0], all[1].top1_agreement[0]), (1.0, 0.0));

@@ -7,10 +7,10 @@ use std::ops::Range;
 use super::amx;
 #[cfg(target_arch = "x86_64")]
 use super::avx;
-use super::operands::Lhs;
+use super::operands::{Lhs, Rhs};
 use super::scratch::Scratch;
 use super::simd;
-use super::tile::{Chunk, MicroKernel, SimdKernel, pack_tiles};
+use super::tile::{Chunk, MicroKernel, SimdKernel, pack_panels, pack_tiles};
 
 macro_rules! kinds {
     ($($(#[$cfg:meta])* $kind:ident($tile:ty, $features:tt)),+ $(,)?) => {
@@ -82,6 +82,44 @@ macro_rules! kinds {
                     });
                     // SAFETY: the caller promises that the CPU has these instructions.
                     unsafe { run(chunk, y, stride, scratch) }
+                })+ }
+            }
+
+            /// The number of blocks of depth whose panels `chunk` packs at the same time.
+            pub(super) fn span(self) -> usize {
+                match self { $($(#[$cfg])* Kind::$kind => <$tile>::SPAN),+ }
+            }
+
+            /// Packs the panels of some outputs, for all words of `span`.
+            ///
+            /// # Safety
+            /// This CPU can run the kind.
+            pub(super) unsafe fn pack_panels<'s>(self, w: &Rhs, columns: Range<usize>, span: Range<usize>, scratch: &'s mut Scratch) -> &'s [f32] {
+                match self { $($(#[$cfg])* Kind::$kind => {
+                    kinds!(@feature $features, unsafe fn run<'s>(w: &Rhs, columns: Range<usize>, span: Range<usize>, scratch: &'s mut Scratch) -> &'s [f32] {
+                        // SAFETY: the caller of `pack_panels` promises the conditions.
+                        unsafe { pack_panels::<$tile>(w, columns, span, scratch) }
+                    });
+                    // SAFETY: the caller promises that the CPU has these instructions.
+                    unsafe { run(w, columns, span, scratch) }
+                })+ }
+            }
+
+            /// Computes some tiles of a chunk of `y` with the panels that `pack_panels` made of
+            /// the chunk's outputs and of all words.
+            ///
+            /// # Safety
+            /// This CPU can run the kind, `pack` wrote `chunk.packed` and `pack_panels` wrote
+            /// `panels`, and `y` has space for all outputs of these tiles, which nobody else
+            /// accesses.
+            pub(super) unsafe fn multiply(self, chunk: &Chunk, tiles: Range<usize>, panels: &[f32], y: *mut f32, stride: usize) {
+                match self { $($(#[$cfg])* Kind::$kind => {
+                    kinds!(@feature $features, unsafe fn run(chunk: &Chunk, tiles: Range<usize>, panels: &[f32], y: *mut f32, stride: usize) {
+                        // SAFETY: the caller of `multiply` promises the conditions.
+                        unsafe { chunk.multiply::<$tile>(tiles, 0..chunk.words, panels.as_ptr(), y, stride) }
+                    });
+                    // SAFETY: the caller promises that the CPU has these instructions.
+                    unsafe { run(chunk, tiles, panels, y, stride) }
                 })+ }
             }
         }

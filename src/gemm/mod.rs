@@ -16,6 +16,7 @@ mod kind;
 mod operands;
 mod pack;
 mod scratch;
+mod seen;
 mod shared;
 mod simd;
 #[cfg(test)]
@@ -33,12 +34,15 @@ pub use kind::Kind;
 use operands::check;
 pub use operands::{Codes, Dst, Gemm, Lhs, Rhs, Values};
 pub use scratch::Scratch;
+pub use seen::{Seen, products_seen, seen_bytes, seen_columns};
 pub use shared::Shared;
 
 /// Bytes of scratch memory for products of `rows` rows of `input` numbers: packed x, and for each
 /// thread panels of weights and the decoded numbers of one panel.
 pub fn scratch_bytes(rows: usize, input: usize, threads: usize) -> usize {
-    (rows * input * 4).min(PACKED_BYTES) + threads * (MAX_PANELS + 2) * Kind::best(false).columns() * DEPTH * 4
+    let most = |kind: Kind| (MAX_PANELS * kind.span() + 2) * kind.columns();
+    let panels = most(Kind::best(false)).max(most(Kind::best(true)));
+    (rows * input * 4).min(PACKED_BYTES) + threads * panels * DEPTH * 4
 }
 
 /// y = x · Wᵀ + bias for each product, on all threads. x is packed once.

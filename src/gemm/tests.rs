@@ -122,6 +122,40 @@ fn rows_outputs_and_threads_may_be_divided_anyhow() {
 }
 
 #[test]
+fn pieces_that_are_seen_are_those_of_the_product() {
+    // The last has more than one piece of every kind.
+    for (rows, input, out) in [(1, 1, 1), (70, 515, 65), (40, 96, 1100)] {
+        let (case, other) = (Case::new((rows, input, out)), Case::new((rows, input, out + 1)));
+        let without_bias = |x: &[f32], kind| {
+            let case = Case { x: x.to_vec(), bias: vec![0.0; out], w: case.w.clone(), sizes: case.sizes };
+            case.product(kind, Values::Bf16(&case.w), Order::OutIn)
+        };
+        for kind in Kind::all_available() {
+            let xs = [&case.x, &other.x, &case.x];
+            let w = Rhs { values: Values::Bf16(&case.w), stride: input, order: Order::OutIn, input, out };
+            let operands = xs.map(|x| Lhs::all(x, input));
+            let pieces = products_seen(kind, &operands, &w, Vec::new, |seen: &mut Vec<_>, piece: Seen| {
+                assert_eq!(piece.operand, seen.len() % xs.len());
+                assert_eq!(piece.first.is_empty(), piece.operand == 0);
+                let first: &[f32] = if piece.operand == 0 { piece.values } else { piece.first };
+                seen.push((piece.operand, piece.rows, piece.columns, first.to_vec(), piece.values.to_vec()));
+            });
+            assert_eq!(pieces.len(), out.div_ceil(seen_columns(kind, input)), "{kind:?}");
+            let (mut all, expected) = (xs.map(|_| vec![f32::NAN; rows * out]), xs.map(|x| without_bias(x, kind)));
+            for (operand, rows, columns, first, values) in pieces.into_iter().flatten() {
+                for (i, row) in rows.enumerate() {
+                    let place = row * out + columns.start..row * out + columns.end;
+                    let of_row = i * columns.len()..(i + 1) * columns.len();
+                    assert_eq!(first[of_row.clone()], expected[0][place.clone()], "{kind:?} row {row}");
+                    all[operand][place].copy_from_slice(&values[of_row]);
+                }
+            }
+            assert_eq!(all, expected, "{kind:?} {rows} x {input} x {out}");
+        }
+    }
+}
+
+#[test]
 fn wide_registers_agree_bit_for_bit() {
     let kinds: Vec<Kind> =
         Kind::all_available().into_iter().filter(|kind| !kind.pairs() && *kind != Kind::Portable).collect();

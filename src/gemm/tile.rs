@@ -17,6 +17,8 @@ pub trait MicroKernel {
     const PAIRS: bool;
     /// The inner dimension is padded with zeros to a multiple of this number of words.
     const STEP: usize = 1;
+    /// The number of blocks of depth whose panels are packed at the same time.
+    const SPAN: usize = 1;
 
     /// True if this CPU can run it.
     fn available() -> bool;
@@ -122,51 +124,100 @@ impl Chunk<'_> {
     #[inline(always)]
     pub unsafe fn run<T: MicroKernel>(&self, y: *mut f32, stride: usize, scratch: &mut Scratch) {
         let panels = self.columns.len().div_ceil(T::COLUMNS);
-        // The numbers of one panel of codes, at most two per word.
-        let decoded = if matches!(self.w.values, Values::Codes(_)) { 2 * T::COLUMNS * DEPTH } else { 0 };
-        let scratch = scratch.reserve(panels * T::COLUMNS * DEPTH + decoded);
-        let (scratch, decoded) = scratch.split_at_mut(panels * T::COLUMNS * DEPTH);
+        let most = (T::SPAN * DEPTH).min(self.words);
+        for from in (0..self.words).step_by(most.max(1)) {
+            let span = from..(from + most).min(self.words);
+            // SAFETY: the caller promises that this CPU can run the micro-kernel, all tiles for all
+            // blocks of depth, and the space in `y`. The panels have just been packed.
+            unsafe {
+                let packed = pack_panels::<T>(self.w, self.columns.clone(), span.clone(), scratch);
+                debug_assert_eq!(packed.len(), panels * T::COLUMNS * span.len());
+                for group in self.tiles.clone().step_by(GROUP_ROWS / T::ROWS) {
+                    let group = group..(group + GROUP_ROWS / T::ROWS).min(self.tiles.end);
+                    self.multiply::<T>(group, span.clone(), packed.as_ptr(), y, stride);
+                }
+            }
+        }
+    }
+
+    /// Multiplies some tiles with packed panels; see `Kind::multiply`.
+    ///
+    /// # Safety
+    /// As for `Kind::multiply`, on a CPU that can run the micro-kernel.
+    #[inline(always)]
+    pub unsafe fn multiply<T: MicroKernel>(
+        &self,
+        tiles: std::ops::Range<usize>,
+        span: std::ops::Range<usize>,
+        panels: *const f32,
+        y: *mut f32,
+        stride: usize,
+    ) {
+        let count = self.columns.len().div_ceil(T::COLUMNS);
         // SAFETY: the caller promises that this CPU can run the micro-kernel.
         unsafe { T::begin() };
-        for from in (0..self.words).step_by(DEPTH) {
-            let depth = DEPTH.min(self.words - from);
-            for (panel, to) in scratch.chunks_exact_mut(T::COLUMNS * depth).enumerate().take(panels) {
-                let first = self.columns.start + panel * T::COLUMNS;
-                let numbers = self.w.numbers(first, T::COLUMNS, if T::PAIRS { 2 } else { 1 }, from, depth, decoded);
-                let (w, first, from) = numbers.as_ref().map_or((self.w, first, from), |numbers| (numbers, 0, 0));
-                // SAFETY: the caller promises that this CPU can run the micro-kernel.
-                unsafe { T::pack_panel(w, first, from, depth, to) };
-            }
-            // SAFETY: the caller promises all tiles, for all blocks of depth.
-            let packed = unsafe { self.packed.add(from * self.all_tiles * T::ROWS) };
-            for group in self.tiles.clone().step_by(GROUP_ROWS / T::ROWS) {
-                let group = group..(group + GROUP_ROWS / T::ROWS).min(self.tiles.end);
-                for panel in 0..panels {
-                    let column = self.columns.start + panel * T::COLUMNS;
-                    for tile in group.clone() {
-                        let accumulate = match self.bias {
-                            _ if from > 0 => Accumulate::Existing,
-                            Some(bias) => Accumulate::Bias(bias[column..].as_ptr()),
-                            None => Accumulate::Nothing,
-                        };
-                        let dst = TileDst {
-                            y: y.wrapping_add((self.first + tile * T::ROWS) * stride + column),
-                            stride,
-                            rows: T::ROWS.min(self.rows - tile * T::ROWS),
-                            columns: T::COLUMNS.min(self.columns.end - column),
-                            accumulate,
-                        };
-                        let w = scratch[panel * T::COLUMNS * depth..].as_ptr();
-                        // SAFETY: `pack` wrote the tile and `pack_panel` the panel, and the caller
-                        // promises the space in `y`.
-                        unsafe { T::compute(depth, packed.add(tile * depth * T::ROWS), w, dst) };
-                    }
+        for panel in 0..count {
+            let column = self.columns.start + panel * T::COLUMNS;
+            for from in span.clone().step_by(DEPTH) {
+                let depth = DEPTH.min(span.end - from);
+                // SAFETY: the caller promises panels for the whole span, and all tiles for all
+                // blocks of depth.
+                let (w, packed) = unsafe {
+                    let w = panels.add((from - span.start) * count * T::COLUMNS + panel * depth * T::COLUMNS);
+                    (w, self.packed.add(from * self.all_tiles * T::ROWS))
+                };
+                for tile in tiles.clone() {
+                    let accumulate = match self.bias {
+                        _ if from > 0 => Accumulate::Existing,
+                        Some(bias) => Accumulate::Bias(bias[column..].as_ptr()),
+                        None => Accumulate::Nothing,
+                    };
+                    let dst = TileDst {
+                        y: y.wrapping_add((self.first + tile * T::ROWS) * stride + column),
+                        stride,
+                        rows: T::ROWS.min(self.rows - tile * T::ROWS),
+                        columns: T::COLUMNS.min(self.columns.end - column),
+                        accumulate,
+                    };
+                    // SAFETY: `pack` wrote the tile and `pack_panels` the panel, and the caller
+                    // promises the space in `y`.
+                    unsafe { T::compute(depth, packed.add(tile * depth * T::ROWS), w, dst) };
                 }
             }
         }
         // SAFETY: as for `begin`.
         unsafe { T::end() };
     }
+}
+
+/// Packs the panels of some outputs for a span of words: [blocks of DEPTH words][panels][words of
+/// the block][outputs of a panel]. `span` begins with a block.
+///
+/// # Safety
+/// This CPU can run the micro-kernel.
+#[inline(always)]
+pub(super) unsafe fn pack_panels<'s, T: MicroKernel>(
+    w: &Rhs,
+    columns: std::ops::Range<usize>,
+    span: std::ops::Range<usize>,
+    scratch: &'s mut Scratch,
+) -> &'s [f32] {
+    let panels = columns.len().div_ceil(T::COLUMNS);
+    // The numbers of one panel of codes, at most two per word.
+    let decoded = if matches!(w.values, Values::Codes(_)) { 2 * T::COLUMNS * DEPTH } else { 0 };
+    let scratch = scratch.reserve(panels * T::COLUMNS * span.len() + decoded);
+    let (scratch, decoded) = scratch.split_at_mut(panels * T::COLUMNS * span.len());
+    for (from, block) in span.clone().step_by(DEPTH).zip(scratch.chunks_mut(panels * T::COLUMNS * DEPTH)) {
+        let depth = DEPTH.min(span.end - from);
+        for (panel, to) in block.chunks_exact_mut(T::COLUMNS * depth).enumerate() {
+            let first = columns.start + panel * T::COLUMNS;
+            let numbers = w.numbers(first, T::COLUMNS, if T::PAIRS { 2 } else { 1 }, from, depth, decoded);
+            let (w, first, from) = numbers.as_ref().map_or((w, first, from), |numbers| (numbers, 0, 0));
+            // SAFETY: the caller promises that this CPU can run the micro-kernel.
+            unsafe { T::pack_panel(w, first, from, depth, to) };
+        }
+    }
+    scratch
 }
 
 /// Vector registers per row of a tile.

@@ -4,12 +4,14 @@
 mod cpu;
 mod gpu;
 mod operands;
+mod seen;
 
 pub(crate) use cpu::{DELTA_CHUNK, chunk_queries};
 pub use operands::{
     Attend, CausalConv, DeltaNet, ExpertScratch, FeedForward, Projection, Received, Scan, ShortConv, Source,
     queries_per_chunk, score_count,
 };
+pub use seen::{products_seen, seen_columns, seen_rows};
 
 use crate::error::{Result, fault};
 use crate::tensor::{Tensor, View, modify_in_place};

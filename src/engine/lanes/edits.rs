@@ -25,14 +25,16 @@ pub(in crate::engine) struct Edits {
 impl Edits {
     /// What the lanes make of the tensor at a site, which belongs to some of their sequences.
     pub(in crate::engine) fn changed(&self, at: SiteId, rows: &Range<usize>, x: Tensor) -> Result<Tensor> {
-        let (_, width) = x.dims2()?;
-        let places = self.places(rows);
-        x.with_values(|values| {
-            let values = values.par_chunks_exact(self.positions * width);
-            places.par_iter().zip(values).for_each(|((lane, _, sequence), values)| {
-                self.seen.count(at, *lane, *sequence, values);
-            });
-        })?;
+        if self.seen.counts(at) {
+            let (_, width) = x.dims2()?;
+            let places = self.places(rows);
+            x.with_values(|values| {
+                let values = values.par_chunks_exact(self.positions * width);
+                places.par_iter().zip(values).for_each(|((lane, _, sequence), values)| {
+                    self.seen.count(at, *lane, *sequence, values);
+                });
+            })?;
+        }
         self.edited(at, rows, x)
     }
 

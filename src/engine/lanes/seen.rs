@@ -15,6 +15,16 @@ use crate::engine::observe::{Observer, read_state, write_state};
 use crate::error::Result;
 use crate::record::{AttentionTop1, HIT_THRESHOLDS, NormHits, SiteId};
 use crate::tensor::Tensor;
+use crate::vector::vectorised;
+
+/// Number of values that stay in the cache while they are compared with each threshold.
+const COUNTED_AT_ONCE: usize = 1 << 12;
+
+/// Number of values of at least this magnitude.
+#[inline(always)]
+fn count_of(values: &[f32], least: f32) -> u32 {
+    values.iter().map(|x| u32::from(x.abs() >= least)).sum()
+}
 
 /// Shared by the lanes of all devices.
 pub(in crate::engine) struct Seen {
@@ -52,10 +62,19 @@ impl Seen {
         self.state.lock().expect("no panic under this lock")
     }
 
+    /// Whether the large values at a site are counted.
+    pub(super) fn counts(&self, at: SiteId) -> bool {
+        self.norms.contains(&at)
+    }
+
     /// Counts the large values of a norm output of one sequence of a lane.
     pub(super) fn count(&self, at: SiteId, lane: usize, sequence: usize, values: &[f32]) {
-        if self.norms.contains(&at) {
-            let hits = HIT_THRESHOLDS.map(|least| values.iter().filter(|x| x.abs() >= least).count() as u32);
+        if self.counts(at) {
+            let mut hits = [0; HIT_THRESHOLDS.len()];
+            for values in values.chunks(COUNTED_AT_ONCE) {
+                let of_these = vectorised(|| HIT_THRESHOLDS.map(|least| count_of(values, least)));
+                hits.iter_mut().zip(of_these).for_each(|(all, more)| *all += more);
+            }
             self.state().hits.insert((at, lane, sequence), hits);
         }
     }

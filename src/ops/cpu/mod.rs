@@ -23,7 +23,7 @@ pub(super) use delta_rule::{Heads, delta_rule};
 pub(super) use expert::{add_expert, add_rows, computed};
 pub(super) use gates::Gates;
 pub(super) use norm::norm;
-pub(super) use project::project;
+pub(super) use project::{products_seen, project, seen_columns};
 pub(super) use rope::rotate;
 pub(super) use rows::{add, multiply, scale, scale_rows};
 pub(super) use scan::{PerHead, causal_conv, selective_scan};

@@ -4,7 +4,7 @@
 use candle_core::DType;
 
 use crate::error::{Result, fault};
-use crate::gemm::{self, Dst, Gemm, Lhs, Rhs, Values};
+use crate::gemm::{self, Dst, Gemm, Kind, Lhs, Rhs, Seen, Values};
 use crate::memory;
 use crate::ops::operands::Projection;
 use crate::tensor::{InCodes, Tensor, View};
@@ -34,14 +34,10 @@ impl<'a> Views<'a> {
         };
         Ok(Self { weight, bias })
     }
-}
 
-/// The products of `x` with each weight, written to `outs` [rows, out].
-pub(super) fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
-    let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
-    let mut gemms = Vec::new();
-    for ((p, Views { weight, bias }), y) in projections.iter().zip(&views).zip(outs) {
-        let values = match weight {
+    /// The weight of the projection that these are the views of.
+    fn operand(&'a self, p: &Projection) -> Result<Rhs<'a>> {
+        let values = match &self.weight {
             Stored::Codes(codes) => Values::Codes(*codes),
             Stored::Decoded(values) => Values::F32(values),
             Stored::Numbers(view) => match p.weight.cpu()?.dtype() {
@@ -51,15 +47,51 @@ pub(super) fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs:
             },
         };
         let (input, out) = p.sizes()?;
-        let w = Rhs { values, stride: p.weight.dims2()?.1, order: p.order, input, out };
-        let bias = bias.as_ref().map(View::values).transpose()?;
-        gemms.push(Gemm { w, bias, y: Dst { values: y, stride: out } });
+        Ok(Rhs { values, stride: p.weight.dims2()?.1, order: p.order, input, out })
     }
-    // Weights that multiply the same rows have the same type. If x may be rounded, so may the
-    // decoded values of codes.
-    let narrow = gemms.iter().all(|f| matches!(f.w.values, Values::Bf16(_) | Values::Codes(_)));
-    gemm::gemm_all(gemm::Kind::best(rounded && narrow), x, &mut gemms);
+}
+
+/// The products of `x` with each weight, written to `outs` [rows, out].
+pub(super) fn multiply(x: &Lhs, projections: &[Projection], rounded: bool, outs: &mut [&mut [f32]]) -> Result<()> {
+    let views = projections.iter().map(Views::of).collect::<Result<Vec<_>>>()?;
+    let mut gemms = Vec::new();
+    for ((p, views), y) in projections.iter().zip(&views).zip(outs) {
+        let w = views.operand(p)?;
+        let (bias, stride) = (views.bias.as_ref().map(View::values).transpose()?, w.out);
+        gemms.push(Gemm { w, bias, y: Dst { values: y, stride } });
+    }
+    // Weights that multiply the same rows have the same type.
+    gemm::gemm_all(kind(gemms.iter().map(|gemm| &gemm.w), rounded), x, &mut gemms);
     Ok(())
+}
+
+/// The kind of products with some weights. If x may be rounded, so may the decoded values of codes.
+fn kind<'a>(mut weights: impl Iterator<Item = &'a Rhs<'a>>, rounded: bool) -> Kind {
+    Kind::best(rounded && weights.all(|w| matches!(w.values, Values::Bf16(_) | Values::Codes(_))))
+}
+
+/// As `ops::products_seen`.
+pub(crate) fn products_seen<S: Send>(
+    xs: &[Tensor],
+    weight: &Tensor,
+    rounded: bool,
+    begin: impl Fn() -> S + Sync,
+    see: impl Fn(&mut S, Seen) + Sync,
+) -> Result<Vec<S>> {
+    let projection = Projection { weight, order: Order::OutIn, bias: None };
+    let views = Views::of(&projection)?;
+    let w = views.operand(&projection)?;
+    let xs = xs.iter().map(|x| View::of(x.cpu()?)).collect::<Result<Vec<_>>>()?;
+    let rows = xs.iter().map(|x| Ok(Lhs::all(x.values()?, w.input))).collect::<Result<Vec<_>>>()?;
+    Ok(gemm::products_seen(kind(std::iter::once(&w), rounded), &rows, &w, begin, see))
+}
+
+/// As `ops::seen_columns`.
+pub(crate) fn seen_columns(weight: &Tensor, rounded: bool) -> Result<usize> {
+    let projection = Projection { weight, order: Order::OutIn, bias: None };
+    let views = Views::of(&projection)?;
+    let w = views.operand(&projection)?;
+    Ok(gemm::seen_columns(kind(std::iter::once(&w), rounded), w.input))
 }
 
 /// `x` [rows, input] through each projection, [rows, out] each.
