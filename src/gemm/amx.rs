@@ -152,6 +152,10 @@ struct Sums([MaybeUninit<f32>; 4 * AREA]);
 
 /// Computes all four tiles of sums.
 ///
+/// The same panel of the weight meets several tiles of x in turn, and one of each is more than the
+/// L1 cache holds. The hint T1 says that the numbers of x are not used again soon, so that the
+/// panel stays there.
+///
 /// # Safety
 /// Tiles are configured. `x` and `w` point to `depth` rows of `WIDTH` words, where `depth` is a
 /// multiple of `SIDE`, and `sums` to four tiles.
@@ -165,9 +169,9 @@ unsafe fn two(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            "tileloadd tmm6, [{x} + {rows_of_x}]",
+            "tileloaddt1 tmm6, [{x} + {rows_of_x}]",
             "tileloadd tmm4, [{w} + {line}]",
-            "tileloadd tmm7, [{x} + {rows_of_x} + 64]",
+            "tileloaddt1 tmm7, [{x} + {rows_of_x} + 64]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm5, [{w} + {line} + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
@@ -206,7 +210,7 @@ unsafe fn one(depth: usize, x: *const f32, w: *const f32, sums: *mut f32) {
             "tilezero tmm0",
             "tilezero tmm2",
             "2:",
-            "tileloadd tmm6, [{x} + {rows_of_x}]",
+            "tileloaddt1 tmm6, [{x} + {rows_of_x}]",
             "tileloadd tmm4, [{w} + {line}]",
             "tileloadd tmm5, [{w} + {line} + 1024]",
             "tdpbf16ps tmm0, tmm4, tmm6",
