@@ -28,6 +28,29 @@ fn project() -> Project {
     project
 }
 
+/// The share of norms stood beside an interval of the share of decoder layers, where those are what
+/// a criterion counts.
+#[test]
+fn shares_of_layers_are_of_what_the_criterion_counts() {
+    let project = Project::new();
+    project.copy("tests/fixtures/llama", "llama").copy("scripts/analyze.rhai", "scripts/analyze.rhai");
+    let save = r#"
+        let acts = load_model("llama").extract_layernorms(load_tokens(#{ ids: "llama/reference.safetensors" }));
+        let criterion = #{ magnitude_threshold: 3.0, min_seq_percentage: 0.01, min_layer_percentage: 0.1, layer_unit: "block" };
+        let found = acts.detect_outliers(criterion);
+        save_results("blocks", #{ activations: acts, found: found, intervals: acts.bootstrap_ci(criterion + #{ n_resamples: 100 }) });
+        print(100.0 * found.features.reduce(|sum, f| sum + f.layer_percentage_blocks, 0.0) / found.features.len());
+    "#;
+    let blocks: f64 = project.script(save).ok().trim().parse().unwrap();
+    let text = project.run(&["run", "scripts/analyze.rhai"]).ok();
+    let ours = text.split("By the original").next().unwrap();
+    assert!(ours.contains("largest % of decoder layers") && !ours.contains("of norms"), "{text}");
+    let summary = project.json("results/summary.json");
+    schema::check(&summary, "summary");
+    let mean = summary["models"][0]["mean_layer_pct"].as_f64().unwrap();
+    assert!((mean - blocks).abs() < 1e-6, "{mean} and {blocks}");
+}
+
 #[test]
 fn a_summary_of_all_results() {
     let project = project();

@@ -33,6 +33,8 @@ pub struct Stage {
     /// The output of the script.
     output: Mutex<String>,
     files: Mutex<Vec<String>>,
+    /// Folders of stored results that were loaded, in this order.
+    loaded: Mutex<Vec<String>>,
     effects: Mutex<Vec<String>>,
     notes: Mutex<Vec<String>>,
     /// Problems that would occur.
@@ -74,6 +76,7 @@ impl Stage {
             failures: Mutex::default(),
             output: Mutex::default(),
             files: Mutex::default(),
+            loaded: Mutex::default(),
             effects: Mutex::default(),
             notes: Mutex::default(),
             wrong: Mutex::default(),
@@ -119,6 +122,11 @@ impl Stage {
         files
     }
 
+    /// Folders of stored results that were loaded, each once.
+    pub fn loaded(&self) -> Vec<String> {
+        locked(&self.loaded).clone()
+    }
+
     pub fn effects(&self) -> Vec<String> {
         locked(&self.effects).clone()
     }
@@ -161,6 +169,15 @@ impl Stage {
     /// Adds a file that would be written.
     pub fn writes(&self, path: &Path) {
         locked(&self.files).push(path.display().to_string());
+    }
+
+    /// Adds a folder of stored results that was loaded.
+    pub fn loads(&self, folder: &Path) {
+        let folder = folder.display().to_string();
+        let mut loaded = locked(&self.loaded);
+        if !loaded.contains(&folder) {
+            loaded.push(folder);
+        }
     }
 
     /// Adds another effect.

@@ -35,6 +35,9 @@ pub struct Plan {
     pub passes: Vec<Pass>,
     pub machines: Vec<Machine>,
     pub files: Vec<String>,
+    /// Folders of stored results that the script loads.
+    #[serde(default)]
+    pub loaded: Vec<String>,
     pub effects: Vec<String>,
     pub notes: Vec<String>,
     /// Problems that would occur, with reasons.
@@ -53,6 +56,20 @@ pub struct Machine {
     /// The machine ends itself after this time.
     pub max_hours: f64,
     pub keep_running: bool,
+}
+
+/// The sentence about a script that needs neither a pass nor a machine. `loaded` are the stored
+/// results that it has loaded.
+fn nothing(loaded: &[String]) -> String {
+    let begin = "No pass through a model, and no machine";
+    match loaded {
+        [] => format!("{begin}.\n"),
+        [one] => format!("{begin}: what it asks for is stored in {one}.\n"),
+        [first, last] => format!("{begin}: what it asks for is stored in {first} and {last}.\n"),
+        [first, second, rest @ ..] => {
+            format!("{begin}: what it asks for is stored in {first}, {second} and {} more.\n", rest.len())
+        }
+    }
 }
 
 impl Plan {
@@ -76,6 +93,7 @@ impl Plan {
             passes,
             machines,
             files: stage.files(),
+            loaded: stage.loaded(),
             effects: stage.effects(),
             notes: stage.notes(),
             wrong: stage.wrong(),
@@ -132,7 +150,7 @@ impl Plan {
         if !self.passes.is_empty() || !self.machines.is_empty() {
             text += &self.total(whole);
         } else if whole && self.wrong.is_empty() {
-            text += "No pass through a model, and no machine.\n";
+            text += &nothing(&self.loaded);
         }
         for wrong in &self.wrong {
             text += &format!("Would fail: {wrong}\n");

@@ -158,6 +158,9 @@ fn load(context: &Context, path: &str) -> Result<StoredHandle> {
     if let Some(changed) = &stored.changed {
         context.progress().event(Event::Warning(changed.clone()));
     }
+    if let Some(stage) = context.plan() {
+        stage.loads(&folder);
+    }
     Ok(StoredHandle::new(stored))
 }
 
