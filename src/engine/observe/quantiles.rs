@@ -20,8 +20,8 @@ const LOW_BITS: u32 = 15;
 /// Number of bins, of which the last 256 are for values that are not finite.
 const BINS: usize = 1 << (31 - LOW_BITS);
 const FINITE_BINS: usize = (0x7f80_0000 >> LOW_BITS) as usize;
-/// The usual size in bytes of the counts of a sequence: of the bins from 0 to the largest value.
-pub(super) const COUNTS_BYTES: usize = 8 * BINS / 2;
+/// The usual size in bytes of the counts of a sequence, whose values differ by 32 powers of two.
+pub(super) const COUNTS_BYTES: usize = 8 * BINS / 8;
 /// Number of values in one parallel task.
 const PIECE: usize = 1 << 20;
 
