@@ -1,8 +1,8 @@
 //! The memory of observers in bytes, for estimates: what they keep of all layers, and what of the
 //! layer at work.
 //!
-//! How many values reach a threshold is not known before a run. Of norms few dimensions do, and of
-//! the residual stream any may.
+//! How many values reach a threshold is not known before a run. Of norms few dimensions do, and
+//! elsewhere any may.
 
 use super::attribution;
 use super::hits::{self, HitSite};
