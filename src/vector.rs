@@ -4,20 +4,52 @@
 //! The program is built for any x86-64 CPU, and the loops that are marked here are compiled a
 //! second time for AVX2. This neither fuses nor reorders operations, so that results are the same.
 
-/// Runs `f`, compiled for the CPU at hand. `f` is inlined, so it should be small.
-#[inline(always)]
-pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2")]
-        fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
+/// Evaluates an expression in the widest SIMD registers of the CPU at hand:
+/// `vectorised!(|| expression)`.
+///
+/// The expression stands in two closures, each with one caller, because the compiler inlines a
+/// large closure only where it has a single one; and what is not inlined is compiled for any CPU.
+macro_rules! vectorised {
+    (|| $expression:expr) => {
+        match $crate::vector::Avx2::detected() {
+            Some(avx2) => avx2.run(|| $expression),
+            None => $crate::vector::on_any_cpu(|| $expression),
+        }
+    };
+}
+pub(crate) use vectorised;
+
+/// Proof that the CPU has AVX2.
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+impl Avx2 {
+    #[inline(always)]
+    pub fn detected() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            return Some(Self(()));
+        }
+        None
+    }
+
+    /// Calls `f`, which is compiled for AVX2 if it is inlined.
+    #[inline(always)]
+    pub fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        /// # Safety
+        /// The CPU has AVX2.
+        #[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2"))]
+        unsafe fn with_avx2<R>(f: impl FnOnce() -> R) -> R {
             f()
         }
-        if is_x86_feature_detected!("avx2") {
-            // SAFETY: the CPU was just checked for these instructions.
-            return unsafe { with_avx2(f) };
-        }
+        // SAFETY: the proof is made only where the CPU has these instructions.
+        unsafe { with_avx2(f) }
     }
+}
+
+/// Calls `f`, which is compiled for any CPU.
+#[inline(always)]
+pub fn on_any_cpu<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 

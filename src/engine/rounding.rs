@@ -68,7 +68,7 @@ fn split(x: &Tensor, rounding: &InputRounding<Tensor>) -> Result<(Vec<f32>, Opti
     };
     values.par_chunks_mut(of_sequence).for_each(|values| {
         let largest = absmax(values);
-        values.par_chunks_mut(width).for_each(|row| vectorised(|| quantise(format, row, largest)));
+        values.par_chunks_mut(width).for_each(|row| vectorised!(|| quantise(format, row, largest)));
     });
     Ok((values, exact))
 }

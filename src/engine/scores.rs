@@ -107,8 +107,8 @@ impl Running {
     /// exponential of each logit relative to the largest one.
     fn of(logits: &[f32], first: usize, target: Option<usize>, weights: &mut [f32]) -> Self {
         let (max, least, top) = highest(logits);
-        vectorised(|| exponentials(logits, least, weights));
-        let sum = vectorised(|| sum(weights));
+        vectorised!(|| exponentials(logits, least, weights));
+        let sum = vectorised!(|| sum(weights));
         Self { max, top: first + top, sum, target: logit_of(target, first, logits) }
     }
 
@@ -139,8 +139,8 @@ impl Running {
 
 /// The largest logit, a number that can be subtracted from it and from others, and its place.
 fn highest(logits: &[f32]) -> (f32, f32, usize) {
-    let max = vectorised(|| largest(logits));
-    (max, if max == f32::NEG_INFINITY { 0.0 } else { max }, vectorised(|| place(logits, max)))
+    let max = vectorised!(|| largest(logits));
+    (max, if max == f32::NEG_INFINITY { 0.0 } else { max }, vectorised!(|| place(logits, max)))
 }
 
 /// The logit of a token, if it is among those of the tokens from `first` on.
@@ -169,10 +169,10 @@ impl Compared {
     ) -> Self {
         let (max, least, top) = highest(logits);
         // Each loop is small enough to be compiled for wide registers.
-        vectorised(|| exponentials(logits, least, room));
-        let own = vectorised(|| sum(room));
-        vectorised(|| terms((base, weights), logits, room));
-        let weighted = vectorised(|| sum(room));
+        vectorised!(|| exponentials(logits, least, room));
+        let own = vectorised!(|| sum(room));
+        vectorised!(|| terms((base, weights), logits, room));
+        let weighted = vectorised!(|| sum(room));
         let own = Running { max, top: first + top, sum: own, target: logit_of(target, first, logits) };
         Self { own, weighted }
     }

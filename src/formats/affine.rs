@@ -226,7 +226,7 @@ impl Integers {
     /// Decodes codes of a row from column `from` on: less the zero, times the scale of their group.
     fn widened(&self, row: &[u8], columns: usize, own: impl Fn(usize) -> (f32, f32), from: usize, to: &mut [f32]) {
         match self.bits {
-            8 => vectorised(|| {
+            8 => vectorised!(|| {
                 widen::by_group(columns, from, to, |group, at, to| {
                     let (zero, scale) = own(group);
                     to.iter_mut().zip(&row[at..]).for_each(|(value, code)| *value = (f32::from(*code) - zero) * scale);

@@ -214,7 +214,7 @@ impl Coding for Fp8 {
 
     fn keep(&self, pieces: Vec<Vec<u8>>, _rows: usize, own: Range<usize>) -> std::result::Result<Kept, Wrong> {
         // All codes of a part are looked at, so that the loop has no exits.
-        let nan = |codes: &[u8]| vectorised(|| codes.iter().fold(false, |any, code| any | (code & 0x7f == 0x7f)));
+        let nan = |codes: &[u8]| vectorised!(|| codes.iter().fold(false, |any, code| any | (code & 0x7f == 0x7f)));
         if pieces[0].chunks(CHECKED).any(nan) {
             let index = pieces[0].iter().position(|code| code & 0x7f == 0x7f).unwrap_or_default();
             return Err(Wrong::new(0, format!("element {index} is NaN")));

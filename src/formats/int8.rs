@@ -177,6 +177,6 @@ impl HoldsIntegers for Int8OfRows {
 
 /// Shifts integers of eight bits to codes, so that the lowest integer becomes 0.
 fn from_the_lowest(mut integers: Vec<u8>) -> Vec<u8> {
-    vectorised(|| integers.iter_mut().for_each(|integer| *integer ^= 0x80));
+    vectorised!(|| integers.iter_mut().for_each(|integer| *integer ^= 0x80));
     integers
 }

@@ -169,7 +169,7 @@ const PLAIN_SCALES: std::ops::RangeInclusive<u8> = 2..=252;
 pub fn dequantise(codes: &[u8], scales: &[u8]) -> Vec<bf16> {
     let mut values = vec![bf16::ZERO; scales.len() * BLOCK];
     let (blocks, codes) = (values.as_chunks_mut::<BLOCK>().0, codes.as_chunks::<BLOCK_BYTES>().0);
-    vectorised(|| {
+    vectorised!(|| {
         for ((values, codes), scale) in blocks.iter_mut().zip(codes).zip(scales) {
             block(values, codes, *scale);
         }

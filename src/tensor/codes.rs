@@ -27,10 +27,15 @@ impl InCodes {
     pub fn values(&self) -> Vec<f32> {
         let [rows, width] = self.dims;
         let mut values = vec![0.0; rows * width];
-        for (row, values) in values.chunks_exact_mut(width.max(1)).enumerate() {
-            gemm::Codes::decode(self, row, 0, values);
-        }
+        self.decode_rows(0, &mut values);
         values
+    }
+
+    /// The numbers of whole rows from `first` on, as many as `to` has room for.
+    pub fn decode_rows(&self, first: usize, to: &mut [f32]) {
+        for (row, to) in to.chunks_exact_mut(self.dims[1].max(1)).enumerate() {
+            gemm::Codes::decode(self, first + row, 0, to);
+        }
     }
 }
 

@@ -3,6 +3,23 @@
 use crate::cuda::{Array, Element, table};
 use crate::error::{Result, fault};
 
+/// All values of a floating-point array, copied to CPU memory.
+pub(super) fn to_f32_vec(x: &Array) -> Result<Vec<f32>> {
+    let widen: fn(u16) -> f32 = match x.element() {
+        Element::F32 => {
+            let mut values = vec![0f32; x.len()];
+            x.download(bytemuck::cast_slice_mut(&mut values))?;
+            return Ok(values);
+        }
+        Element::Bf16 => |bits| half::bf16::from_bits(bits).to_f32(),
+        Element::F16 => |bits| half::f16::from_bits(bits).to_f32(),
+        _ => fault!("expected floats, found {x:?}"),
+    };
+    let mut halves = vec![0u16; x.len()];
+    x.download(bytemuck::cast_slice_mut(&mut halves))?;
+    Ok(halves.into_iter().map(widen).collect())
+}
+
 pub(super) fn columns(x: &Array, first: usize, width: usize) -> Result<Array> {
     let from = x.dims2().1;
     let mut dims = x.dims().to_vec();

@@ -7,6 +7,7 @@ mod codes;
 mod cpu;
 mod errors;
 mod gpu;
+mod widened;
 
 use std::sync::Arc;
 
@@ -160,25 +161,6 @@ impl Tensor {
         match self {
             Self::Cpu(x) => Ok(f(View::of(x)?.values()?)),
             _ => Ok(f(&self.values()?)),
-        }
-    }
-
-    /// All values converted to f32, copied to CPU memory.
-    pub fn to_f32_vec(&self) -> Result<Vec<f32>> {
-        match self {
-            Self::Codes(x) => Ok(x.values()),
-            Self::Cuda(x) if x.element() != Element::F32 => {
-                let mut halves = vec![0u16; x.len()];
-                let widen: fn(u16) -> f32 = match x.element() {
-                    Element::Bf16 => |bits| half::bf16::from_bits(bits).to_f32(),
-                    Element::F16 => |bits| half::f16::from_bits(bits).to_f32(),
-                    _ => fault!("expected floats, found {x:?}"),
-                };
-                x.download(bytemuck::cast_slice_mut(&mut halves))?;
-                Ok(halves.into_iter().map(widen).collect())
-            }
-            Self::Cuda(_) => self.values(),
-            _ => Self::Cpu(convert_error(self.cpu()?.to_dtype(DType::F32))?).values(),
         }
     }
 

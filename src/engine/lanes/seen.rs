@@ -72,7 +72,7 @@ impl Seen {
         if self.counts(at) {
             let mut hits = [0; HIT_THRESHOLDS.len()];
             for values in values.chunks(COUNTED_AT_ONCE) {
-                let of_these = vectorised(|| HIT_THRESHOLDS.map(|least| count_of(values, least)));
+                let of_these = vectorised!(|| HIT_THRESHOLDS.map(|least| count_of(values, least)));
                 hits.iter_mut().zip(of_these).for_each(|(all, more)| *all += more);
             }
             self.state().hits.insert((at, lane, sequence), hits);

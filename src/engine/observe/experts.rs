@@ -112,7 +112,7 @@ impl<'a> ExpertsObserver<'a> {
 
 /// The Euclidean norm of a row.
 fn length(row: &[f32]) -> f64 {
-    vectorised(|| row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>()).sqrt()
+    vectorised!(|| row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>()).sqrt()
 }
 
 /// sums += x^2 over some rows of `x` [tokens, hidden].
@@ -121,7 +121,7 @@ fn add_squares(sums: &mut [f64], x: &[f32], rows: &[u32]) {
     sums.par_chunks_mut(BLOCK).enumerate().for_each(|(block, sums)| {
         for row in rows {
             let row = &x[*row as usize * hidden + block * BLOCK..][..sums.len()];
-            vectorised(|| sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x)));
+            vectorised!(|| sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x) * f64::from(*x)));
         }
     });
 }

@@ -239,7 +239,7 @@ fn for_each_hit(x: &[f32], width: usize, least: f32, mut f: impl FnMut(usize, us
     for (position, row) in x.chunks_exact(width).enumerate() {
         for (piece, values) in row.chunks(64).enumerate() {
             // Nearly all pieces have none.
-            if !vectorised(|| values.iter().fold(false, |any, x| any | (x.abs() >= least))) {
+            if !vectorised!(|| values.iter().fold(false, |any, x| any | (x.abs() >= least))) {
                 continue;
             }
             for (i, x) in values.iter().enumerate() {

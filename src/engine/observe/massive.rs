@@ -103,7 +103,7 @@ impl<'a> MassiveObserver<'a> {
 
 /// The root mean square of a row.
 fn rms(row: &[f32]) -> f64 {
-    let squares = vectorised(|| {
+    let squares = vectorised!(|| {
         let mut sums = [0f64; 8];
         let (whole, rest) = row.as_chunks::<8>();
         for chunk in whole {
@@ -129,7 +129,7 @@ fn sinks(parts: &[&[f32]], width: usize) -> Vec<ResidualSinks> {
                 // Nearly all values are below the least factor, by more than rounding.
                 let least = (FACTORS[0] * rms * 0.999) as f32;
                 for (counts, x) in counts.chunks_mut(64).zip(row.chunks(64)) {
-                    if !vectorised(|| x.iter().fold(false, |any, x| any | (x.abs() > least))) {
+                    if !vectorised!(|| x.iter().fold(false, |any, x| any | (x.abs() > least))) {
                         continue;
                     }
                     for (counts, x) in counts.iter_mut().zip(x) {

@@ -30,7 +30,7 @@ pub(crate) fn median_abs(x: &[f32]) -> f64 {
     let (lower, upper) = ((x.len() - 1) / 2, x.len() / 2);
     let mut bracket = Bracket { low: 0, high: (f32::INFINITY.to_bits() + 1) as i32, below: 0, end: x.len() };
     // Where values are normal, the median is 0.845 of the mean.
-    let mean = vectorised(|| sum_abs(x)) / x.len() as f32;
+    let mean = vectorised!(|| sum_abs(x)) / x.len() as f32;
     let mut cuts = match mean.is_finite() {
         true => [0.76, 0.84, 0.92].map(|share| (share * mean).to_bits() as i32),
         false => bracket.quarters(),
@@ -38,7 +38,7 @@ pub(crate) fn median_abs(x: &[f32]) -> f64 {
     while bracket.end - bracket.below > FEW && bracket.high - bracket.low > 1 {
         let before = bracket.end - bracket.below;
         cuts = cuts.map(|cut| cut.clamp(bracket.low + 1, bracket.high - 1));
-        let counts = vectorised(|| less(x, cuts));
+        let counts = vectorised!(|| less(x, cuts));
         for (cut, count) in cuts.into_iter().zip(counts) {
             if count <= lower {
                 (bracket.low, bracket.below) = (cut, count);
@@ -47,7 +47,7 @@ pub(crate) fn median_abs(x: &[f32]) -> f64 {
                 break;
             } else {
                 // The cut is between the two in the middle.
-                let (left, right) = vectorised(|| beside(x, cut));
+                let (left, right) = vectorised!(|| beside(x, cut));
                 return mean_of(left, right);
             }
         }
@@ -60,7 +60,7 @@ pub(crate) fn median_abs(x: &[f32]) -> f64 {
         return f64::from(f32::from_bits(bracket.low as u32));
     }
     let mut found = [0u32; FEW];
-    let n = vectorised(|| collect(x, &bracket, &mut found));
+    let n = vectorised!(|| collect(x, &bracket, &mut found));
     let found = &mut found[..n];
     found.sort_unstable();
     mean_of(found[lower - bracket.below], found[upper - bracket.below])

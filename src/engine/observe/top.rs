@@ -72,7 +72,7 @@ pub(super) fn largest(
             // Less than this is not among the largest any more.
             let mut least = 0f32;
             for (row, values) in x.chunks_exact(width).enumerate() {
-                let highest = vectorised(|| values.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
+                let highest = vectorised!(|| values.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
                 if f32::from_bits(highest) < least {
                     continue;
                 }

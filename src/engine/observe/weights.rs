@@ -63,12 +63,12 @@ struct Sums {
 }
 
 impl Sums {
-    /// Of `x` [rows of outputs, inputs].
-    fn of(x: &[f32], width: usize) -> Self {
-        let pieces: Vec<Self> = x.par_chunks(ROWS * width).map(|rows| Self::of_rows(rows, width)).collect();
+    /// Of pieces of a tensor, in the order of their rows.
+    fn of(pieces: &[Self]) -> Self {
         pieces.iter().fold(Self::default(), Self::with)
     }
 
+    /// Of `x` [rows of outputs, inputs].
     fn of_rows(x: &[f32], width: usize) -> Self {
         let mut sums = Self { rows: (x.len() / width) as u64, values: x.len() as u64, ..Self::default() };
         for row in x.chunks_exact(width) {
@@ -111,7 +111,7 @@ impl Sums {
 
 /// The largest |x|. All weights are finite.
 fn largest(x: &[f32]) -> f32 {
-    f32::from_bits(vectorised(|| x.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff))))
+    f32::from_bits(vectorised!(|| x.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff))))
 }
 
 /// Sums of x, x^2, x^3 and x^4.
@@ -124,7 +124,7 @@ fn powers(x: &[f32]) -> [f64; 4] {
         sums[2][at] += x2 * x;
         sums[3][at] += x2 * x2;
     };
-    let sums = vectorised(|| {
+    let sums = vectorised!(|| {
         let mut sums = [[0f64; 8]; 4];
         let (whole, rest) = x.as_chunks::<8>();
         for chunk in whole {
@@ -136,16 +136,23 @@ fn powers(x: &[f32]) -> [f64; 4] {
     sums.map(|sums| sums.iter().sum())
 }
 
+/// The nearest whole number of x, at most 2^22; halves round to the even neighbour.
+#[inline(always)]
+fn nearest(x: f32) -> f32 {
+    /// 1.5 * 2^23: added to x, it leaves no room for a fraction.
+    const ROUND: f32 = 12_582_912.0;
+    (x + ROUND) - ROUND
+}
+
 /// The squared error of values that share the scale `absmax / most`, as integers up to `most`.
-/// Halves round to the even neighbour.
 fn rounding_error(x: &[f32], absmax: f32, most: f32) -> f64 {
     let scale = absmax / most;
     if scale == 0.0 {
         return powers(x)[1];
     }
-    vectorised(|| {
+    vectorised!(|| {
         let error = |x: f32| {
-            let rounded = (x / scale).round_ties_even().clamp(-most, most) * scale;
+            let rounded = nearest(x / scale).clamp(-most, most) * scale;
             let error = f64::from(x) - f64::from(rounded);
             error * error
         };
@@ -181,11 +188,14 @@ impl WeightsObserver {
     /// Measures one weight that has been loaded.
     fn add(&mut self, layer: Option<usize>, weight: &TensorSpec, loaded: &Tensor) -> Result<()> {
         let (rows, width) = loaded.dims2()?;
-        let values = loaded.to_f32_vec()?;
-        let sums = match self.in_out.contains(&weight.name) {
-            false => Sums::of(&values, width),
-            true => Sums::of(&transposed(&values, width), rows),
+        let pieces = match self.in_out.contains(&weight.name) {
+            false => loaded.map_rows(ROWS, |x| Sums::of_rows(x, width))?,
+            true => {
+                let columns = transposed(&loaded.to_f32_vec()?, width);
+                columns.par_chunks(ROWS * rows).map(|x| Sums::of_rows(x, rows)).collect()
+            }
         };
+        let sums = Sums::of(&pieces);
         self.pieces.insert(place(weight), Piece { layer, shape: weight.shape.clone(), sums });
         Ok(())
     }
@@ -328,9 +338,9 @@ mod tests {
     #[test]
     fn pieces_of_a_tensor_add_up_to_the_whole() {
         let x: Vec<f32> = (0..300 * 200).map(|i| ((i * 7919) % 997) as f32 / 100.0 - 4.0).collect();
-        let whole = Sums::of(&x, 200);
+        let whole = Sums::of_rows(&x, 200);
         let (above, below) = x.split_at(96 * 200);
-        let both = Sums::of(above, 200).with(&Sums::of(below, 200));
+        let both = Sums::of(&[Sums::of_rows(above, 200), Sums::of_rows(below, 200)]);
         assert_eq!((whole.rows, whole.values, whole.absmax), (both.rows, both.values, both.absmax));
         assert!((whole.excess_kurtosis() - both.excess_kurtosis()).abs() < 1e-12);
         assert!((whole.errors[1] / both.errors[1] - 1.0).abs() < 1e-12);

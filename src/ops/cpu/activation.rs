@@ -71,11 +71,11 @@ fn swiglu(gate: f32, up: f32, limit: f32) -> f32 {
 fn map(values: &mut [f32], gate: Option<&[f32]>, f: impl Fn(f32) -> f32 + Sync) {
     match gate {
         Some(gate) => values.par_chunks_mut(PIECE).zip(gate.par_chunks(PIECE)).for_each(|(values, gate)| {
-            vectorised(|| values.iter_mut().zip(gate).for_each(|(value, gate)| *value *= f(*gate)));
+            vectorised!(|| values.iter_mut().zip(gate).for_each(|(value, gate)| *value *= f(*gate)));
         }),
         None => values
             .par_chunks_mut(PIECE)
-            .for_each(|values| vectorised(|| values.iter_mut().for_each(|value| *value = f(*value)))),
+            .for_each(|values| vectorised!(|| values.iter_mut().for_each(|value| *value = f(*value)))),
     }
 }
 
@@ -116,7 +116,7 @@ pub(crate) fn activate(activation: Activation, gate: Option<&[f32]>, values: &mu
         Activation::Halves(act) => halves(*act, values, width),
         Activation::ClampedSwiglu { limit } => {
             values.par_chunks_exact_mut(width).with_min_len(PIECE / width + 1).for_each(|row| {
-                vectorised(|| {
+                vectorised!(|| {
                     for i in 0..width / 2 {
                         row[i] = swiglu(row[2 * i], row[2 * i + 1], limit);
                     }
@@ -166,7 +166,7 @@ pub(crate) fn interleaved_swiglu(x: &[f32], limit: f32) -> Vec<f32> {
     let mut out = vec![0f32; x.len() / 2];
     out.par_chunks_mut(PIECE).zip(x.par_chunks(2 * PIECE)).for_each(|(out, x)| {
         let pairs = x.as_chunks::<2>().0;
-        vectorised(|| out.iter_mut().zip(pairs).for_each(|(out, [gate, up])| *out = swiglu(*gate, *up, limit)));
+        vectorised!(|| out.iter_mut().zip(pairs).for_each(|(out, [gate, up])| *out = swiglu(*gate, *up, limit)));
     });
     out
 }

@@ -135,7 +135,7 @@ impl Chunked<'_> {
                     1.0
                 }
             };
-            *factor = vectorised(|| softmax(scores, begin, end, scale, sink));
+            *factor = vectorised!(|| softmax(scores, begin, end, scale, sink));
         }
         if let Some(counts) = self.received {
             let of_heads = scores.chunks_exact(queries * keys).zip(scales.chunks_exact(queries));

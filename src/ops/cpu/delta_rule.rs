@@ -85,7 +85,7 @@ impl Head<'_> {
             // Each correction subtracts the contributions of earlier positions in the chunk. This
             // is a triangular system, solved for the new values and for the keys that read the old
             // state.
-            vectorised(|| {
+            vectorised!(|| {
                 for i in 0..length {
                     let since_start = exp(log[i]);
                     let until_end = exp(last - log[i]);
@@ -106,7 +106,7 @@ impl Head<'_> {
             });
             matmul(k_beta, (length, dk, dk), k, (Order::OutIn, length), system);
             matmul(q, (length, dk, dk), k, (Order::OutIn, length), scores);
-            vectorised(|| {
+            vectorised!(|| {
                 for i in 0..length {
                     let (row, decay) = (i * length, &pairwise_decay[i * length..][..=i]);
                     system[row..][..=i].iter_mut().zip(decay).for_each(|(to, decay)| *to *= decay);
@@ -117,20 +117,23 @@ impl Head<'_> {
             });
             matmul(&corrections[dv..], (length, dk, both), state, (Order::InOut, dv), read);
             matmul(q_decayed, (length, dk, dk), state, (Order::InOut, dv), old);
-            vectorised(|| {
+            vectorised!(|| {
                 for i in 0..length {
                     let corrected = corrections[i * both..].iter().zip(&read[i * dv..][..dv]);
                     values[i * dv..][..dv].iter_mut().zip(corrected).for_each(|(to, (new, read))| *to = new - read);
                 }
             });
             matmul(scores, (length, length, length), values, (Order::InOut, dv), y);
-            vectorised(|| y.iter_mut().zip(old.iter()).for_each(|(y, old)| *y += old));
+            vectorised!(|| y.iter_mut().zip(old.iter()).for_each(|(y, old)| *y += old));
             for (i, y) in y.chunks_exact(dv).enumerate().take(length) {
                 emit(first + i, y);
             }
             matmul(k_transposed, (dk, length, length), values, (Order::InOut, dv), added);
             let kept = exp(last);
-            vectorised(|| state.iter_mut().zip(added.iter()).for_each(|(state, added)| *state = *state * kept + added));
+            vectorised!(|| state
+                .iter_mut()
+                .zip(added.iter())
+                .for_each(|(state, added)| *state = *state * kept + added));
         }
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn add_rows(to: &mut [f32], y: &[f32], hidden: usize, (rows, weights)
     let pieces = places.par_chunks_mut(rows_per_piece).zip(y.par_chunks(rows_per_piece * hidden));
     pieces.zip(weights.par_chunks(rows_per_piece)).for_each(|((rows, values), weights)| {
         for ((row, y), weight) in rows.iter_mut().zip(values.chunks_exact(hidden)).zip(weights) {
-            vectorised(|| row.iter_mut().zip(y).for_each(|(row, y)| *row += weight * y));
+            vectorised!(|| row.iter_mut().zip(y).for_each(|(row, y)| *row += weight * y));
         }
     });
 }

@@ -27,7 +27,7 @@ pub(crate) fn norm(kind: NormKind, eps: f64, x: &[f32], size: usize, weight: &[f
     rows.with_min_len(PIECE / size + 1).for_each(|(row, (out, x))| {
         let of_row = row % weights * size..(row % weights + 1) * size;
         let bias = bias.map(|bias| &bias[of_row.clone()]);
-        vectorised(|| op.row(x, &weight[of_row], bias, out));
+        vectorised!(|| op.row(x, &weight[of_row], bias, out));
     });
     out
 }

@@ -72,7 +72,7 @@ impl Counts {
                 flush(&self.early[row * self.first..][first_key.min(self.first)..], &sums[..to]);
                 flush(&self.largest_early[row..], &[largest]);
             }
-            vectorised(|| accumulate(&mut sums, weights, *factor));
+            vectorised!(|| accumulate(&mut sums, weights, *factor));
             largest += f64::from(weights.iter().fold(0f32, |most, weight| most.max(*weight)) * factor);
         }
         if early == factors.len() {

@@ -20,7 +20,7 @@ pub(crate) fn rotate(
     x.par_chunks_exact_mut(row).enumerate().with_min_len(PIECE / row + 1).for_each(|(token, row)| {
         let t = token % positions;
         let (cos, sin) = (&cos[t * half..][..half], &sin[t * half..][..half]);
-        vectorised(|| {
+        vectorised!(|| {
             for head in row.chunks_exact_mut(head_dim) {
                 match pairs {
                     Pairs::Halves => {

@@ -24,7 +24,7 @@ pub(crate) fn causal_conv(
             out.copy_from_slice(bias);
         }
         let seen = row % op.positions + 1;
-        vectorised(|| {
+        vectorised!(|| {
             for (back, taps) in taps.chunks_exact(channels).rev().enumerate().take(seen) {
                 let x = &x[(row - back) * channels..][..channels];
                 out.iter_mut().zip(x).zip(taps).for_each(|((out, x), tap)| *out += tap * x);
@@ -68,7 +68,7 @@ pub(crate) fn selective_scan(op: &Scan, mixed: &[f32], steps: &[f32], of: &PerHe
             let c = &mixed[inner + (groups + group) * state..][..state];
             let step = softplus(steps[row * heads + head] + of.dt_bias[head]).max(min_step);
             let decay = (step * rate).exp();
-            vectorised(|| {
+            vectorised!(|| {
                 for ((memory, x), out) in memory.chunks_exact_mut(state).zip(x).zip(out.iter_mut()) {
                     let added = step * x;
                     memory.iter_mut().zip(b).for_each(|(s, b)| *s = decay * *s + added * b);

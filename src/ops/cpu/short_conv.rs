@@ -23,7 +23,7 @@ pub(crate) fn short_conv(op: &ShortConv, x: &[f32], columns: usize, weight: &[f3
         let taps: Vec<f32> = (0..kernel).flat_map(|j| weight.iter().skip(j).step_by(kernel)).copied().collect();
         let first_row = i / op.heads.len() * positions;
         for (t, out) in out.chunks_exact_mut(width).enumerate() {
-            vectorised(|| {
+            vectorised!(|| {
                 for (back, taps) in taps.chunks_exact(width).rev().enumerate().take(t + 1) {
                     let x = &x[(first_row + t - back) * columns + source.first_column..][..width];
                     out.iter_mut().zip(x).zip(taps).for_each(|((out, x), tap)| *out += tap * x);

@@ -82,12 +82,12 @@ impl Loader<'_> {
             }
             Decoded::F32(values) => {
                 let values = cut(values, own);
-                if !vectorised(|| values.iter().fold(true, |all, value| all & value.is_finite())) {
+                if !vectorised!(|| values.iter().fold(true, |all, value| all & value.is_finite())) {
                     let index = values.iter().position(|value| !value.is_finite()).expect("found above");
                     return Err(self.not_finite(codes, index, values[index]));
                 }
                 if to == DType::BF16 {
-                    let values = vectorised(|| values.iter().map(|value| bf16::from_f32(*value)).collect());
+                    let values = vectorised!(|| values.iter().map(|value| bf16::from_f32(*value)).collect());
                     return self.everywhere::<bf16>(values, shape);
                 }
                 self.everywhere(values, shape)

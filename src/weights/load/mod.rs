@@ -157,7 +157,7 @@ impl Loader<'_> {
         shape: Vec<usize>,
     ) -> Result<Converted> {
         let stored: Vec<T> = self.stored(entry, offset, count)?;
-        if let Some(index) = stored.chunks(PIECE).position(|piece| !vectorised(|| all_finite(piece))) {
+        if let Some(index) = stored.chunks(PIECE).position(|piece| !vectorised!(|| all_finite(piece))) {
             let index = (index * PIECE..).zip(&stored[index * PIECE..]).find(|(_, v)| !v.finite()).expect("found").0;
             return Ok(Converted::NotFinite { index, value: stored[index].to_f32() });
         }
@@ -196,7 +196,7 @@ trait Stored: Pod + Send + Sync {
 }
 
 fn collect<T: Stored, U: Pod>(values: &[T], convert: impl Fn(T) -> U) -> Vec<U> {
-    vectorised(|| values.iter().map(|v| convert(*v)).collect())
+    vectorised!(|| values.iter().map(|v| convert(*v)).collect())
 }
 
 /// Examines every value, so that the loop has no exits.

@@ -104,15 +104,15 @@ pub(super) struct Running<'a> {
 
 impl Running<'_> {
     pub(super) fn row(&mut self, row: &[f32], levels: &mut [u8]) {
-        let largest = f32::from_bits(vectorised(|| largest_bits(row)));
+        let largest = f32::from_bits(vectorised!(|| largest_bits(row)));
         if !largest.is_finite() {
             for (feature, x) in row.iter().enumerate() {
                 self.value(feature, *x, levels);
             }
             return;
         }
-        vectorised(|| extremes(row, &mut self.max, &mut self.min));
-        let mut beyond = if largest < self.ladder[0] { 0 } else { vectorised(|| beyond(row, self.ladder[0])) };
+        vectorised!(|| extremes(row, &mut self.max, &mut self.min));
+        let mut beyond = if largest < self.ladder[0] { 0 } else { vectorised!(|| beyond(row, self.ladder[0])) };
         while beyond != 0 {
             let first = beyond.trailing_zeros() as usize * GROUP;
             beyond &= beyond - 1;

@@ -82,7 +82,7 @@ impl Part {
 /// The largest |x| of a row over its median |x|; None if the median is 0 or not finite, as with NaN
 /// in the row.
 fn max_over_median(row: &[f32]) -> Option<f64> {
-    let largest = vectorised(|| row.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
+    let largest = vectorised!(|| row.iter().fold(0u32, |most, x| most.max(x.to_bits() & 0x7fff_ffff)));
     let largest = f32::from_bits(largest);
     if !largest.is_finite() {
         return None;

@@ -90,7 +90,7 @@ impl Sums {
         let parts = self.lanes.par_chunks_mut(GROUPS).enumerate();
         let non_finite = parts.map(|(part, lanes)| {
             let first = part * GROUPS * LANES;
-            let of_block = |block: &[f32]| vectorised(|| add_block(lanes, block, width, first));
+            let of_block = |block: &[f32]| vectorised!(|| add_block(lanes, block, width, first));
             x.chunks(ROWS * width).map(of_block).sum::<u64>()
         });
         self.non_finite += non_finite.sum::<u64>();

@@ -166,7 +166,7 @@ mod tests {
             // Another row of the tensor may have the largest value.
             let largest = most / unit * [1.0, 1.7][case % 2];
             let row = blocks.as_flattened();
-            let (errors, squares) = vectorised(|| row_errors(&blocks, largest, &mut Vec::new()));
+            let (errors, squares) = vectorised!(|| row_errors(&blocks, largest, &mut Vec::new()));
             let close = |ours: f64, exact: f64, what: &str| {
                 assert!((ours - exact).abs() <= 1e-5 * exact + 1e-30, "{what} in case {case}: {ours} for {exact}");
             };

@@ -59,7 +59,7 @@ impl Rows {
             let mut largest = vec![0f32; width];
             for (to, from) in to.chunks_exact_mut(width).zip(from.chunks_exact(width)) {
                 to.copy_from_slice(from);
-                vectorised(|| largest.iter_mut().zip(from).for_each(|(most, x)| *most = most.max(x.abs())));
+                vectorised!(|| largest.iter_mut().zip(from).for_each(|(most, x)| *most = most.max(x.abs())));
             }
             largest
         };
@@ -171,7 +171,7 @@ impl<'a> Walk<'a> {
                 if i > 0 && kept.is_empty() {
                     continue;
                 }
-                let (errors, squares) = vectorised(|| {
+                let (errors, squares) = vectorised!(|| {
                     let values = &mut row.as_flattened_mut()[..width];
                     values.iter_mut().zip(x).for_each(|(to, x)| *to = *x * self.unit);
                     kept.iter().for_each(|column| values[*column] = 0.0);
