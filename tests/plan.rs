@@ -98,7 +98,7 @@ fn planned_and_actual_side_by_side() {
     assert!(after.contains(" measured "), "what was measured is used\n{after}");
     // What is stored is not made again.
     let done = plan(&project);
-    let stored = "No pass through a model, and no machine: what it asks for is stored in ";
+    let stored = "Nothing needs to be computed: what it asks for is stored in ";
     assert!(done.contains(stored) && done.contains("results/miniature_olmoe") && !done.contains("Total"), "{done}");
     let json = project.files("results/.plans");
     assert_eq!(json.len(), 2, "{json:?}");

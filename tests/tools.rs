@@ -166,6 +166,17 @@ let found = acts.map(|x| x.detect_outliers(#{ scop: \"pooled\" }));
 }
 
 #[test]
+fn check_takes_folders() {
+    let project = Project::new();
+    project.file("mine/a.rhai", "print(1);").file("mine/deeper/b.rhai", "print(missing);").file("mine/c.txt", "x");
+    let outcome = project.run(&["check", "mine"]).ends(1);
+    assert!(outcome.stdout.contains("2 scripts: 1 problem"), "{}\n{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stderr.contains("mine/deeper/b.rhai:1:7"), "{}", outcome.stderr);
+    let none = project.file("bare/note.txt", "x").run(&["check", "bare"]).ends(1);
+    assert!(none.stderr.contains("bare: no file *.rhai"), "{}", none.stderr);
+}
+
+#[test]
 fn a_new_experiment_runs_as_it_stands() {
     let project = Project::new();
     let told = project.run(&["new", "mine"]).ok();

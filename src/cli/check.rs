@@ -8,35 +8,44 @@ use clap::Args;
 use super::allow::path;
 use super::bars;
 use super::exit::fail;
+use crate::error::Result;
 use crate::exit::Exit;
 use crate::host::check::Checker;
-use crate::host::{self, Context};
+use crate::host::{self, Context, search};
 use crate::terminal;
 use crate::words::counted;
 
 #[derive(Args)]
 pub(super) struct Check {
+    /// Scripts, or folders that are searched for *.rhai.
     #[arg(required = true, value_parser = path())]
     scripts: Vec<PathBuf>,
 }
 
-pub(super) fn check(asked: &Check) -> Exit {
+pub(super) fn check(asked: &Check) -> Result<Exit> {
     let context = Arc::new(Context::new(PathBuf::new(), PathBuf::new(), Vec::new(), bars::watch(true)));
     let checker = Checker::new(host::engine(&context), PathBuf::new());
     let mut problems = 0;
-    for script in &asked.scripts {
-        match checker.check(script) {
-            Ok(found) => {
-                problems += found.len();
-                found.iter().for_each(|diagnostic| terminal::note(format!("{diagnostic}\n")));
-            }
-            Err(diagnostic) => return fail(&diagnostic),
+    let mut found = Vec::new();
+    for path in &asked.scripts {
+        match path.is_dir() {
+            false => found.push(path.clone()),
+            true => found.append(&mut search::files(path, ".rhai", "the names of scripts end so")?),
         }
     }
-    let scripts = counted(asked.scripts.len(), "script");
+    for script in &found {
+        match checker.check(script) {
+            Ok(wrong) => {
+                problems += wrong.len();
+                wrong.iter().for_each(|diagnostic| terminal::note(format!("{diagnostic}\n")));
+            }
+            Err(diagnostic) => return Ok(fail(&diagnostic)),
+        }
+    }
+    let scripts = counted(found.len(), "script");
     match problems {
         0 => terminal::line(format!("{scripts}: nothing wrong was found")),
         count => terminal::line(format!("{scripts}: {}", counted(count, "problem"))),
     }
-    if problems == 0 { Exit::Done } else { Exit::Wrong }
+    Ok(if problems == 0 { Exit::Done } else { Exit::Wrong })
 }

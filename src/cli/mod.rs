@@ -157,7 +157,7 @@ fn carried_out(cli: Cli) -> ExitCode {
         Command::Offers(asked) => done(offers::offers(&asked)),
         Command::Run(asked) => run::run(asked, cli.quiet),
         Command::Plan(asked) => run::plan(asked, cli.quiet),
-        Command::Check(asked) => check::check(&asked).into(),
+        Command::Check(asked) => done(check::check(&asked)),
         Command::Test(asked) => done(test::test(&asked)),
         Command::Doc(asked) => done(doc::doc(&asked)),
         Command::Models(asked) => done(models::models(&asked)),

@@ -7,9 +7,9 @@ use clap::Args;
 use super::allow::{Allow, path};
 use super::bars;
 use super::exit::fail;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::exit::Exit;
-use crate::host::{Diagnostic, testing};
+use crate::host::{Diagnostic, search, testing};
 use crate::progress::interrupt_requested;
 use crate::terminal;
 
@@ -30,11 +30,7 @@ pub(super) fn test(asked: &Test) -> Result<Exit> {
         let message = format!("reading {}: No such file or directory", asked.path.display());
         return Ok(fail(&Diagnostic::usage(message, "name a folder with tests, or a file *_test.rhai")));
     }
-    // A folder without tests is another one than was meant.
-    let files = testing::files(&asked.path).map_err(|error| match error.kind {
-        Kind::NotFound => Error { kind: Kind::BadArgument, ..error },
-        _ => error,
-    })?;
+    let files = search::files(&asked.path, "_test.rhai", "tests are functions test_…() in such files")?;
     let scratch = tempfile::tempdir().map_err(|e| Error::io("making a temporary folder", &e))?;
     let (watch, allowed) = (bars::watch(true), asked.allow.places());
     let (mut passed, mut failed) = (0, 0);

@@ -29,6 +29,6 @@ pub use language::bounds::{Allowed, Bounds, MAX_OPERATIONS};
 pub use language::{deep, stdlib};
 pub use primitives::script::flags::OF_RUN;
 pub use run::context::{Context, Watch};
-pub use tools::{check, plan, repl, testing};
+pub use tools::{check, plan, repl, search, testing};
 pub use values::grid;
 pub use values::options::{MAX_TIME, parse_bytes};

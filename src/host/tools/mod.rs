@@ -5,4 +5,5 @@ mod check_fields;
 pub(crate) mod passes;
 pub mod plan;
 pub mod repl;
+pub mod search;
 pub mod testing;

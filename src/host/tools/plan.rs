@@ -61,15 +61,14 @@ pub struct Machine {
 /// The sentence about a script that needs neither a pass nor a machine. `loaded` are the stored
 /// results that it has loaded.
 fn nothing(loaded: &[String]) -> String {
-    let begin = "No pass through a model, and no machine";
-    match loaded {
-        [] => format!("{begin}.\n"),
-        [one] => format!("{begin}: what it asks for is stored in {one}.\n"),
-        [first, last] => format!("{begin}: what it asks for is stored in {first} and {last}.\n"),
-        [first, second, rest @ ..] => {
-            format!("{begin}: what it asks for is stored in {first}, {second} and {} more.\n", rest.len())
-        }
-    }
+    let places = match loaded {
+        [] => return "No pass through a model, and no machine.\n".into(),
+        [one] => one.clone(),
+        [first, last] => format!("{first} and {last}"),
+        [first, second, third] => format!("{first}, {second} and {third}"),
+        [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
+    };
+    format!("Nothing needs to be computed: what it asks for is stored in {places}.\n")
 }
 
 impl Plan {

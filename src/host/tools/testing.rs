@@ -2,14 +2,11 @@
 //! set up, and time is a number. `outlier test` runs every `test_…` function of the files
 //! `*_test.rhai`.
 
-use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rhai::{Dynamic, Scope};
 
-use crate::error::{Error, Result};
 use crate::host::diagnostics::diagnostic::Diagnostic;
 use crate::host::interpreter;
 use crate::host::language::bounds::Allowed;
@@ -20,10 +17,6 @@ use crate::progress::interrupt_requested;
 
 /// The prefix of tests.
 const TEST: &str = "test_";
-/// Folders without tests.
-const ELSEWHERE: &[&str] = &["target", "results", "logs"];
-/// The largest number of folders that are searched for tests.
-const MAX_FOLDERS: usize = 10_000;
 /// The result of one test.
 pub struct Outcome {
     pub name: String,
@@ -89,46 +82,5 @@ fn clear(scratch: &Path) {
                 let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
             }
         }
-    }
-}
-
-/// The test files of a folder, or the file itself.
-pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
-    if path.is_file() {
-        return Ok(vec![path.to_path_buf()]);
-    }
-    let mut files = Vec::new();
-    let mut folders = vec![path.to_path_buf()];
-    // Links may lead to an ancestor, or to the same folder twice.
-    let mut seen = HashSet::new();
-    while let Some(folder) = folders.pop() {
-        if interrupt_requested() {
-            return Err(Error::interrupted());
-        }
-        if folder.metadata().is_ok_and(|it| !seen.insert((it.dev(), it.ino()))) {
-            continue;
-        }
-        if seen.len() > MAX_FOLDERS {
-            let message = format!("{}: there are more than {MAX_FOLDERS} folders", path.display());
-            return Err(Error::bad_argument(message).hint("name a folder that holds tests and not much else"));
-        }
-        let reading = |e: std::io::Error| Error::io(format!("reading {}", folder.display()), &e);
-        for entry in std::fs::read_dir(&folder).map_err(reading)? {
-            let path = entry.map_err(reading)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() {
-                if !name.starts_with('.') && !ELSEWHERE.contains(&name.as_str()) {
-                    folders.push(path);
-                }
-            } else if path.is_file() && path.to_string_lossy().ends_with("_test.rhai") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    match files.is_empty() {
-        false => Ok(files),
-        true => Err(Error::not_found(format!("{}: no file *_test.rhai", path.display()))
-            .hint("tests are functions test_…() in such files")),
     }
 }
